@@ -1,0 +1,53 @@
+"""The one seam to the outside: byte streams and clocks. Everything above it runs unchanged over a simulated network."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+if TYPE_CHECKING:
+    import ssl
+
+
+class Network(Protocol):
+    """What a feed needs of the outside world. `open_feed(network=...)` takes any object with these three methods."""
+
+    async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+        """Connect to *host*:*port*; with *tls* given, the TLS handshake is finished before this returns.
+
+        Raises `OSError` where the host cannot be reached, `trio.BrokenResourceError` (with the `ssl.SSLError` as its
+        cause) where the handshake fails. A cancelled call leaves no socket behind.
+        """
+        ...
+
+    def time_ns(self) -> int:
+        """The wall clock: nanoseconds since 1970-01-01 UTC. Compared with exchange time stamps and used for nothing else."""
+        ...
+
+    def perf_counter(self) -> float:
+        """A monotonic clock in seconds for measuring how long something took."""
+        ...
+
+
+class RealNetwork:
+    """TCP and TLS of this machine, and its clocks."""
+
+    async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+        stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
+        if tls is None:
+            return stream
+        secured = trio.SSLStream(stream, tls, server_hostname=host, https_compatible=True)
+        try:
+            await secured.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return secured
+
+    def time_ns(self) -> int:
+        return time.time_ns()
+
+    def perf_counter(self) -> float:
+        return time.perf_counter()
