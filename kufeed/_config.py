@@ -1,0 +1,239 @@
+"""`FeedConfig`: everything a feed can be told, checked where it is made."""
+
+from __future__ import annotations
+
+import math
+import os
+import ssl
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import attrs
+import ujson
+
+from .errors import UsageError
+from .protocol.futures import FUTURES
+from .protocol.spot import SPOT
+
+
+class _Checked:
+    """Validators that name the field, what it was given and what it takes."""
+
+    @staticmethod
+    def seconds(*, zero: bool = False, optional: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+        def check(_: object, field: attrs.Attribute[Any], value: Any) -> None:
+            if optional and value is None:
+                return
+            if not _is_real(value) or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+                least = "a number of seconds, zero or more" if zero else "a positive number of seconds"
+                raise UsageError(f"{field.name} must be {least}{' or None' if optional else ''}, not {value!r}")
+
+        return check
+
+    @staticmethod
+    def count(least: int, *, optional: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+        def check(_: object, field: attrs.Attribute[Any], value: Any) -> None:
+            if optional and value is None:
+                return
+            if type(value) is not int or value < least:
+                raise UsageError(
+                    f"{field.name} must be a whole number from {least} up{' or None' if optional else ''}, not {value!r}"
+                )
+
+        return check
+
+    @staticmethod
+    def url(_: object, field: attrs.Attribute[Any], value: Any) -> None:
+        try:
+            parts = urlsplit(value)
+            port_is_valid = parts.port is None or parts.port > 0
+        except (ValueError, AttributeError, TypeError):
+            parts, port_is_valid = urlsplit(""), False
+        if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
+            raise UsageError(f"{field.name} must be a URL such as https://api.kucoin.com, not {value!r}")
+        if parts.query or parts.fragment or parts.username or parts.password:
+            raise UsageError(f"{field.name} must have neither user, query nor fragment")
+
+    @staticmethod
+    def flag(_: object, field: attrs.Attribute[Any], value: Any) -> None:
+        if type(value) is not bool:
+            raise UsageError(f"{field.name} must be True or False, not {value!r}")
+
+
+def _is_real(value: object) -> bool:
+    return type(value) is int or type(value) is float
+
+
+@attrs.frozen(kw_only=True)
+class FeedConfig:
+    """What `open_feed()` is told. Frozen; every value is checked here, and a `UsageError` names its field.
+
+    Times are seconds. A field whose docstring says "without effect yet" is checked already; what it rules comes later.
+    """
+
+    futures_url: str = attrs.field(default=FUTURES.rest_url, validator=_Checked.url)
+    """REST base of the futures market. Everything else (the WebSocket's host) follows from the token reply."""
+    spot_url: str = attrs.field(default=SPOT.rest_url, validator=_Checked.url)
+    """REST base of the spot market."""
+
+    max_reconnect_attempts: int | None = attrs.field(default=10, validator=_Checked.count(0, optional=True))
+    """Failed tries in a row, after the first, before `ConnectionFailed` is raised to subscriptions. None: never."""
+    reconnect_delay: float = attrs.field(default=1.0, validator=_Checked.seconds(zero=True))
+    """The first back-off step; each further failure doubles it. What is waited is drawn between zero and the step."""
+    max_reconnect_delay: float = attrs.field(default=32.0, validator=_Checked.seconds(zero=True))
+    """The largest back-off step."""
+    healthy_after: float = attrs.field(default=60.0, validator=_Checked.seconds(zero=True))
+    """A link that lived this long since its welcome has a clean record: the next failure counts as the first."""
+    circuit_cooldown: float | None = attrs.field(default=60.0, validator=_Checked.seconds(optional=True))
+    """Once the attempts are used up, the time until one trial dial. None: only `Feed.reset()` tries again."""
+
+    ping_interval: float | None = attrs.field(default=None, validator=_Checked.seconds(optional=True))
+    """Time between JSON pings. None: the server's. A longer one is cut to the server's, with one warning."""
+    pong_timeout: float | None = attrs.field(default=None, validator=_Checked.seconds(optional=True))
+    """How long after a ping something must be heard, and how long sending one frame may take. None: the server's."""
+    connect_timeout: float = attrs.field(default=10.0, validator=_Checked.seconds())
+    """One deadline over token, DNS, TCP, TLS, upgrade and welcome."""
+    ack_timeout: float = attrs.field(default=5.0, validator=_Checked.seconds())
+    """How long after sending a subscribe frame is sent once more; after twice this it has failed."""
+    close_timeout: float = attrs.field(default=2.0, validator=_Checked.seconds(zero=True))
+    """The most that leaving `open_feed()` takes: one absolute deadline for the whole feed."""
+    linger: float = attrs.field(default=5.0, validator=_Checked.seconds(zero=True))
+    """How long a link without topics stays open, for the next subscription."""
+
+    message_buffer_size: int = attrs.field(default=10_000, validator=_Checked.count(1))
+    """Updates a subscription may hold for its consumer, unless it says `buffer=` itself."""
+    max_connections: int = attrs.field(default=100, validator=_Checked.count(1))
+    """Links this feed may have at once, both markets together."""
+    max_concurrent_dials: int = attrs.field(default=8, validator=_Checked.count(1))
+    """Links that may be connecting at the same time."""
+    budget_share: float = attrs.field(default=1.0)
+    """This run's share of the exchange's dials per minute, above 0 and up to 1: several runs must add up to 1."""
+    topics_per_connection: int | None = attrs.field(default=None, validator=_Checked.count(1, optional=True))
+    """Topics on one link; one symbol of one channel is one. None: the market's own limit (futures 100, spot 300)."""
+    max_message_size: int = attrs.field(default=4 * 2**20, validator=_Checked.count(1024))
+    """Bytes of one message; a larger one closes the link with code 1009."""
+
+    stale_after: float = attrs.field(default=60.0, validator=_Checked.seconds())
+    """Silence after which a stream counts as stale. Without effect yet."""
+    latency_warning: float = attrs.field(default=0.100, validator=_Checked.seconds())
+    """Age of an update above which it is warned about. Without effect yet."""
+    rotate_after: float = attrs.field(default=23 * 3600.0, validator=_Checked.seconds())
+    """Age at which a link is replaced, before its token's 24 h are over. Without effect yet: it reconnects then."""
+    redundancy: int = attrs.field(default=1, validator=_Checked.count(1))
+    """Links that carry each topic. Without effect yet."""
+
+    ssl_context: ssl.SSLContext | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(ssl.SSLContext))
+    )
+    """TLS settings. None: `ssl.create_default_context()`."""
+    proxy: str | None = attrs.field(default=None, repr=False)
+    """An HTTP proxy, `http://user:password@host:port`. Not supported yet: anything but None is a `UsageError`."""
+    trust_env: bool = attrs.field(default=False, validator=_Checked.flag)
+    """Whether `HTTPS_PROXY` and `SSL_CERT_FILE` of the environment are honoured. Without effect yet."""
+    allowed_hosts: tuple[str, ...] = attrs.field(default=())
+    """Hosts a token reply may name besides KuCoin's own. Without effect yet."""
+
+    loads: Callable[[bytes], Any] = attrs.field(default=ujson.loads, repr=False)
+    """The JSON decoder, from bytes; `orjson.loads` fits. What it lets through is checked afterwards."""
+    numbers: type[Decimal] | type[float] = attrs.field(default=Decimal)
+    """`Decimal` for exact prices. `float` is not supported yet and is a `UsageError`."""
+    keep_raw: bool = attrs.field(default=False, validator=_Checked.flag)
+    """Whether updates keep their decoded JSON. Without effect yet."""
+    on_reject: Literal["raise", "skip"] = attrs.field(default="raise")
+    """What a refused topic does to the subscription that asks for it. `"skip"` is without effect yet."""
+    credentials: Any = attrs.field(default=None, repr=False)
+    """API key for the full spot book. Not supported yet: anything but None is a `UsageError`."""
+
+    @budget_share.validator
+    def _check_share(self, _: object, value: Any) -> None:
+        if not _is_real(value) or not 0 < value <= 1:
+            raise UsageError(f"budget_share must be above 0 and at most 1, not {value!r}")
+
+    @numbers.validator
+    def _check_numbers(self, _: object, value: Any) -> None:
+        if value is not Decimal:
+            raise UsageError(f"numbers must be Decimal, not {value!r}")
+
+    @on_reject.validator
+    def _check_on_reject(self, _: object, value: Any) -> None:
+        if value not in ("raise", "skip"):
+            raise UsageError(f"on_reject must be 'raise' or 'skip', not {value!r}")
+
+    @loads.validator
+    def _check_loads(self, _: object, value: Any) -> None:
+        if not callable(value):
+            raise UsageError(f"loads must be a function from bytes, not {value!r}")
+
+    @allowed_hosts.validator
+    def _check_hosts(self, _: object, value: Any) -> None:
+        if not isinstance(value, tuple) or not all(isinstance(host, str) and host for host in value):
+            raise UsageError(f"allowed_hosts must be a tuple of host names, not {value!r}")
+
+    @proxy.validator
+    def _check_proxy(self, _: object, value: Any) -> None:
+        if value is not None:
+            raise UsageError("proxy is not supported yet")  # the value may hold a password: it is not repeated
+
+    @credentials.validator
+    def _check_credentials(self, _: object, value: Any) -> None:
+        if value is not None:
+            raise UsageError("credentials are not supported yet")
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_reconnect_delay < self.reconnect_delay:
+            raise UsageError(
+                f"max_reconnect_delay must be at least reconnect_delay, not {self.max_reconnect_delay!r} "
+                f"with {self.reconnect_delay!r}"
+            )
+
+    @classmethod
+    def from_env(cls, prefix: str = "KUFEED_", environ: Mapping[str, str] | None = None) -> FeedConfig:
+        """A configuration from environment variables named *prefix* + field, such as `KUFEED_ACK_TIMEOUT=2.5`.
+
+        Only when called: a feed never reads the environment by itself. Empty and absent variables keep the default;
+        `none` gives None where the field takes it; lists are separated by commas. Raises `UsageError` naming variable
+        and field for a bad value, for a field that text cannot express, and for a name that is no field.
+        """
+        environ = os.environ if environ is None else environ
+        fields = {f"{prefix}{field.name.upper()}": field for field in attrs.fields(cls)}
+        chosen: dict[str, Any] = {}
+        for variable, text in environ.items():
+            if not variable.startswith(prefix) or not text:
+                continue
+            field = fields.get(variable)
+            if field is None:
+                raise UsageError(f"{variable}: FeedConfig has no field {variable.removeprefix(prefix).lower()!r}")
+            try:
+                chosen[field.name] = _from_text(field, text)
+                if field.validator is not None:
+                    field.validator(None, field, chosen[field.name])
+            except UsageError as error:
+                raise UsageError(f"{variable}: {error}") from None
+        return cls(**chosen)
+
+
+def _from_text(field: attrs.Attribute[Any], text: str) -> Any:
+    """Text as a value of the field's type, which its default or its annotation tells."""
+    annotation = str(field.type)
+    if "None" in annotation and text.lower() == "none":
+        return None
+    if annotation.startswith(("ssl", "Callable", "type", "Any")):
+        raise UsageError(f"{field.name} cannot be set from the environment")
+    try:
+        if annotation.startswith("float"):
+            return float(text)
+        if annotation.startswith("int"):
+            return int(text)
+    except ValueError:
+        kind = "a whole number" if annotation.startswith("int") else "a number"
+        raise UsageError(f"{field.name} must be {kind}, not {text!r}") from None
+    if annotation.startswith("bool"):
+        words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+        if text.lower() not in words:
+            raise UsageError(f"{field.name} must be true or false, not {text!r}")
+        return words[text.lower()]
+    if annotation.startswith("tuple"):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text

@@ -1,0 +1,254 @@
+"""One supervised connection: carries its topics over one link at a time, and dials again when a link is lost."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+import trio
+
+from ._link import Link
+from ._streams import Routes
+from ._supervisor import Backoff
+from .errors import LinkError, LinkSilent, TokenExpired
+from .protocol import session as events
+
+if TYPE_CHECKING:
+    import random
+    import ssl
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ._config import FeedConfig
+    from ._limiter import SlidingWindowLimiter
+    from ._network import Network
+    from ._rest import Rest
+    from ._streams import Refusals, Stream
+    from .protocol.market import Market, Topic
+
+_log = logging.getLogger("kufeed.connection")
+
+
+class Owner(Protocol):
+    """What a connection tells the pool. None of these may wait or raise."""
+
+    def acked(self, topics: Sequence[Topic]) -> None: ...
+
+    def rejected(self, connection: Connection, topic: Topic, code: int, message: str) -> None: ...
+
+    def unanswered(self, connection: Connection, topics: Sequence[Topic]) -> bool:
+        """True where a subscription was told; False where the topics were being restored, and the link is at fault."""
+        ...
+
+    def link_full(self, connection: Connection, topics: Sequence[Topic]) -> None: ...
+
+    def gave_up(self, connection: Connection, cause: LinkError) -> None: ...
+
+
+@attrs.frozen
+class Surroundings:
+    """What all connections of a feed to one market share."""
+
+    market: Market
+    config: FeedConfig
+    network: Network
+    rest: Rest
+    tls: Callable[[], ssl.SSLContext]
+    rng: random.Random
+    dial_budget: SlidingWindowLimiter
+    dial_places: trio.Semaphore
+    refusals: Refusals
+    close_deadline: Callable[[], float]
+    """When everything must have ended; infinite while the feed is open."""
+
+
+@attrs.frozen
+class ConnectionStatistics:
+    number: int
+    market: str
+    topics: int
+    acked: int
+    """Topics the exchange has acknowledged on the present link."""
+    dials: int
+    """Times a link was dialled, successfully or not."""
+    failures: int
+    """Links lost or not made, in a row; a link that lives `healthy_after` seconds ends the row."""
+    last_failure: str | None
+
+
+class Connection:
+    """Carries up to `capacity` topics. `run()` is its whole life; everything else returns at once."""
+
+    def __init__(self, number: int, around: Surroundings, owner: Owner) -> None:
+        config = around.config
+        self.number = number
+        self.market = around.market
+        self.capacity = config.topics_per_connection or self.market.topics_per_connection
+        self.retired = False
+        self.failed: LinkError | None = None
+        """Why the attempts are used up, while they are."""
+        self._around = around
+        self._owner = owner
+        self._routes = Routes()
+        self._acked: set[str] = set()
+        self._link: Link | None = None
+        self._idle_since = math.inf
+        self._up_since: float | None = None
+        self._failures = 0
+        self._dials = 0
+        self._last_failure: LinkError | None = None
+        self._try_now = trio.Event()
+        self._backoff = Backoff(config.reconnect_delay, config.max_reconnect_delay)
+
+    # -- topics: called by the pool -----------------------------------------------------------------------------------
+
+    def room(self) -> int:
+        return 0 if self.retired else max(0, self.capacity - len(self._routes.by_wire))
+
+    def carries(self, wire: str) -> bool:
+        return wire in self._routes.by_wire
+
+    def has_acked(self, wire: str) -> bool:
+        return wire in self._acked
+
+    def add(self, streams: Iterable[Stream]) -> None:
+        """Carry *streams*; a wire topic that is new here is subscribed to, now or once the link is up."""
+        new: list[Topic] = []
+        for stream in streams:
+            if not self.carries(stream.topic.wire):
+                new.append(stream.topic)
+            self._routes.add(stream)
+        self._set_idle_since(math.inf)
+        self._ask(events.Session.subscribe, new)
+
+    def remove(self, streams: Iterable[Stream]) -> None:
+        """Carry *streams* no more; a wire topic that nobody shares is unsubscribed."""
+        gone: list[Topic] = []
+        for stream in streams:
+            self._routes.remove(stream)
+            if not self.carries(stream.topic.wire):
+                self._acked.discard(stream.topic.wire)
+                gone.append(stream.topic)
+        self._ask(events.Session.unsubscribe, gone)
+        if not self._routes.by_wire:
+            self._set_idle_since(trio.current_time())
+            self._try_now.set()
+
+    def streams(self) -> list[Stream]:
+        return self._routes.streams()
+
+    def try_now(self) -> None:
+        """Dial at once where the connection waits for its back-off or the circuit's cool-down."""
+        self._try_now.set()
+
+    def _ask(self, what: Callable[[events.Session, Iterable[Topic]], None], topics: list[Topic]) -> None:
+        session = None if self._link is None else self._link.session
+        if session is not None and session.welcomed and topics:
+            what(session, topics)
+            assert self._link is not None
+            self._link.stir()
+
+    def _set_idle_since(self, time: float) -> None:
+        self._idle_since = time
+        if self._link is not None:
+            self._link.idle_at = time + self._around.config.linger
+            self._link.stir()
+
+    def _retire(self) -> None:
+        self.retired = True
+
+    # -- the supervisor -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep a link up while there are topics to carry; returns once it has been idle for `linger` seconds."""
+        while True:
+            if not self._routes.by_wire:
+                self._retire()
+            if self.retired:
+                return
+            try:
+                await self._run_link()
+            except LinkError as failure:
+                await self._wait_after(failure)
+
+    async def _run_link(self) -> None:
+        around = self._around
+        await around.dial_budget.acquire()
+        self._dials += 1
+        link = Link(self._dials, around, self._routes, on_event=self._handle, on_idle=self._retire)
+        link.idle_at = self._idle_since + around.config.linger
+        self._link = link
+        try:
+            await link.run()
+        finally:
+            self._link = None
+            self._acked.clear()
+
+    def _handle(self, event: events.Event) -> None:
+        link = self._link
+        assert link is not None
+        assert link.session is not None
+        match event:
+            case events.Welcomed():
+                self._up_since = trio.current_time()
+                self.failed = None
+                _log.info("connection #%d (%s) is up", self.number, self.market.name)
+                link.session.subscribe(self._one_topic_each())
+            case events.Acked(topics):
+                held = [topic for topic in topics if self.carries(topic.wire)]
+                self._acked.update(topic.wire for topic in held)
+                self._owner.acked(held)
+            case events.Rejected(topic, code, message):
+                self._owner.rejected(self, topic, code, message)
+            case events.Unanswered(topics):
+                held = [topic for topic in topics if self.carries(topic.wire)]
+                if held and not self._owner.unanswered(self, held):
+                    link.end(LinkSilent("acknowledgement", 2 * link.session.ack_timeout))
+            case events.LinkFull(topics):
+                held = [topic for topic in topics if self.carries(topic.wire)]
+                self.capacity = max(1, len(self._routes.by_wire) - len(held))
+                self._owner.link_full(self, held)
+            case events.Slowed(seconds):
+                _log.warning("connection #%d: the exchange asks for fewer frames; waiting %g s", self.number, seconds)
+            case events.Unknown(frame):
+                _log.debug("connection #%d: a frame nothing waits for, type %.20s", self.number, frame.get("type"))
+
+    def _one_topic_each(self) -> list[Topic]:
+        return [next(iter(subjects.values())).topic for subjects in self._routes.by_wire.values()]
+
+    async def _wait_after(self, failure: LinkError) -> None:
+        config = self._around.config
+        now = trio.current_time()
+        if self._up_since is not None and now - self._up_since >= config.healthy_after:
+            self._failures = 0
+        self._up_since = None
+        # A refused token is answered with a fresh one at once; refused again, it is a failure like any other.
+        fresh_token = isinstance(failure, TokenExpired) and not isinstance(self._last_failure, TokenExpired)
+        self._last_failure = failure
+        self._failures += 1
+        allowed = config.max_reconnect_attempts
+        if allowed is not None and self._failures > allowed:
+            pause = math.inf if config.circuit_cooldown is None else config.circuit_cooldown
+            if self.failed is None:
+                self.failed = failure
+                self._owner.gave_up(self, failure)
+        else:
+            pause = 0.0 if fresh_token else self._backoff.delay(self._failures, self._around.rng)
+        _log.warning(
+            "connection #%d (%s) failed: %s; next try in %.3g s", self.number, self.market.name, failure, pause
+        )
+        self._try_now = trio.Event()
+        with trio.move_on_after(pause):
+            await self._try_now.wait()
+
+    def statistics(self) -> ConnectionStatistics:
+        return ConnectionStatistics(
+            number=self.number,
+            market=self.market.name,
+            topics=len(self._routes.by_wire),
+            acked=len(self._acked),
+            dials=self._dials,
+            failures=self._failures,
+            last_failure=None if self._last_failure is None else str(self._last_failure),
+        )

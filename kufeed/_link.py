@@ -1,0 +1,252 @@
+"""One WebSocket's life: dial, read, send, watch, close. It ends with a reason and never tries again by itself.
+
+    link
+     ├─ reader     trio-websocket's reader driving decode and delivery; shielded, so that it ends last
+     ├─ sender     pings first, then subscribe frames, all through the limiter
+     └─ watchdog   sleeps until the session's next deadline; never sends and never waits for a limiter
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import trio
+
+from ._limiter import SlidingWindowLimiter
+from ._streams import stage
+from ._supervisor import one_error
+from ._websocket import run_websocket
+from .errors import DialError, ExchangeError, LinkError, LinkSilent, SendStuck
+from .protocol.session import Failed, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from ._channels import UpdateQueue
+    from ._connection import Surroundings
+    from ._rest import Server, Token
+    from ._streams import Routes
+    from ._websocket import WebSocket
+    from .protocol.session import Event
+
+
+class Link:
+    """Made for one dial. `run()` is its life; the other methods may be called at any time and never wait."""
+
+    def __init__(
+        self,
+        generation: int,
+        around: Surroundings,
+        routes: Routes,
+        *,
+        on_event: Callable[[Event], None],
+        on_idle: Callable[[], None],
+    ) -> None:
+        self.generation = generation
+        self.session: Session | None = None
+        self.idle_at = math.inf
+        """When the link has been without topics for long enough; set by its owner, who is then told by *on_idle*."""
+        self._around = around
+        self._routes = routes
+        self._on_event = on_event
+        self._on_idle = on_idle
+        self._scope = trio.CancelScope()
+        self._alarm = trio.CancelScope()
+        self._wake_sender = trio.Event()
+        self._failure: LinkError | None = None
+        market = around.market
+        self._frame_budget = SlidingWindowLimiter(market.frames_per_window, market.frame_window)
+
+    async def run(self) -> None:
+        """Dial, serve until `end()`, close. Raises the `LinkError` that ended it; returns where none did.
+
+        Cancelled, it closes politely within the feed's close deadline before it passes `Cancelled` on.
+        """
+        deadline = trio.current_time() + self._around.config.connect_timeout
+        with one_error() as body:
+            async with trio.open_nursery() as nursery:
+                with body.watched():
+                    lifeline = trio.CancelScope()
+                    websocket = await self._dial(nursery, lifeline, deadline)
+                    lifeline.shield = True
+                    try:
+                        await self._serve(websocket)
+                    finally:
+                        await self._close(websocket)
+                        lifeline.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    def end(self, failure: LinkError | None) -> None:
+        """Stop serving, with the reason. The first reason counts."""
+        if not self._scope.cancel_called:
+            self._failure = failure
+            self._scope.cancel()
+
+    def stir(self) -> None:
+        """Something changed that the sender or the watchdog waits for."""
+        if self.session is not None:
+            self._alarm.deadline = min(self.session.deadline(), self.idle_at)
+            if self.session.wants_to_send():
+                self._wake_sender.set()
+
+    # -- dial ---------------------------------------------------------------------------------------------------------
+
+    async def _dial(self, nursery: trio.Nursery, lifeline: trio.CancelScope, deadline: float) -> WebSocket:
+        around = self._around
+        phase = "token"
+        with trio.CancelScope(deadline=deadline) as scope:
+            try:
+                token = await around.rest.fetch_token()
+                server = token.servers[self.generation % len(token.servers)]
+                self.session = self._new_session(server, deadline)
+                phase = "connect"
+                endpoint = urlsplit(server.endpoint)
+                tls = around.tls() if endpoint.scheme == "wss" else None
+                port = endpoint.port or (443 if tls else 80)
+                stream = await around.network.open_stream(str(endpoint.hostname), port, tls)
+                phase = "upgrade"
+                websocket: WebSocket = await nursery.start(
+                    self._read, lifeline, stream, server, token, name="reader"
+                )
+                return websocket
+            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise DialError(phase, error.__cause__ or error) from error
+            except ExchangeError as error:
+                raise DialError(phase, error) from error
+        assert scope.cancelled_caught
+        raise DialError(phase, f"nothing within {around.config.connect_timeout:g} s")
+
+    def _new_session(self, server: Server, deadline: float) -> Session:
+        config = self._around.config
+        # The server closes a connection that pings less often than it asked for: ours can only be shorter.
+        interval = min(config.ping_interval or math.inf, server.ping_interval)
+        return Session(
+            generation=self.generation,
+            welcome_by=deadline,
+            ping_interval=interval,
+            pong_timeout=config.pong_timeout or server.pong_timeout,
+            ack_timeout=config.ack_timeout,
+        )
+
+    async def _read(
+        self,
+        lifeline: trio.CancelScope,
+        stream: trio.abc.Stream,
+        server: Server,
+        token: Token,
+        *,
+        task_status: trio.TaskStatus[WebSocket],
+    ) -> None:
+        with lifeline:
+            self.end(
+                await run_websocket(
+                    stream,
+                    host=urlsplit(server.endpoint).netloc,
+                    target=token.target(server, f"kufeed-{self.generation}"),
+                    deliver=self._deliver,
+                    max_message_size=self._around.config.max_message_size,
+                    task_status=task_status,
+                )
+            )
+
+    # -- serve --------------------------------------------------------------------------------------------------------
+
+    async def _serve(self, websocket: WebSocket) -> None:
+        with one_error() as body, self._scope:
+            async with trio.open_nursery() as nursery:
+                with body.watched():
+                    nursery.start_soon(self._send, websocket, name="sender")
+                    nursery.start_soon(self._watch, name="watchdog")
+                    await websocket.wait_violated()
+                    self.end(websocket.end())
+
+    async def _deliver(self, payloads: Sequence[bytes]) -> None:
+        session, around = self._session(), self._around
+        session.heard()
+        touched = stage(
+            payloads,
+            loads=around.config.loads,
+            by_wire=self._routes.by_wire,
+            received_time_ns=around.network.time_ns(),
+            on_control=self._control,
+            refusals=around.refusals,
+        )
+        if touched:
+            await _hand_out({queue for stream in touched for queue in stream.queues})
+
+    def _control(self, frame: Mapping[str, Any]) -> None:
+        self._tell(self._session().receive(frame, trio.current_time()))
+
+    def _tell(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._on_event(event)
+            if isinstance(event, Failed):
+                self.end(event.error)
+        self.stir()
+
+    async def _send(self, websocket: WebSocket) -> None:
+        session = self._session()
+        while True:
+            while not session.wants_to_send():
+                self._wake_sender = trio.Event()
+                await self._wake_sender.wait()
+            # The frame is chosen after the wait: a ping that came due meanwhile goes first.
+            await self._frame_budget.acquire()
+            frame = session.next_frame()
+            if frame is None:
+                continue
+            session.sending(frame, trio.current_time())
+            self.stir()
+            try:
+                await websocket.send(frame.text)
+            except LinkError as error:
+                self.end(error)
+                return
+            session.sent()
+            self.stir()
+
+    async def _watch(self) -> None:
+        session = self._session()
+        while True:
+            with trio.CancelScope() as self._alarm:
+                self.stir()
+                await trio.sleep_forever()
+            now = trio.current_time()
+            self._tell(session.tick(now))
+            if now >= self.idle_at:
+                self._on_idle()
+                self.end(None)
+
+    # -- close --------------------------------------------------------------------------------------------------------
+
+    async def _close(self, websocket: WebSocket) -> None:
+        """Say goodbye where somebody may be listening, within the close deadline; the reader is still running."""
+        around = self._around
+        deadline = min(trio.current_time() + around.config.close_timeout, around.close_deadline())
+        if isinstance(self._failure, LinkSilent | SendStuck):
+            deadline = -math.inf
+        with trio.CancelScope(deadline=deadline, shield=True):
+            await websocket.aclose()
+
+    def _session(self) -> Session:
+        assert self.session is not None, "the session is made before the first byte is read"
+        return self.session
+
+
+async def _hand_out(queues: Iterable[UpdateQueue]) -> None:
+    """Hand staged updates to their queues; where they do not fit, let the consumers run before anything is dropped.
+
+    After two scheduler passes every consumer that was woken has run once. One that emptied its queue keeps up, however
+    much a single read brought; for any other the queue's policy decides.
+    """
+    waiting = [queue for queue in queues if not queue.hand_over()]
+    while waiting:
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        for queue in waiting:
+            if not queue.is_empty():
+                queue.overflow()
+        waiting = [queue for queue in waiting if not queue.hand_over()]

@@ -1,0 +1,81 @@
+"""Owning tasks: errors that come out as they went in, and trying again. Knows nothing of KuCoin."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
+
+
+class Body:
+    """Remembers what the code inside a hidden nursery raised, so that `one_error()` can tell it from our tasks' errors."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+@contextmanager
+def one_error() -> Iterator[Body]:
+    """Put around `async with trio.open_nursery()` where the nursery is a detail: strips exactly that one layer.
+
+    Code inside runs under `body.watched()`. Its exception, be it a group of the user's own, comes out as itself; what
+    our tasks raised besides stands in its `__context__`. Without one, a single error comes out bare, several as the
+    group they are. `Cancelled` beside a real error is dropped; alone it passes.
+    """
+    body = Body()
+    try:
+        yield body
+    except BaseExceptionGroup as group:
+        if group is body.error:
+            raise
+        raised = [error for error in group.exceptions if not isinstance(error, trio.Cancelled)]
+        main = body.error
+        if isinstance(main, trio.Cancelled) and raised:
+            main = None
+        if main is not None:
+            others = [error for error in raised if error is not main]
+            _raise(main, group.derive(others) if others else None)
+        if len(raised) == 1:
+            _raise(raised[0], None)
+        if not raised:
+            _raise(group.exceptions[0], None)
+        raise group.derive(raised) from None
+
+
+def _raise(error: BaseException, beside: BaseException | None) -> None:
+    context = error.__context__ if beside is None else beside
+    try:
+        raise error
+    finally:
+        # `raise` inside an `except` block sets the context to the group that is being taken apart.
+        error.__context__ = context
+        del error, beside, context
+
+
+@attrs.frozen
+class Backoff:
+    """How long to wait before trying again: doubling from `first` to `max` seconds, spread by full jitter.
+
+    Full jitter (a uniform draw between zero and the step) spreads many clients that were cut off together.
+    """
+
+    first: float
+    max: float
+
+    def delay(self, failures: int, rng: random.Random) -> float:
+        """Seconds to wait after the given number of *failures* in a row (1 after the first)."""
+        return rng.uniform(0.0, min(self.max, self.first * 2.0 ** min(failures - 1, 60)))

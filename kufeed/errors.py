@@ -1,0 +1,152 @@
+"""Every error kufeed raises on purpose, named by what to do next.
+
+KufeedError
+├── UsageError              a bug in the calling code: mend it (also a `ValueError`)
+├── ExchangeError           the exchange said no, or said something that is not its protocol
+│   └── SubscriptionRejected    it refused a topic: `topic`, `code`, `message`
+├── SubscriptionTimeout     it never acknowledged a topic: `topics`
+├── ConnectionFailed        reconnecting was given up for now: `topics`, `cause`; iterating again waits for recovery
+├── LinkError               one connection was lost or could not be made; the feed reconnects by itself
+│   ├── DialError               while connecting: `phase`, and the cause in `__cause__`
+│   ├── TokenExpired            the server refused the token
+│   ├── LinkClosed              the server closed, or the network did: `code`, `reason`
+│   ├── LinkSilent              nothing was heard in time: `waited_for`
+│   ├── SendStuck               the peer does not read
+│   └── ProtocolViolation       the server broke the WebSocket protocol: `code`
+└── MessageRefused          one message was not valid; counted, never raised by a feed: `cause`
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "ConnectionFailed",
+    "DialError",
+    "ExchangeError",
+    "KufeedError",
+    "LinkClosed",
+    "LinkError",
+    "LinkSilent",
+    "MessageRefused",
+    "ProtocolViolation",
+    "SendStuck",
+    "SubscriptionRejected",
+    "SubscriptionTimeout",
+    "TokenExpired",
+    "UsageError",
+]
+
+
+class KufeedError(Exception):
+    """The root of the tree."""
+
+
+class UsageError(KufeedError, ValueError):
+    """The caller asked for something impossible. Never a reason to reconnect or to try again."""
+
+
+class ExchangeError(KufeedError):
+    """The exchange answered, but not with what was asked for.
+
+    `code` is KuCoin's code as text (`"429000"`, `"404"`), or None where it sent none; `message` is its own text.
+    """
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message if code is None else f"{message} (code {code})")
+        self.code = code
+        self.message = message
+
+
+class SubscriptionRejected(ExchangeError):
+    """The exchange refused to stream `topic` (a wire topic such as `/market/ticker:BTC-USDT`)."""
+
+    def __init__(self, topic: str, code: int, message: str) -> None:
+        super().__init__(f"{topic} was refused: {message}", code=str(code))
+        self.topic = topic
+        self.message = message
+
+
+class SubscriptionTimeout(KufeedError):
+    """The exchange did not acknowledge `topics` within two times `FeedConfig.ack_timeout`, counted from sending."""
+
+    def __init__(self, topics: Sequence[str], seconds: float) -> None:
+        super().__init__(f"no acknowledgement within {seconds:g} s for {_shortened(topics)}")
+        self.topics = tuple(topics)
+
+
+class ConnectionFailed(KufeedError):
+    """`FeedConfig.max_reconnect_attempts` were used up; `cause` is the last failure.
+
+    Raised once, at its place, to subscriptions with `topics` on the failed link. They stay entered: iterating again
+    waits for recovery.
+    """
+
+    def __init__(self, topics: Sequence[str], cause: BaseException | None) -> None:
+        super().__init__(f"gave up connecting for {_shortened(topics)}: {cause}")
+        self.topics = tuple(topics)
+        self.cause = cause
+
+
+class LinkError(KufeedError):
+    """One connection failed. A feed answers with a new one; users meet this only as a cause."""
+
+
+class DialError(LinkError):
+    """A connection could not be made. `phase` is one of token, connect, upgrade, welcome."""
+
+    def __init__(self, phase: str, problem: object) -> None:
+        super().__init__(f"{phase}: {problem}")
+        self.phase = phase
+
+
+class TokenExpired(LinkError):
+    """The server refused the connection token (error 401, or HTTP 401 at the handshake)."""
+
+
+class LinkClosed(LinkError):
+    """The connection ended without us asking: close `code` (RFC 6455; 1006 where no close frame came) and `reason`."""
+
+    def __init__(self, code: int, reason: str | None) -> None:
+        super().__init__(f"closed with code {code}" + (f": {reason}" if reason else ""))
+        self.code = code
+        self.reason = reason
+
+
+class LinkSilent(LinkError):
+    """The server did not say what was due: `waited_for` is one of pong, acknowledgement."""
+
+    def __init__(self, waited_for: str, seconds: float) -> None:
+        super().__init__(f"no {waited_for} within {seconds:g} s")
+        self.waited_for = waited_for
+
+
+class SendStuck(LinkError):
+    """A frame could not be handed to the network in time: the peer does not read."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"a frame could not be sent within {seconds:g} s")
+
+
+class ProtocolViolation(LinkError):
+    """The server broke RFC 6455; `code` is the close code it was told (1002, 1007 or 1009)."""
+
+    def __init__(self, code: int, problem: str) -> None:
+        super().__init__(problem)
+        self.code = code
+
+
+class MessageRefused(KufeedError):
+    """One message is not what its channel promises. `cause` is a short stable name to count by, such as `price`."""
+
+    def __init__(self, cause: str, detail: str = "") -> None:
+        super().__init__(f"{cause}: {detail}" if detail else cause)
+        self.cause = cause
+
+
+def _shortened(topics: Sequence[str]) -> str:
+    shown = ", ".join(topics[:3])
+    return shown if len(topics) <= 3 else f"{shown} and {len(topics) - 3} more"

@@ -1,0 +1,123 @@
+"""Fields of a message, exact or refused.
+
+`ujson` lets malformed and non-finite numbers through, and `Decimal()` takes `"1_0"`, `" 1 "`, `"١"` and
+`"1e999999"`; none of these is a price. A refusal is a `MessageRefused` whose cause is the name of the field.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MessageRefused
+from .updates import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .market import Topic
+
+_PLAIN = "0123456789."
+_MAX_DIGITS = 60
+"""The longest number seen has 31 characters (`0.08200000000000000000`, zero tails of snapshots); no price needs more."""
+_NUMBER = re.compile(r"(?:0|[1-9][0-9]*|0[0-9]+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?")
+_MAX_SEQUENCE = 2**63
+_SIDES = {"buy": Side.BUY, "sell": Side.SELL}
+
+
+def decimal(value: object, field: str) -> Decimal:
+    """A number that is finite and not negative: text as KuCoin writes it, or an old message's JSON number."""
+    if type(value) is str:
+        if value.strip(_PLAIN) == "" and value[-1:] != "." and value[:1] != "." and len(value) <= _MAX_DIGITS:
+            try:
+                return Decimal(value)
+            except ArithmeticError:
+                pass
+        elif len(value) <= _MAX_DIGITS and _NUMBER.fullmatch(value):
+            return Decimal(value)
+    elif type(value) is float or type(value) is int:
+        # The shortest text that means this float: 31528.00000000 on the wire was written from a decimal, not a double.
+        text = repr(value) if type(value) is float or abs(value) < 10**_MAX_DIGITS else ""
+        if _NUMBER.fullmatch(text):
+            return Decimal(text)
+    raise MessageRefused(field, shown(value))
+
+
+def optional_decimal(value: object, field: str) -> Decimal | None:
+    """The same, or None where the exchange left the value out: one side of a book may be empty."""
+    if value is None or value == "":
+        return None
+    return decimal(value, field)
+
+
+def contracts(value: object, field: str) -> int:
+    """A futures size: a whole number of contracts, as a JSON integer or (in one old document) text."""
+    return _whole(value, field)
+
+
+def optional_contracts(value: object, field: str) -> int | None:
+    return None if value is None or value == "" else _whole(value, field)
+
+
+def sequence(value: object, field: str = "sequence") -> int:
+    return _whole(value, field)
+
+
+def optional_sequence(value: object, field: str = "sequence") -> int | None:
+    return None if value is None else _whole(value, field)
+
+
+def milliseconds(value: object, field: str) -> int:
+    """Milliseconds since the epoch, as nanoseconds. The count of digits is checked: units are the protocol's trap."""
+    number = _whole(value, field)
+    if 10**12 <= number < 10**13:
+        return number * 1_000_000
+    raise MessageRefused(field, f"not milliseconds: {shown(value)}")
+
+
+def nanoseconds(value: object, field: str) -> int:
+    """Nanoseconds since the epoch, digits checked."""
+    number = _whole(value, field)
+    if 10**18 <= number < 10**19:
+        return number
+    raise MessageRefused(field, f"not nanoseconds: {shown(value)}")
+
+
+def side(value: object, field: str = "side") -> Side:
+    if isinstance(value, str) and value in _SIDES:
+        return _SIDES[value]
+    raise MessageRefused(field, shown(value))
+
+
+def text(value: object, field: str) -> str:
+    if type(value) is str:
+        return value
+    raise MessageRefused(field, shown(value))
+
+
+def check_symbol(data: Mapping[str, Any], topic: Topic) -> None:
+    """A message about another symbol than its topic names is nobody's."""
+    if data["symbol"] != topic.symbol:
+        raise MessageRefused("symbol", shown(data["symbol"]))
+
+
+def _whole(value: object, field: str) -> int:
+    if type(value) is int:
+        if 0 <= value < _MAX_SEQUENCE:
+            return value
+    elif type(value) is str and len(value) <= 19 and value.isascii() and value.isdigit():
+        number = int(value)
+        if number < _MAX_SEQUENCE:
+            return number
+    raise MessageRefused(field, shown(value))
+
+
+def shown(value: object) -> str:
+    """A value as an error text may carry it: short, printable, whatever it is."""
+    if type(value) is int and abs(value) >= 10**30:
+        return "an integer of more than 30 digits"  # int -> text is quadratic, and refused above 4,300 digits
+    if isinstance(value, str | bytes):
+        value = value[:40]
+    text = ascii(value) if not isinstance(value, dict | list) else type(value).__name__
+    return text if len(text) <= 60 else text[:57] + "..."

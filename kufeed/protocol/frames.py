@@ -1,0 +1,173 @@
+"""The frame tap's parser: takes text messages out of a server's WebSocket bytes, in batches, and passes the rest on.
+
+Pure: bytes in; payloads of text messages, and the bytes another parser (trio-websocket's) is to see, out. Until the
+upgrade's response head has ended everything is passed on. Afterwards whole text messages are taken, single frames and
+fragment chains; every other frame is passed on untouched. Whether a fragmented message is open is known here alone, so
+that an illegal mixture is noticed here (RFC 6455, section 5.4), and nothing is taken once either side has closed.
+"""
+
+from __future__ import annotations
+
+import codecs
+
+_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+_WHOLE_TEXT = 0x81  # the first byte of a text message in a single frame
+_HEAD_END = b"\r\n\r\n"
+
+
+class Violation(Exception):  # noqa: N818  # a fact about the peer, not an error of this module
+    """The peer broke the protocol; `code` is the close code it deserves (1002, 1007, 1009)."""
+
+    def __init__(self, code: int, problem: str) -> None:
+        super().__init__(problem)
+        self.code = code
+
+
+class FrameParser:
+    """Feed bytes, then collect `texts` (payloads, in order) and `passed` (bytes for the other parser).
+
+    A `Violation` is raised once, by the `feed()` that meets it; what was valid before it stands in `texts` and
+    `passed`. From then on, and after the peer's close frame, everything fed is dropped.
+    """
+
+    def __init__(self, max_message_size: int) -> None:
+        self.texts: list[bytes] = []
+        self.passed = bytearray()
+        self._max_message_size = max_message_size
+        self._upgraded = False
+        self._head_tail = b""
+        self._rest = bytearray()
+        self._wanted = 0
+        self._taking = True
+        self._ended = False
+        # The fragmented message that is open: its opcode, and of a text its parts, size and the state of its encoding.
+        self._open: int | None = None
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+
+    def stop(self) -> None:
+        """This side has sent a close frame: no text is taken any more. Control frames still pass, for the answer."""
+        self._taking = False
+
+    def feed(self, data: bytes) -> None:
+        """Take *data* in. Costs time in proportion to its length, however it is cut."""
+        if self._ended:
+            return
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._wanted:
+                return
+            data = bytes(self._rest)
+            self._rest.clear()
+        start = 0 if self._upgraded else self._pass_response_head(data)
+        if self._upgraded and start < len(data):
+            try:
+                used = self._take_frames(data, start)
+            except Violation:
+                self._ended = True
+                raise
+            if not self._ended:
+                self._rest += data[used:]
+
+    def _pass_response_head(self, data: bytes) -> int:
+        seen = self._head_tail
+        found = (seen + data).find(_HEAD_END)
+        if found < 0:
+            self._head_tail = (seen + data[-3:])[-3:]
+            end = len(data)
+        else:
+            end = found + len(_HEAD_END) - len(seen)
+            self._upgraded = True
+        self.passed += data[:end]
+        return end
+
+    def _take_frames(self, data: bytes, position: int) -> int:
+        """Consume whole frames from *position* on; returns where the first incomplete one begins."""
+        texts, total, limit = self.texts, len(data), self._max_message_size
+        while True:
+            left = total - position
+            if left < 2:
+                self._wanted = 2
+                return position
+            first, length = data[position], data[position + 1]
+            header = 2
+            if length >= 126:
+                header = 4 if length == 126 else 10
+                if length > 127:
+                    raise Violation(1002, "a server's frame was masked")
+                if left < header:
+                    self._check_opcode(first, length)
+                    self._wanted = header
+                    return position
+                size_bytes = header - 2
+                length = int.from_bytes(data[position + 2 : position + header], "big")
+                if length < 126 or (size_bytes == 8 and not 2**16 <= length < 2**63):
+                    raise Violation(1002, "a frame's length was not in its shortest form")
+            start = position + header
+            end = start + length
+            if first == _WHOLE_TEXT and self._open is None:
+                if length > limit:
+                    raise Violation(1009, f"a message of {length} bytes; the limit is {limit}")
+                if end > total:
+                    self._wanted = end - position
+                    return position
+                payload = data[start:end]
+                if not payload.isascii():
+                    self._check_utf8(payload, final=True)
+                if self._taking:
+                    texts.append(payload)
+            else:
+                self._check_opcode(first, length)
+                if end > total:
+                    self._wanted = end - position
+                    return position
+                self._take_other(first, data, position, start, end)
+                if self._ended:
+                    return end
+            position = end
+
+    def _check_opcode(self, first: int, length: int) -> None:
+        """What is wrong with a frame can be said from its head; nobody waits for the body of an illegal one."""
+        if first & 0x70:
+            raise Violation(1002, "a reserved bit was set, and no extension was agreed on")
+        opcode, final = first & 0x0F, first & 0x80
+        if opcode in (_CLOSE, _PING, _PONG):
+            if length > 125 or not final:
+                raise Violation(1002, "a control frame was fragmented or longer than 125 bytes")
+        elif opcode == _CONTINUATION:
+            if self._open is None:
+                raise Violation(1002, "a continuation of no message")
+        elif opcode not in (_TEXT, _BINARY):
+            raise Violation(1002, f"unknown opcode {opcode:#x}")
+        elif self._open is not None:
+            raise Violation(1002, "a new message inside a fragmented one")
+        if length > self._max_message_size - self._size:
+            raise Violation(1009, f"a message of more than {self._max_message_size} bytes")
+
+    def _take_other(self, first: int, data: bytes, position: int, start: int, end: int) -> None:
+        opcode, final = first & 0x0F, bool(first & 0x80)
+        if opcode == _CLOSE:
+            self._ended = True
+        elif opcode in (_CONTINUATION, _TEXT, _BINARY):
+            opened = self._open if opcode == _CONTINUATION else opcode
+            self._open = None if final else opened
+            self._size = 0 if final else self._size + end - start
+            if opened == _TEXT:
+                self._take_part(data[start:end], final)
+                return
+        self.passed += data[position:end]
+
+    def _take_part(self, part: bytes, final: bool) -> None:
+        self._check_utf8(part, final=final)
+        self._parts.append(part)
+        if final:
+            if self._taking:
+                self.texts.append(b"".join(self._parts))
+            self._parts.clear()
+
+    def _check_utf8(self, part: bytes, *, final: bool) -> None:
+        try:
+            self._utf8.decode(part, final)
+        except UnicodeDecodeError:
+            raise Violation(1007, "a text message was not UTF-8") from None

@@ -1,0 +1,91 @@
+"""What a market, a channel and a topic are. The facts of each market stand in `spot` and `futures`, as rows."""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .updates import Update
+
+
+class UpdateType(StrEnum):
+    """The kinds of updates, as `Update.kind` names them."""
+
+    TICKER = "ticker"
+    TRADE = "trade"
+
+
+class MergeKey(Enum):
+    """How two updates of one stream are told to be the same one, and in which order they belong."""
+
+    CONTIGUOUS = "contiguous"
+    """Numbered without holes: the only kind that can prove a gap."""
+    INCREASING = "increasing"
+    """Numbered, but numbers may be skipped."""
+    TIME = "time"
+    """Not numbered: exchange time together with equal data."""
+
+
+@attrs.frozen
+class Market:
+    """One of KuCoin's two market families, which share neither hosts nor tokens. Limits: PROTOCOL notes in `docs/`."""
+
+    name: str
+    rest_url: str
+    topics_per_connection: int
+    """One symbol of one channel is one topic."""
+    symbols_per_frame: int = 100
+    """Symbols in one subscribe frame (KuCoin, WebSocket introduction; the 509 error text says the same)."""
+    dials_per_minute: int = 30
+    """New connections (KuCoin, request rate limit)."""
+    frames_per_window: int = 100
+    """Frames a client may send in `frame_window` seconds; pings count (KuCoin, request rate limit)."""
+    frame_window: float = 10.0
+
+
+@attrs.frozen(eq=False)
+class Channel:
+    """One row of the channel table: all that kufeed knows about a kind of stream."""
+
+    market: Market
+    kind: UpdateType
+    path: str
+    """The wire topic up to the colon, such as `/market/ticker`."""
+    subjects: tuple[str, ...]
+    """The `subject` values of its messages; empty where the subject carries something else."""
+    record: type[Update]
+    decode: Callable[[Mapping[str, Any], Topic, int], Update]
+    """(`data` of a message, the topic, time of receipt in ns) -> record; raises `MessageRefused` and changes nothing."""
+    merge_key: MergeKey
+    time: str
+    """The field of `data` that carries the exchange's time, and its unit."""
+    source: str
+    """Where the shape is documented, or that it was recorded."""
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.market.name} {self.kind} {self.path}>"
+
+
+@attrs.frozen(str=False)
+class Topic:
+    """One stream: a channel and the one symbol it is about. Hashable and comparable; `str()` is the wire topic."""
+
+    channel: Channel
+    symbol: str
+    wire: str = attrs.field(init=False, eq=False, repr=False)
+
+    @wire.default
+    def _join(self) -> str:
+        return f"{self.channel.path}:{self.symbol}"
+
+    @property
+    def kind(self) -> UpdateType:
+        return self.channel.kind
+
+    def __str__(self) -> str:
+        return self.wire

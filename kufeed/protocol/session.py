@@ -1,0 +1,296 @@
+"""The state machine of one link: what KuCoin's protocol asks of a client, with neither a socket nor a clock.
+
+Give it control frames and the time, take events and frames to send. Data frames never pass through here; `heard()`
+tells the session that something arrived.
+
+    dialled --welcome--> open --(token refused | nothing heard | send stuck)--> failed
+
+In `open`, each request goes its own way:
+
+    queued --sent--> waiting --ack--> done
+              ^         |--error 404--> refused; in halves while it has several topics
+              |         |--error 509--> queued again later | in halves | the link is full
+              '--no ack-'               sent once more, then given up
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ..errors import DialError, LinkError, LinkSilent, SendStuck, TokenExpired
+from . import messages
+from .messages import Meaning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .market import Topic
+
+
+@attrs.frozen
+class Welcomed:
+    """The link may be used."""
+
+
+@attrs.frozen
+class Acked:
+    """The exchange streams `topics`."""
+
+    topics: tuple[Topic, ...]
+
+
+@attrs.frozen
+class Rejected:
+    """The exchange refused `topic`."""
+
+    topic: Topic
+    code: int
+    message: str
+
+
+@attrs.frozen
+class Unanswered:
+    """Neither ack nor error came for `topics` within two times the ack time-out."""
+
+    topics: tuple[Topic, ...]
+
+
+@attrs.frozen
+class LinkFull:
+    """This connection takes no more topics; `topics` need another."""
+
+    topics: tuple[Topic, ...]
+
+
+@attrs.frozen
+class Slowed:
+    """The exchange asked for fewer frames; nothing but pings is sent for `seconds`."""
+
+    seconds: float
+
+
+@attrs.frozen
+class Failed:
+    """The link is of no more use."""
+
+    error: LinkError
+
+
+@attrs.frozen
+class Unknown:
+    """A control frame that nothing was waiting for: a notice, a late answer, a type nobody knows."""
+
+    frame: Mapping[str, Any]
+
+
+Event = Welcomed | Acked | Rejected | Unanswered | LinkFull | Slowed | Failed | Unknown
+
+
+@attrs.define(eq=False)
+class Frame:
+    """A frame to send; `request` is None for a ping."""
+
+    text: str
+    request: Request | None = None
+
+
+@attrs.define(eq=False)
+class Request:
+    """Topics asked for in one frame (or given back: `subscribe` is False), until the exchange has answered."""
+
+    topics: tuple[Topic, ...]
+    subscribe: bool
+    give_up_at: float = math.inf
+    """Set at the first sending: two ack time-outs later."""
+    ask_again_at: float = math.inf
+
+
+class Session:
+    """One link's life from the upgrade on. Times are seconds on any one clock; it never looks at a clock itself.
+
+    *generation* tells this link's ids from those of every earlier link, so that a late answer matches nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        generation: int,
+        welcome_by: float,
+        ping_interval: float,
+        pong_timeout: float,
+        ack_timeout: float,
+    ) -> None:
+        self.generation = generation
+        self.ping_interval = ping_interval
+        self.pong_timeout = pong_timeout
+        self.ack_timeout = ack_timeout
+        self.welcomed = False
+        self._welcome_by = welcome_by
+        self._next_id = 0
+        self._next_ping = math.inf
+        self._pong_by = math.inf
+        self._send_by = math.inf
+        self._paused_until = -math.inf
+        self._pings: deque[Frame] = deque()
+        self._queued: deque[Request] = deque()
+        self._waiting: dict[str, Request] = {}
+        self._failed = False
+
+    # -- what the user of the link wants ------------------------------------------------------------------------------
+
+    def subscribe(self, topics: Iterable[Topic]) -> None:
+        for batch in messages.batches(topics):
+            self._queued.append(Request(batch, subscribe=True))
+
+    def unsubscribe(self, topics: Iterable[Topic]) -> None:
+        for batch in messages.batches(topics):
+            self._queued.append(Request(batch, subscribe=False))
+
+    # -- what the server says -----------------------------------------------------------------------------------------
+
+    def heard(self) -> None:
+        """Anything at all arrived: the link is alive, which is all that a pong would have proved."""
+        self._pong_by = math.inf
+
+    def receive(self, frame: Mapping[str, Any], now: float) -> list[Event]:
+        """Take one control frame: any frame without a topic of ours."""
+        match frame.get("type"):
+            case "welcome" if not self.welcomed:
+                self.welcomed = True
+                self._welcome_by = math.inf
+                self._next_ping = now + self.ping_interval
+                return [Welcomed()]
+            case "ack":
+                request = self._answered(messages.read_id(frame))
+                if request is not None:
+                    return [Acked(request.topics)] if request.subscribe else []
+            case "pong":
+                return []
+            case "error":
+                return self._refused(messages.read_error(frame), frame, now)
+        return [Unknown(frame)]
+
+    def _answered(self, frame_id: str | None) -> Request | None:
+        request = self._waiting.pop(frame_id, None) if frame_id is not None else None
+        if request is not None:
+            # A request asked twice has two ids; the answer to one is the answer to both.
+            for other in [key for key, value in self._waiting.items() if value is request]:
+                del self._waiting[other]
+            if request in self._queued:
+                self._queued.remove(request)
+        return request
+
+    def _refused(self, error: messages.ErrorFrame, frame: Mapping[str, Any], now: float) -> list[Event]:
+        if error.meaning is Meaning.TOKEN_EXPIRED:
+            return self._fail(TokenExpired(error.message))
+        events: list[Event] = []
+        if error.meaning is Meaning.TOO_FAST:
+            self._paused_until = max(self._paused_until, now + error.wait)
+            events.append(Slowed(error.wait))
+        request = self._answered(error.frame_id)
+        if request is None:
+            return events or [Unknown(frame)]
+        if error.meaning is Meaning.TOO_FAST:
+            # It was not looked at; asked again it starts anew, so that the pause does not use up its time.
+            self._queued.appendleft(Request(request.topics, request.subscribe))
+        elif not request.subscribe:
+            events.append(Unknown(frame))  # it streams on, or never did: either way nobody listens
+        elif error.meaning is Meaning.LINK_FULL:
+            events.append(LinkFull(request.topics))
+        elif len(request.topics) > 1:
+            # Which of them is at fault, the frame may not say: halves find it, and the others get through.
+            middle = len(request.topics) // 2
+            for half in (request.topics[middle:], request.topics[:middle]):
+                self._queued.appendleft(Request(half, subscribe=True))
+        else:
+            events.append(Rejected(request.topics[0], error.code, error.message))
+        return events
+
+    def _fail(self, error: LinkError) -> list[Event]:
+        if self._failed:
+            return []
+        self._failed = True
+        return [Failed(error)]
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def deadline(self) -> float:
+        """When `tick()` is due next. It moves: ask again after each call."""
+        if self._failed:
+            return math.inf
+        times = [self._welcome_by, self._next_ping, self._pong_by, self._send_by]
+        times += [min(request.ask_again_at, request.give_up_at) for request in self._waiting.values()]
+        if self._queued and self._paused_until > -math.inf:
+            times.append(self._paused_until)
+        return min(times)
+
+    def tick(self, now: float) -> list[Event]:
+        """Do what is due at *now*: queue a ping, ask again, or report what did not come."""
+        if self._failed:
+            return []
+        if now >= self._welcome_by:
+            return self._fail(DialError("welcome", "the server sent no welcome"))
+        if now >= self._send_by:
+            return self._fail(SendStuck(self.pong_timeout))
+        if now >= self._pong_by:
+            return self._fail(LinkSilent("pong", self.pong_timeout))
+        if now >= self._paused_until:
+            self._paused_until = -math.inf
+        if now >= self._next_ping:
+            # On a fixed schedule, whether data flow or not: the server closes after about 60 s without a client ping
+            # (KuCoin futures documentation; python-kucoin issue 56).
+            missed = math.floor((now - self._next_ping) / self.ping_interval)
+            self._next_ping += (missed + 1) * self.ping_interval
+            if not self._pings:
+                self._pings.append(Frame(messages.ping(self._new_id())))
+        return self._overdue(now)
+
+    def _overdue(self, now: float) -> list[Event]:
+        given_up: list[Topic] = []
+        for frame_id, request in list(self._waiting.items()):
+            if now >= request.give_up_at:
+                del self._waiting[frame_id]
+                if request.subscribe:
+                    given_up += [topic for topic in request.topics if topic not in given_up]
+            elif now >= request.ask_again_at:
+                request.ask_again_at = math.inf
+                self._queued.append(request)
+        return [Unanswered(tuple(given_up))] if given_up else []
+
+    # -- frames to send -----------------------------------------------------------------------------------------------
+
+    def wants_to_send(self) -> bool:
+        return bool(self._pings) or (self.welcomed and bool(self._queued) and self._paused_until == -math.inf)
+
+    def next_frame(self) -> Frame | None:
+        """The next frame to send, pings first; None while there is nothing, or the exchange asked for a pause."""
+        if self._pings:
+            return self._pings.popleft()
+        if not self.wants_to_send():
+            return None
+        request = self._queued.popleft()
+        frame_id = self._new_id()
+        self._waiting[frame_id] = request
+        encode = messages.subscribe if request.subscribe else messages.unsubscribe
+        return Frame(encode(frame_id, messages.joined(request.topics)), request)
+
+    def sending(self, frame: Frame, now: float) -> None:
+        """*frame* goes out now; `sent()` follows when the network has taken it."""
+        self._send_by = now + self.pong_timeout
+        request = frame.request
+        if request is None:
+            self._pong_by = min(self._pong_by, now + self.pong_timeout)
+        elif request.give_up_at == math.inf:
+            request.ask_again_at = now + self.ack_timeout
+            request.give_up_at = now + 2 * self.ack_timeout
+
+    def sent(self) -> None:
+        self._send_by = math.inf
+
+    def _new_id(self) -> str:
+        self._next_id += 1
+        return f"{self.generation}-{self._next_id}"

@@ -1,0 +1,83 @@
+"""KuCoin's spot market: its limits and its channels, one decoder each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import fields
+from .market import Channel, Market, MergeKey, UpdateType
+from .updates import Ticker, Trade, fast_constructor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .market import Topic
+
+SPOT = Market(
+    name="spot",
+    rest_url="https://api.kucoin.com",
+    topics_per_connection=300,  # real 509 text of 2025-03; the documentation of 2025 says 400: the lower holds
+)
+
+_ticker = fast_constructor(Ticker)
+_trade = fast_constructor(Trade)
+
+
+def _decode_ticker(data: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Ticker:
+    # One document spells the field `Time`; older messages have none.
+    time = data.get("time") or data.get("Time")
+    optional = fields.optional_decimal
+    return _ticker(
+        topic,
+        topic.symbol,
+        fields.sequence(data["sequence"]),
+        None if time is None else fields.milliseconds(time, "time"),
+        received_time_ns,
+        optional(data["bestBid"], "bestBid"),
+        optional(data["bestBidSize"], "bestBidSize"),
+        optional(data["bestAsk"], "bestAsk"),
+        optional(data["bestAskSize"], "bestAskSize"),
+        optional(data["price"], "price"),
+        optional(data["size"], "size"),
+    )
+
+
+def _decode_trade(data: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Trade:
+    fields.check_symbol(data, topic)
+    return _trade(
+        topic,
+        topic.symbol,
+        fields.sequence(data["sequence"]),
+        fields.nanoseconds(data["time"], "time"),
+        received_time_ns,
+        fields.decimal(data["price"], "price"),
+        fields.decimal(data["size"], "size"),
+        fields.side(data["side"]),
+        fields.text(data["tradeId"], "tradeId"),
+    )
+
+
+CHANNELS = (
+    Channel(
+        market=SPOT,
+        kind=UpdateType.TICKER,
+        path="/market/ticker",
+        subjects=("trade.ticker",),
+        record=Ticker,
+        decode=_decode_ticker,
+        merge_key=MergeKey.INCREASING,
+        time="time, ms",
+        source="KuCoin WebSocket, spot public channels: ticker; recorded 2021-04-23",
+    ),
+    Channel(
+        market=SPOT,
+        kind=UpdateType.TRADE,
+        path="/market/match",
+        subjects=("trade.l3match",),
+        record=Trade,
+        decode=_decode_trade,
+        merge_key=MergeKey.INCREASING,
+        time="time, ns as text",
+        source="KuCoin WebSocket, spot public channels: trade; recorded 2021-04-23",
+    ),
+)

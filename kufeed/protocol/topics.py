@@ -1,0 +1,108 @@
+"""The channel table of both markets, and topics made from what people write."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from . import futures, spot
+from .market import Channel, Market, Topic, UpdateType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CHANNELS: tuple[Channel, ...] = (*spot.CHANNELS, *futures.CHANNELS)
+MARKETS: tuple[Market, ...] = (spot.SPOT, futures.FUTURES)
+
+_BY_KIND = {(channel.market, channel.kind): channel for channel in CHANNELS}
+_BY_PATH = {channel.path: channel for channel in CHANNELS}
+
+_SPOT_SYMBOL = re.compile(r"[A-Z0-9]{1,20}-[A-Z0-9]{1,20}")
+# A perpetual ends in M (XBTUSDTM, XBTUSDM); a dated contract in M, the letter of its month and its year (XBTMH21).
+_FUTURES_SYMBOL = re.compile(r"[A-Z0-9]{2,30}M([FGHJKMNQUVXZ][0-9]{2})?")
+_QUOTES = ("USDT", "USDC", "USD", "BTC", "ETH", "KCS", "EUR", "TRY", "BRL")
+
+
+def topic(kind: UpdateType | str, symbol: str) -> Topic:
+    """The stream of *kind* (such as `"ticker"`) for *symbol*; the dash tells spot (`BTC-USDT`) from futures (`XBTUSDTM`).
+
+    Raises `UsageError` for an unknown kind, a kind this market does not have, and an impossible symbol, which it tries
+    to spell right.
+    """
+    try:
+        kind = UpdateType(kind)
+    except ValueError:
+        raise UsageError(f"no kind of update is called {kind!r}; there are {', '.join(UpdateType)}") from None
+    market = market_of(symbol)
+    channel = _BY_KIND.get((market, kind))
+    if channel is None:
+        raise UsageError(f"the {market.name} market has no {kind} stream ({symbol})")
+    return Topic(channel, symbol)
+
+
+def topics(kind: UpdateType | str, symbols: Iterable[str]) -> tuple[Topic, ...]:
+    """`topic()` for each symbol; `UsageError` also where there is none, or one stands twice."""
+    if isinstance(symbols, str):
+        raise UsageError(f"symbols are separate arguments: write *{symbols!r}.split(), or one string for each")
+    return distinct(topic(kind, symbol) for symbol in symbols)
+
+
+def distinct(topics: Iterable[Topic]) -> tuple[Topic, ...]:
+    """*topics* as a tuple; `UsageError` where there is none, or one stands twice."""
+    chosen = tuple(topics)
+    if not chosen:
+        raise UsageError("a subscription needs at least one symbol")
+    seen: set[Topic] = set()
+    for one in chosen:
+        if one in seen:
+            raise UsageError(f"{one} stands twice in one subscription")
+        seen.add(one)
+    return chosen
+
+
+def parse_topic(wire: str) -> Topic:
+    """The topic whose `str()` is *wire*, such as `/market/ticker:BTC-USDT`; `UsageError` where there is none."""
+    path, colon, symbol = wire.partition(":")
+    channel = _BY_PATH.get(path)
+    if channel is None or not colon:
+        raise UsageError(f"{wire!r} is not a topic kufeed knows; paths are {', '.join(_BY_PATH)}")
+    if market_of(symbol) is not channel.market:
+        raise UsageError(f"{symbol} is no symbol of the {channel.market.name} market, which {path} belongs to")
+    return Topic(channel, symbol)
+
+
+def market_of(symbol: str) -> Market:
+    """The market *symbol* belongs to; `UsageError` with a suggestion where no market could have it."""
+    if not isinstance(symbol, str):
+        raise UsageError(f"a symbol is text such as 'XBTUSDTM' or 'BTC-USDT', not {symbol!r}")
+    if _SPOT_SYMBOL.fullmatch(symbol):
+        return spot.SPOT
+    if _FUTURES_SYMBOL.fullmatch(symbol) and not symbol.startswith("BTC"):
+        return futures.FUTURES
+    likely = suggestions(symbol)
+    hint = f"; did you mean {' or '.join(likely)}?" if likely else "; spot is BTC-USDT, futures XBTUSDTM"
+    raise UsageError(f"{symbol!r} is no KuCoin symbol{hint}")
+
+
+def suggestions(symbol: str) -> list[str]:
+    """What somebody who wrote *symbol* may have meant: KuCoin joins spot with a dash and calls Bitcoin futures XBT."""
+    written = symbol.strip().upper()
+    # `BTC/USDT:USDT` is how ccxt writes a perpetual settled in USDT.
+    pair, colon, _ = written.partition(":")
+    parts = [part for part in re.split(r"[^A-Z0-9]+", pair) if part]
+    perpetual = "".join(["XBT" if part == "BTC" and index == 0 else part for index, part in enumerate(parts)]) + "M"
+    if len(parts) == 2:
+        found = [perpetual] if colon else ["-".join(parts)]
+    elif len(parts) == 1:
+        word = parts[0]
+        quote = next((quote for quote in _QUOTES if word.endswith(quote) and len(word) > len(quote)), None)
+        if quote is not None:
+            base = word.removesuffix(quote)
+            found = [f"{base}-{quote}", f"{'XBT' if base == 'BTC' else base}{quote}M"]
+        else:
+            found = ["XBT" + word.removeprefix("BTC") if word.startswith("BTC") else word]
+    else:
+        found = []
+    possible = [one for one in found if _SPOT_SYMBOL.fullmatch(one) or _FUTURES_SYMBOL.fullmatch(one)]
+    return [one for one in possible if one != symbol]

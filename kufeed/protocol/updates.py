@@ -1,0 +1,109 @@
+"""The records that users receive: one class per kind of update, the same for spot and futures.
+
+A record is frozen: the same object may stand in the queues of many subscriptions. Building a frozen attrs class of 13
+slots takes 850 ns, a mutable one 190 ns, a mutable one frozen by changing its class 255 ns
+(`python -m pytest tests/benchmarks/bench_records.py --benchmark-only`), so decoders build with `fast_constructor`.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import attrs
+
+from .market import Topic, UpdateType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Number = Decimal | int
+
+
+class Side(StrEnum):
+    """Who took: `buy` lifted an ask, `sell` hit a bid."""
+
+    BUY = "buy"
+    SELL = "sell"
+
+
+@attrs.frozen(weakref_slot=False)
+class Update:
+    """What every update carries. `isinstance(x, Update)` holds for each; use the subclasses to tell them apart."""
+
+    kind: ClassVar[UpdateType]
+
+    topic: Topic
+    """The stream it came on; `str(update.topic)` is the wire topic with its one symbol."""
+    symbol: str
+    sequence: int | None
+    """The exchange's own number, or None where the message has none. What it counts: the channel's row."""
+    exchange_time_ns: int | None
+    """The exchange's time stamp in nanoseconds since the epoch (UTC), or None where the message has none."""
+    received_time_ns: int
+    """This machine's clock when the bytes were read, in nanoseconds since the epoch (UTC)."""
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from the exchange's time stamp to the receipt here; both clocks' errors included."""
+        if self.exchange_time_ns is None:
+            return None
+        return (self.received_time_ns - self.exchange_time_ns) / 1e9
+
+
+@attrs.frozen(weakref_slot=False)
+class Ticker(Update):
+    """The best bid and ask. `sequence` is the order book's: the book at that number has exactly these prices.
+
+    Spot (`/market/ticker`, every 100 ms) adds the last trade; futures (`/contractMarket/tickerV2`, on change) does not.
+    Prices are exact; sizes are an amount of the base currency (spot, `Decimal`) or contracts (futures, `int`).
+    None on a side means that the exchange sent none, as for an empty side of the book.
+    """
+
+    kind: ClassVar[UpdateType] = UpdateType.TICKER
+
+    bid: Decimal | None
+    bid_size: Number | None
+    ask: Decimal | None
+    ask_size: Number | None
+    price: Decimal | None = None
+    """Price of the last trade; spot only."""
+    size: Number | None = None
+    """Size of the last trade; spot only."""
+
+
+@attrs.frozen(weakref_slot=False)
+class Trade(Update):
+    """One execution. `sequence` counts trades, not book changes; numbers may be skipped.
+
+    `size` is an amount of the base currency (spot, `Decimal`) or contracts (futures, `int`); `side` is the taker's.
+    """
+
+    kind: ClassVar[UpdateType] = UpdateType.TRADE
+
+    price: Decimal
+    size: Number
+    side: Side
+    trade_id: str
+
+
+R = TypeVar("R", bound=Update)
+
+
+def fast_constructor(record: type[R]) -> Callable[..., R]:
+    """A function of *record*'s fields, in order, that builds it three times as fast as the frozen class does itself."""
+    plain = attrs.make_class("Plain", {field.name: attrs.field(default=field.default) for field in attrs.fields(record)})
+    namespace: dict[str, Any] = {
+        "__slots__": record.__slots__,  # type: ignore[attr-defined]  # attrs made them
+        "__init__": plain.__init__,
+        "__setattr__": object.__setattr__,
+    }
+    draft = type(record.__name__, record.__bases__, namespace)
+
+    def build(*values: Any) -> R:
+        made = draft(*values)
+        made.__class__ = record
+        return made  # type: ignore[no-any-return]
+
+    return build

@@ -1,0 +1,718 @@
+"""A small KuCoin: both markets, REST and WebSocket, over TCP or any other stream."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import time
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import attrs
+import h11
+import trio
+import trio_websocket
+import wsproto
+
+from kufeed.testing import rest, wire
+from kufeed.testing.gate import Gate
+from kufeed.testing.limits import Limits, SlidingWindow, WeightPool
+from kufeed.testing.market import MarketModel
+from kufeed.testing.services import open_services
+from kufeed.testing.session import CONNECTION_LOST, Session
+from kufeed.testing.streams import SharedStream
+from kufeed.testing.tokens import TokenOffice
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Callable, Container, Iterable
+
+    from kufeed.testing.market import Beat, MarketName, SymbolModel
+
+HOSTS: dict[str, MarketName] = {  # PROTOCOL section 1
+    "api.kucoin.com": "spot",
+    "ws-api-spot.kucoin.com": "spot",
+    "api-futures.kucoin.com": "futures",
+    "ws-api-futures.kucoin.com": "futures",
+}
+_ENDPOINTS: dict[MarketName, str] = {
+    "spot": "wss://ws-api-spot.kucoin.com/",
+    "futures": "wss://ws-api-futures.kucoin.com/",
+}
+_PREFIXES: tuple[MarketName, ...] = ("spot", "futures")
+_LOST = (*CONNECTION_LOST, h11.RemoteProtocolError, trio_websocket.HandshakeError, wsproto.utilities.ProtocolError)
+_IDLE_HTTP = 75.0  # seconds an HTTP connection may wait for its next request
+_HANDSHAKE = 10.0  # seconds for the WebSocket upgrade
+_DROP_AFTER_509 = 0.07  # seconds; ISS cryptofeed 838 saw the connection dropped about 70 ms after the error
+_DIALS_KEPT = 10_000
+_BREATH = 200  # symbols advanced between two checkpoints
+_TOPIC = re.compile(r'"topic"\s*:\s*"([^"\\]*)"')
+
+
+@attrs.define(kw_only=True)
+class Faults:
+    """What the exchange does wrong, changeable at any time.
+
+    - `withhold_welcome`, `withhold_acks`, `withhold_pongs`: these frames are not sent.
+    - `refuse_dials`: True, or how many more connections (REST ones too) are refused at the transport.
+    - `token_error`: an HTTP status, or KuCoin's code and message in a reply with HTTP 200, instead of a token.
+    - `ignore_topics`: a subscribe naming one of these wire topics (one symbol each) is not answered, and they get no
+      pushes.
+    - `mute_topics`: acked as usual, but never pushed.
+    """
+
+    withhold_welcome: bool = False
+    withhold_acks: bool = False
+    withhold_pongs: bool = False
+    refuse_dials: bool | int = False
+    token_error: int | tuple[str, str] | None = None
+    ignore_topics: Container[str] = ()
+    mute_topics: Container[str] = ()
+
+
+@attrs.frozen
+class Dial:
+    """One attempt to open a WebSocket: when (`trio.current_time()`), on which market, and the HTTP status it got."""
+
+    at: float
+    market: MarketName
+    status: int
+
+
+@attrs.frozen
+class Address:
+    """Where a listening exchange is reached: REST bases of both markets. The token reply names the WebSocket."""
+
+    host: str
+    port: int
+    futures_url: str
+    spot_url: str
+
+
+@attrs.frozen(kw_only=True)
+class ExchangeStatistics:
+    """Counts since the exchange was made. `pushes` were queued, `dropped` had no room in their session's buffer."""
+
+    sessions: int
+    topics: int
+    dials: int
+    dials_refused: int
+    tokens_issued: int
+    requests: int
+    beats: int
+    pushes: int
+    dropped: int
+    connections_lost: int
+
+
+@attrs.define(eq=False)
+class _Route:
+    """A held topic and who holds it."""
+
+    topic: wire.ActiveTopic
+    sessions: dict[Session, None] = attrs.field(factory=dict)
+
+
+class Exchange:
+    """A small KuCoin for tests and demonstrations: seeded, both markets, REST and WebSocket, with KuCoin's limits.
+
+    Open it with `listen()` (loopback TCP) or `MemoryNetwork(exchange)`; both may be opened again after they were left.
+    The market has XBTUSDTM, ETHUSDTM, BTC-USDT and ETH-USDT, the symbols of *futures* and *spot*, and *generated* pairs
+    `T0001USDTM`, `T0001-USDT`, …; equal *seed*, equal market. It moves every *update_interval* seconds, and only for
+    symbols somebody holds a topic of.
+
+    *ping_interval* and *ping_timeout* (seconds) are what the token reply tells the client. *limits* are enforced.
+    With ``live=False`` the market is silent (only `play()` sends) and any symbol may be subscribed;
+    *accept_any_symbol* sets the latter by itself. *partial_subscribe* decides what KuCoin leaves undocumented: whether
+    one bad symbol refuses its whole frame (False) or is refused alone, by an error frame ahead of the ack (True).
+    *send_buffer* bounds, in bytes, what waits for one slow client. The time stamps come from the door that is open:
+    `time.time_ns` over TCP, the virtual clock in memory.
+
+    Raises `ValueError` for arguments out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        futures: Iterable[str] = (),
+        spot: Iterable[str] = (),
+        generated: int = 0,
+        update_interval: float = 0.1,
+        ping_interval: float = 18.0,
+        ping_timeout: float = 10.0,
+        limits: Limits | None = None,
+        live: bool = True,
+        accept_any_symbol: bool | None = None,
+        partial_subscribe: bool = False,
+        send_buffer: int = 1_048_576,
+    ) -> None:
+        for name, value in (
+            ("update_interval", update_interval),
+            ("ping_interval", ping_interval),
+            ("ping_timeout", ping_timeout),
+            ("send_buffer", send_buffer),
+        ):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive, not {value!r}")
+        self.limits = Limits() if limits is None else limits
+        self.faults = Faults()
+        self.model = MarketModel(seed=seed, futures=futures, spot=spot, generated=generated)
+        self._update_interval = update_interval
+        self._ping_interval = ping_interval
+        self._ping_timeout = ping_timeout
+        self._live = live
+        self._any_symbol = not live if accept_any_symbol is None else accept_any_symbol
+        self._partial = partial_subscribe
+        self._send_buffer = send_buffer
+        self._rng = random.Random(f"{seed}:exchange")
+        self._tokens = TokenOffice(seed, self.limits.token_life)
+        self._dial_windows = {market: SlidingWindow(self.limits.dials_per_minute, 60.0) for market in _PREFIXES}
+        self._weights = WeightPool(self.limits.rest_weight)
+        self._time_ns: Callable[[], int] | None = None
+        self._gate = Gate()
+        self._sessions: dict[Session, None] = {}
+        self._routes: dict[str, _Route] = {}
+        self._by_symbol: dict[SymbolModel, dict[str, _Route]] = {}
+        self._changed = trio.Event()
+        self._dials: deque[Dial] = deque(maxlen=_DIALS_KEPT)
+        self._dial_count = 0
+        self._refused_count = 0
+        self._requests = 0
+        self._beats = 0
+        self._pushes = 0
+        self._dropped = 0
+        self._lost = 0
+
+    def __repr__(self) -> str:
+        state = "shut" if self._time_ns is None else "open" if self._gate.is_open else "frozen"
+        return f"<Exchange {state}, {len(self._sessions)} sessions, {len(self._routes)} topics>"
+
+    # Doors
+
+    @asynccontextmanager
+    async def listen(
+        self, host: str = "127.0.0.1", port: int = 0, *, tls: ssl.SSLContext | None = None
+    ) -> AsyncIterator[Address]:
+        """Serve TCP on *host* and *port* (0: a free one) until the block is left; then every connection is cut.
+
+        With *tls* the connections are TLS ones and the URLs are `https:` and `wss:`. Raises `OSError` where the port
+        is taken, `RuntimeError` where the exchange is open already. Errors of the body come out unwrapped.
+        """
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        try:
+            async with self.open(time.time_ns) as nursery:
+                bound: int = listeners[0].socket.getsockname()[1]
+
+                async def serve(stream: trio.SocketStream) -> None:
+                    if self.refuse_dial():
+                        await trio.aclose_forcefully(stream)
+                        return
+                    secured = stream if tls is None else trio.SSLStream(stream, tls, server_side=True)
+                    await self.serve_stream(secured, f"{host}:{bound}")
+
+                nursery.start_soon(trio.serve_listeners, serve, listeners, name="kufeed exchange: listeners")
+                base = f"{'http' if tls is None else 'https'}://{host}:{bound}"
+                yield Address(host, bound, f"{base}/futures", f"{base}/spot")
+        finally:
+            for listener in listeners:
+                listener.socket.close()
+
+    @asynccontextmanager
+    async def open(self, time_ns: Callable[[], int]) -> AsyncIterator[trio.Nursery]:
+        """Run the market, with *time_ns* (ns since the epoch) as the exchange's clock, until the block is left.
+
+        What `listen()` and `MemoryNetwork` stand on; yields the nursery which may serve connections. Raises
+        `RuntimeError` where the exchange is open already.
+        """
+        if self._time_ns is not None:
+            raise RuntimeError("this exchange is open already")
+        self._time_ns = time_ns
+        self._changed = trio.Event()
+        try:
+            async with open_services() as nursery:
+                nursery.start_soon(self._run_market, name="kufeed exchange: market")
+                yield nursery
+        finally:
+            self._time_ns = None
+
+    async def serve_stream(self, stream: trio.abc.Stream, host: str) -> None:
+        """Serve one connection over *stream* until it ends, then close it.
+
+        The market is told by the path's prefix (`/spot`, `/futures`) or else by the Host header, for which *host*
+        stands in where there is none. A lost or misbehaving peer ends the call quietly; a bug of the exchange raises.
+        """
+        try:
+            await self._serve_http(stream, host)
+        except* _LOST:
+            self._lost += 1
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    # What tests do to it
+
+    async def play(self, frames: Iterable[str | bytes]) -> int:
+        """Send raw frames (JSON text), verbatim and in order, each to every session that holds the frame's topic.
+
+        Waits for slow clients instead of dropping, and returns the number of frames handed to transports (one frame
+        for two sessions counts twice). Frames without a topic, and topics nobody holds, are skipped. Cancelled, it
+        stops between two frames.
+        """
+        await trio.lowlevel.checkpoint()
+        count = 0
+        touched: dict[Session, None] = {}
+        for frame in frames:
+            text = frame.decode() if isinstance(frame, bytes) else frame
+            route = self._routes.get(_topic_of(text))
+            if route is None:
+                continue
+            data = wire.text_frame(text)
+            for session in tuple(route.sessions):
+                if session.pending >= self._send_buffer:
+                    await session.wait_room()
+                count += session.push(data)
+                touched[session] = None
+        for session in touched:
+            await session.wait_sent()
+        self._pushes += count
+        return count
+
+    async def wait_subscribed(self, *topics: str) -> None:
+        """Wait until each of the wire *topics* (one symbol each) is held by some session."""
+        await trio.lowlevel.checkpoint()
+        while not all(topic in self._routes for topic in topics):
+            await self._changed.wait()
+
+    async def disconnect_all(self, code: int | None = None) -> None:
+        """End every WebSocket: cut it (None), or with a close frame of *code*. Returns when all are gone."""
+        async with trio.open_nursery() as nursery:
+            for session in tuple(self._sessions):
+                nursery.start_soon(session.disconnect, code)
+
+    def expire_tokens(self) -> None:
+        """All tokens issued so far are expired for later dials; open connections stay."""
+        self._tokens.expire_all()
+
+    def freeze(self) -> None:
+        """Fall silent: connections stay open and are accepted, but nothing is read, answered or pushed any more."""
+        self._gate.shut()
+
+    def thaw(self) -> None:
+        """Go on after `freeze()`: what arrived meanwhile is answered now."""
+        self._gate.open()
+
+    # What tests look at
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """The open WebSocket connections, oldest first."""
+        return tuple(self._sessions)
+
+    @property
+    def dials(self) -> tuple[Dial, ...]:
+        """The newest 10,000 attempts to open a WebSocket, oldest first."""
+        return tuple(self._dials)
+
+    @property
+    def tokens_issued(self) -> int:
+        """How many tokens were given out."""
+        return self._tokens.count
+
+    def statistics(self) -> ExchangeStatistics:
+        """The counters at this moment."""
+        return ExchangeStatistics(
+            sessions=len(self._sessions),
+            topics=sum(len(session.held) for session in self._sessions),
+            dials=self._dial_count,
+            dials_refused=self._refused_count,
+            tokens_issued=self._tokens.count,
+            requests=self._requests,
+            beats=self._beats,
+            pushes=self._pushes,
+            dropped=self._dropped + sum(session.dropped for session in self._sessions),
+            connections_lost=self._lost,
+        )
+
+    def refuse_dial(self) -> bool:
+        """Whether `faults.refuse_dials` refuses the connection that is being made; a count is used up by asking."""
+        refuse = self.faults.refuse_dials
+        if not refuse:
+            return False
+        if refuse is not True:
+            self.faults.refuse_dials = refuse - 1
+        return True
+
+    # HTTP
+
+    def _now_ns(self) -> int:
+        if self._time_ns is None:
+            raise RuntimeError("this exchange is not open: use listen(), open() or MemoryNetwork")
+        return self._time_ns()
+
+    async def _serve_http(self, stream: trio.abc.Stream, host: str) -> None:
+        connection = h11.Connection(h11.SERVER)
+        raw = bytearray()
+        while True:
+            request: h11.Request | None = None
+            with trio.move_on_after(_IDLE_HTTP) as patience:
+                try:
+                    request = await _next_request(connection, stream, raw)
+                except h11.RemoteProtocolError as error:
+                    if connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+                        reply = rest.failure("400000", "Bad Request", status=error.error_status_hint)
+                        await _send_reply(connection, stream, reply, close=True)
+                    raise
+            if request is None or patience.cancelled_caught:
+                return
+            await self._gate.wait_open()
+            headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
+            target = request.target.decode("latin-1")
+            where = _locate(target, headers.get("host", host))
+            if "websocket" in headers.get("upgrade", "").lower():
+                refusal, token = self._judge_dial(where, headers)
+                if refusal is None and where is not None:
+                    await self._serve_websocket(stream, bytes(raw), where, token)
+                else:
+                    await _send_reply(connection, stream, refusal or rest.Reply(404, ""), close=True)
+                return
+            secure = isinstance(stream, trio.SSLStream)
+            reply = self._answer(request.method.decode(), where, secure=secure)
+            await _send_reply(connection, stream, reply)
+            if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+                return
+            raw = bytearray(connection.trailing_data[0])
+            connection.start_next_cycle()
+
+    def _answer(self, method: str, where: _Where | None, *, secure: bool) -> rest.Reply:
+        self._requests += 1
+        if where is None:
+            return rest.failure("404000", "Url Not Found", status=404)
+        now = trio.current_time()
+        admitted = self._weights.take(rest.weight(where.market, where.path), now)
+        quota = tuple(self._weights.headers(now))
+        if not admitted:
+            reply = rest.failure("429000", "Too Many Requests", status=429)
+        elif where.path == "/api/v1/bullet-public":
+            reply = self._issue_token(method, where, now, secure=secure)
+        elif method != "GET":
+            reply = rest.failure("404000", "Url Not Found", status=404)
+        else:
+            request = rest.Request(where.market, where.path, where.query, self._now_ns())
+            reply = rest.answer(self.model, request)
+        return attrs.evolve(reply, headers=(*reply.headers, *quota))
+
+    def _issue_token(self, method: str, where: _Where, now: float, *, secure: bool) -> rest.Reply:
+        if method != "POST":
+            return rest.failure("400100", "Request method not supported", status=405)
+        fault = self.faults.token_error
+        if isinstance(fault, int):
+            return rest.Reply(fault, "")
+        if fault is not None:
+            return rest.failure(*fault)
+        endpoint = _ENDPOINTS[where.market]
+        if where.prefixed:
+            endpoint = f"{'wss' if secure else 'ws'}://{where.host}/{where.market}/endpoint"
+        token = self._tokens.issue(where.market, now)
+        return rest.bullet(token, endpoint, ping_interval=self._ping_interval, ping_timeout=self._ping_timeout)
+
+    # WebSocket
+
+    def _judge_dial(self, where: _Where | None, headers: dict[str, str]) -> tuple[rest.Reply | None, str]:
+        """None and the token where the upgrade may go on, else the HTTP refusal."""
+        if where is None:
+            return rest.failure("404000", "Url Not Found", status=404), ""
+        token = where.query.get("token", "")
+        refusal: rest.Reply | None = None
+        limit = self.limits.connections
+        if not self._dial_windows[where.market].admit(trio.current_time()) or (
+            limit is not None and sum(session.market == where.market for session in self._sessions) >= limit
+        ):
+            refusal = rest.failure("429000", "Too Many Requests", status=429)
+        elif headers.get("sec-websocket-version") != "13" or not headers.get("sec-websocket-key"):
+            refusal = rest.failure("400000", "Bad Request", status=400)
+        elif self._tokens.judge(token, where.market, trio.current_time()) == "unknown":
+            refusal = rest.failure("401000", "Unauthorized", status=401)
+        self._dials.append(Dial(trio.current_time(), where.market, 101 if refusal is None else refusal.status))
+        self._dial_count += 1
+        self._refused_count += refusal is not None
+        return refusal, token
+
+    async def _serve_websocket(self, stream: trio.abc.Stream, raw: bytes, where: _Where, token: str) -> None:
+        shared = SharedStream(stream, raw)
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_after(_HANDSHAKE) as handshake:
+                request = await trio_websocket.wrap_server_stream(nursery, shared)
+                websocket = await request.accept()
+            if handshake.cancelled_caught:
+                nursery.cancel_scope.cancel()
+                return
+            session = Session(
+                websocket,
+                shared,
+                market=where.market,
+                token=token,
+                connect_id=where.query.get("connectId") or f"{self._rng.getrandbits(50):x}",
+                limits=self.limits,
+                buffer=self._send_buffer,
+            )
+            nursery.start_soon(self._run_session, session, websocket, nursery.cancel_scope)
+
+    async def _run_session(
+        self, session: Session, websocket: trio_websocket.WebSocketConnection, connection: trio.CancelScope
+    ) -> None:
+        self._sessions[session] = None
+        try:
+            with session.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(session.run_sender, self._gate)
+                    nursery.start_soon(session.run_watch)
+                    await self._converse(session, websocket)
+                    nursery.cancel_scope.cancel()
+        finally:
+            for name in session.topics:
+                self._leave(session, name)
+            del self._sessions[session]
+            self._dropped += session.dropped
+            session.end()
+            connection.cancel(reason="the session has ended")
+
+    async def _converse(self, session: Session, websocket: trio_websocket.WebSocketConnection) -> None:
+        """Answer the client's frames until it has closed the connection."""
+        expired = self._tokens.judge(session.token, session.market, trio.current_time()) == "expired"
+        if expired:
+            # Seen in XChange 4740: the error has no id, and nothing comes after it.
+            session.reply(wire.error(None, 401, "token is expired"))
+        elif not self.faults.withhold_welcome:
+            session.reply(wire.welcome(session.connect_id))
+        window = SlidingWindow(self.limits.messages_per_10s, 10.0)
+        while True:
+            try:
+                message = await websocket.get_message()
+            except trio_websocket.ConnectionClosed:
+                return
+            await self._gate.wait_open()
+            text = message if isinstance(message, str) else message.decode("utf-8", "replace")
+            session.note_received(text)
+            if expired:
+                continue
+            if not window.admit(trio.current_time()):
+                session.reply(wire.error(session.connect_id, 509, "exceed max permits per 10 seconds"))
+                await trio.sleep(_DROP_AFTER_509)
+                session.cut()
+                return
+            # A client that asks without reading gets no unbounded heap of answers.
+            await session.wait_room()
+            self._handle(session, wire.parse_client_frame(text))
+
+    def _handle(self, session: Session, frame: dict[str, Any] | None) -> None:
+        if frame is None:
+            session.reply(wire.error(None, 415, "type is not supported"))
+            return
+        request_id = None if frame.get("id") is None else str(frame["id"])
+        match frame.get("type"):
+            case "ping":
+                session.note_ping()
+                if not self.faults.withhold_pongs:
+                    session.reply(wire.answer("pong", request_id))
+            case "subscribe":
+                self._subscribe(session, request_id, str(frame.get("topic", "")), ack=frame.get("response") is True)
+            case "unsubscribe":
+                self._unsubscribe(session, request_id, str(frame.get("topic", "")), ack=frame.get("response") is True)
+            case _:
+                session.reply(wire.error(request_id, 415, "type is not supported"))
+
+    def _subscribe(self, session: Session, request_id: str | None, text: str, *, ack: bool) -> None:
+        prefix, arguments = wire.split_topic(text)
+        arguments = list(dict.fromkeys(arguments))
+        limits = self.limits
+        if limits.symbols_per_frame is not None and len(arguments) > limits.symbols_per_frame:
+            reason = f"exceed max subscription count limitation of {limits.symbols_per_frame} per time"
+            session.reply(wire.error(request_id, 509, reason))
+            return
+        channel = wire.CHANNELS.get((session.market, prefix))
+        good: list[wire.ActiveTopic] = []
+        bad: list[str] = []
+        for argument in arguments:
+            topic = channel and argument and channel.find(self.model, argument, any_symbol=self._any_symbol)
+            if topic:
+                good.append(topic)
+            else:
+                bad.append(f"{prefix}:{argument}" if ":" in text else text)
+        if bad and not self._partial:
+            session.reply(wire.error(request_id, 404, f"topic {bad[0]} is not found"))
+            return
+        most = limits.topics(session.market)
+        new = [topic for topic in good if topic.name not in session.held]
+        if most is not None and len(session.held) + len(new) > most:
+            reason = f"exceed max subscription count limitation of {most} per session"
+            session.reply(wire.error(request_id, 509, reason))
+            return
+        for name in bad:
+            session.reply(wire.error(request_id, 404, f"topic {name} is not found"))
+        answered = bool(good)
+        for topic in new:
+            if topic.name in self.faults.ignore_topics:
+                answered = False
+            else:
+                self._join(session, topic)
+        if ack and answered and not self.faults.withhold_acks:
+            session.reply(wire.answer("ack", request_id))
+
+    def _unsubscribe(self, session: Session, request_id: str | None, text: str, *, ack: bool) -> None:
+        prefix, arguments = wire.split_topic(text)
+        for argument in arguments:
+            name = f"{prefix}:{argument}"
+            if name in session.held:
+                self._leave(session, name)
+        if ack and not self.faults.withhold_acks:
+            session.reply(wire.answer("ack", request_id))
+
+    def _join(self, session: Session, topic: wire.ActiveTopic) -> None:
+        route = self._routes.get(topic.name)
+        if route is None:
+            route = self._routes[topic.name] = _Route(topic)
+            if topic.model is not None:
+                self._by_symbol.setdefault(topic.model, {})[topic.name] = route
+        route.sessions[session] = None
+        session.held[topic.name] = None
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _leave(self, session: Session, name: str) -> None:
+        del session.held[name]
+        route = self._routes[name]
+        del route.sessions[session]
+        if not route.sessions:
+            del self._routes[name]
+            model = route.topic.model
+            if model is not None:
+                del self._by_symbol[model][name]
+                if not self._by_symbol[model]:
+                    del self._by_symbol[model]
+
+    # The market
+
+    async def _run_market(self) -> None:
+        """Advance the held symbols on a fixed grid of beats; sleep without any timer while none is held."""
+        start = trio.current_time()
+        while True:
+            await trio.lowlevel.checkpoint()
+            if not self._live or not self._routes:
+                await self._changed.wait()
+                continue
+            await self._gate.wait_open()
+            beats = math.floor((trio.current_time() - start) / self._update_interval + 1e-6) + 1
+            await trio.sleep_until(start + beats * self._update_interval)
+            if self._gate.is_open:
+                await self._beat()
+
+    async def _beat(self) -> None:
+        self._beats += 1
+        now = self._now_ns()
+        everything = self._routes.get("/market/ticker:all")
+        models = dict.fromkeys(self._by_symbol)
+        if everything is not None:
+            for symbol in self.model.symbols("spot"):
+                model = self.model.find("spot", symbol)
+                if model is not None:
+                    models[model] = None
+        for number, model in enumerate(models):
+            if number % _BREATH == _BREATH - 1:
+                await trio.lowlevel.checkpoint()
+            routes = self._by_symbol.get(model)
+            if routes is None and everything is None:
+                continue  # its last holder left during a checkpoint
+            beat = model.advance(now)
+            for route in tuple(routes.values()) if routes else ():
+                self._publish(route, model, beat)
+            if everything is not None and model.instrument.market == "spot":
+                self._publish(everything, model, beat)
+
+    def _publish(self, route: _Route, model: SymbolModel, beat: Beat) -> None:
+        topic = route.topic
+        every = topic.channel.every
+        if every is not None:
+            # Half a beat early is on time: the grid of beats must not turn "every second" into "every 1.1 seconds".
+            if beat.time_ns < topic.next_due_ns - self._update_interval * 5e8:
+                return
+            topic.next_due_ns = beat.time_ns + round(every * 1e9)
+        if topic.name in self.faults.mute_topics:
+            return
+        for text in topic.channel.encode(topic, model, beat):
+            frame = wire.text_frame(text)
+            for session in route.sessions:
+                self._pushes += session.push(frame)
+
+
+@attrs.frozen
+class _Where:
+    """Which market a request is for, and what is asked of it."""
+
+    market: MarketName
+    prefixed: bool
+    host: str
+    path: str
+    query: dict[str, str]
+
+
+def _locate(target: str, host: str) -> _Where | None:
+    parts = urlsplit(target)
+    query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+    first, _, path = parts.path.removeprefix("/").partition("/")
+    for market in _PREFIXES:
+        if first == market:
+            return _Where(market, True, host, f"/{path}", query)
+    named = HOSTS.get(host.rpartition(":")[0] or host)
+    return None if named is None else _Where(named, False, host, parts.path, query)
+
+
+async def _next_request(connection: h11.Connection, stream: trio.abc.Stream, raw: bytearray) -> h11.Request | None:
+    """The next request, its body read and thrown away; None at the end of the connection.
+
+    *raw* collects the bytes as they came, for the WebSocket handshake which starts from the beginning. For an upgrade
+    it returns as soon as the head is complete.
+    """
+    request: h11.Request | None = None
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            data = await stream.receive_some()
+            if request is None:
+                raw += data
+            connection.receive_data(bytes(data))
+        elif isinstance(event, h11.Request):
+            request = event
+            if any(name == b"upgrade" for name, _ in event.headers):
+                return request
+        elif isinstance(event, h11.EndOfMessage):
+            return request
+        elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
+            return None
+
+
+async def _send_reply(
+    connection: h11.Connection, stream: trio.abc.Stream, reply: rest.Reply, *, close: bool = False
+) -> None:
+    body = reply.body.encode()
+    headers = [
+        ("content-type", "application/json"),
+        ("content-length", str(len(body))),
+        *reply.headers,
+        *([("connection", "close")] if close else []),
+    ]
+    response = h11.Response(status_code=reply.status, headers=headers)
+    parts = [connection.send(event) for event in (response, h11.Data(data=body), h11.EndOfMessage())]
+    await stream.send_all(b"".join(part for part in parts if part))
+
+
+def _topic_of(text: str) -> str:
+    """The topic of a raw frame; empty where it has none. The short way is safe while the word stands there once."""
+    found = _TOPIC.findall(text)
+    if len(found) == 1:
+        return str(found[0])
+    frame = json.loads(text) if found else {}
+    return str(frame.get("topic", "")) if isinstance(frame, dict) else ""

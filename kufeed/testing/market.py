@@ -1,0 +1,444 @@
+"""The simulated market: order books, trades and the prices that follow from them.
+
+Pure: no Trio, no clock; time is an argument and every random number comes from the seed. A symbol's books and trades
+depend on the seed and on how many beats it has lived, never on which other symbols were looked at.
+All prices are whole ticks and all sizes whole lots inside, so nothing is ever rounded.
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left, insort
+from collections import deque
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from kufeed.testing.candles import CandleHistory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MarketName = Literal["spot", "futures"]
+Side = Literal["buy", "sell"]
+
+DEFAULT_FUTURES = ("XBTUSDTM", "ETHUSDTM")
+DEFAULT_SPOT = ("BTC-USDT", "ETH-USDT")
+
+FUNDING_INTERVAL_MS = 28_800_000  # 8 hours; PROTOCOL section 7
+FUNDING_CAP = 0.003  # rest_futures_funding_rate sample: fundingRateCap
+_INTEREST = 0.0001
+_INTEREST_BAND = 0.0005
+
+# A side of the book never gets thinner than the 100 levels which the public snapshots promise, nor grows for ever.
+_FIRST_LEVELS = 130
+_LEAST_LEVELS = 110
+_MOST_LEVELS = 160
+
+
+def decimal_text(units: int, decimals: int) -> str:
+    """*units* of 10**-*decimals* as the shortest plain text, as KuCoin spells its numbers: `"67220"`, `"0.003"`."""
+    if not decimals:
+        return str(units)
+    whole, part = divmod(units, 10**decimals)
+    tail = f"{part:0{decimals}d}".rstrip("0")
+    return f"{whole}.{tail}" if tail else str(whole)
+
+
+@attrs.frozen(kw_only=True)
+class Instrument:
+    """What is traded. Prices are counted in units of 10**-`price_decimals`, sizes in 10**-`size_decimals`.
+
+    Futures sizes are whole contracts of `multiplier` units of the base currency (`size_decimals` is 0).
+    """
+
+    symbol: str
+    market: MarketName
+    base: str
+    quote: str
+    price_decimals: int
+    size_decimals: int
+    multiplier: str = "1"
+
+    def price_text(self, ticks: int) -> str:
+        """A price in ticks as the exchange spells it."""
+        return decimal_text(ticks, self.price_decimals)
+
+    def size_text(self, lots: int) -> str:
+        """A size in lots as the exchange spells it."""
+        return decimal_text(lots, self.size_decimals)
+
+    def price_number(self, ticks: int) -> float:
+        """A price in ticks as a JSON number."""
+        return ticks / 10**self.price_decimals
+
+
+@attrs.frozen
+class BookChange:
+    """One step of a book: the level at *price* now holds *size* lots in total; 0 removes it.
+
+    A price of 0 changes nothing but the sequence (35 % of the recorded spot messages of 2021 were such).
+    """
+
+    sequence: int
+    side: Side
+    price: int
+    size: int
+
+
+@attrs.frozen
+class Trade:
+    """One match. `side` is the taker's; `book_sequence` is the book change that this trade caused."""
+
+    sequence: int
+    book_sequence: int
+    side: Side
+    price: int
+    size: int
+    taker_order: int
+    maker_order: int
+    time_ns: int
+
+
+@attrs.frozen
+class Beat:
+    """What happened to one symbol in one beat of the market, in order."""
+
+    time_ns: int
+    changes: tuple[BookChange, ...]
+    trades: tuple[Trade, ...]
+
+
+class BookSide:
+    """The price levels of one side: `best` first by iteration, any level by its price."""
+
+    def __init__(self, *, descending: bool) -> None:
+        self._descending = descending
+        self._prices: list[int] = []  # ascending
+        self._sizes: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._prices)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        prices = reversed(self._prices) if self._descending else iter(self._prices)
+        return ((price, self._sizes[price]) for price in prices)
+
+    @property
+    def best(self) -> int:
+        """The best price in ticks."""
+        return self._prices[-1] if self._descending else self._prices[0]
+
+    @property
+    def deepest(self) -> int:
+        """The price in ticks which is furthest from the other side."""
+        return self._prices[0] if self._descending else self._prices[-1]
+
+    def size_at(self, price: int) -> int:
+        """Lots at *price*; 0 where there is no such level."""
+        return self._sizes.get(price, 0)
+
+    def price_at(self, depth: int) -> int:
+        """The price of the level number *depth*, the best one being 0."""
+        return self._prices[-1 - depth] if self._descending else self._prices[depth]
+
+    def top(self, levels: int) -> list[tuple[int, int]]:
+        """The best *levels* levels, best first."""
+        prices = self._prices[: -levels - 1 : -1] if self._descending else self._prices[:levels]
+        return [(price, self._sizes[price]) for price in prices]
+
+    def set(self, price: int, size: int) -> None:
+        """Put *size* lots at *price*; 0 removes the level."""
+        if size:
+            if price not in self._sizes:
+                insort(self._prices, price)
+            self._sizes[price] = size
+        elif price in self._sizes:
+            del self._sizes[price]
+            del self._prices[bisect_left(self._prices, price)]
+
+
+class SymbolModel:
+    """One symbol: its order book, its trades, and the prices that follow from them.
+
+    `sequence` numbers the book without holes; `trade_sequence` is another number space, increasing with holes, as on
+    the exchange since 2022. The best bid is always below the best ask and both sides hold at least 100 levels.
+    """
+
+    def __init__(self, instrument: Instrument, rng: random.Random, *, price: int, typical_size: int) -> None:
+        self.instrument = instrument
+        self.bids = BookSide(descending=True)
+        self.asks = BookSide(descending=False)
+        self.last_price = price
+        self.last_size = typical_size
+        self.last_side: Side = "buy"
+        self.recent_trades: deque[Trade] = deque(maxlen=100)  # the length of the exchange's trade history reply
+        self.history = CandleHistory()
+        self.time_ns = 0
+        self._rng = rng
+        self._typical_size = typical_size
+        self._first_price = price
+        self._fair = float(price)
+        self._premium = 0.0
+        if instrument.market == "spot":
+            self.sequence = rng.randrange(14_000_000_000, 15_000_000_000)
+            self.trade_sequence = rng.randrange(10_000_000_000_000_000, 12_000_000_000_000_000)
+        else:
+            self.sequence = rng.randrange(1_690_000_000_000, 1_710_000_000_000)
+            self.trade_sequence = rng.randrange(1_740_000_000_000, 1_800_000_000_000)
+        bid, ask = price - 1, price + 1
+        for _ in range(_FIRST_LEVELS):
+            self.bids.set(bid, self._some_size())
+            self.asks.set(ask, self._some_size())
+            bid -= rng.randint(1, 3)
+            ask += rng.randint(1, 3)
+
+    def __repr__(self) -> str:
+        text = self.instrument.price_text
+        return f"<{self.instrument.symbol} #{self.sequence} {text(self.bids.best)} / {text(self.asks.best)}>"
+
+    @property
+    def index_price(self) -> float:
+        """The index price: the fair value around which the book is quoted."""
+        return round(self._fair / 10**self.instrument.price_decimals, self.instrument.price_decimals + 1)
+
+    @property
+    def funding_rate(self) -> float:
+        """The predicted 8-hour rate: average premium of the book over the index, pulled to the interest rate."""
+        correction = max(-_INTEREST_BAND, min(_INTEREST_BAND, _INTEREST - self._premium))
+        return round(max(-FUNDING_CAP, min(FUNDING_CAP, self._premium + correction)), 6)
+
+    @property
+    def mark_price(self) -> float:
+        """The fair price by KuCoin's method: the index price plus the funding still to be paid."""
+        interval_ns = FUNDING_INTERVAL_MS * 1_000_000
+        remaining = 1 - self.time_ns % interval_ns / interval_ns
+        return round(self.index_price * (1 + self.funding_rate * remaining), self.instrument.price_decimals + 1)
+
+    @property
+    def next_funding_ms(self) -> int:
+        """When funding is settled next, in ms since the epoch."""
+        return (self.time_ns // 1_000_000 // FUNDING_INTERVAL_MS + 1) * FUNDING_INTERVAL_MS
+
+    def advance(self, time_ns: int) -> Beat:
+        """Let one beat of the market pass at *time_ns* (ns since the epoch) and tell what happened, in order."""
+        rng = self._rng
+        self.time_ns = time_ns
+        changes: list[BookChange] = []
+        trades: list[Trade] = []
+        fair = self._fair + rng.gauss(0, 1.5)
+        self._fair = max(self._first_price / 2, min(self._first_price * 2, fair))
+        for _ in range(rng.randint(1, 4)):
+            roll = rng.random()
+            if roll < 0.25:
+                self._take(changes, trades)
+            elif roll < 0.65:
+                self._place(changes)
+            elif roll < 0.90:
+                self._cancel(changes)
+            elif self.instrument.market == "spot":
+                self._pass(changes)
+        self._keep_depth(self.bids, "buy", changes)
+        self._keep_depth(self.asks, "sell", changes)
+        middle = (self.bids.best + self.asks.best) / 2
+        self._premium += 0.01 * ((middle - self._fair) / self._fair - self._premium)
+        return Beat(time_ns, tuple(changes), tuple(trades))
+
+    def _take(self, changes: list[BookChange], trades: list[Trade]) -> None:
+        """A market order: takes the best levels one after the other, one trade for each."""
+        rng = self._rng
+        middle = (self.bids.best + self.asks.best) / 2
+        # Buyers come when the book is cheap: this ties the book to the fair value.
+        lean = max(-0.45, min(0.45, (self._fair - middle) / 20))
+        side: Side = "buy" if rng.random() < 0.5 + lean else "sell"
+        resting, resting_side = (self.asks, "sell") if side == "buy" else (self.bids, "buy")
+        best_size = resting.size_at(resting.best)
+        roll = rng.random()
+        if roll < 0.6:
+            wanted = rng.randint(1, best_size)
+        elif roll < 0.9:
+            wanted = best_size
+        else:
+            wanted = best_size + rng.randint(1, self._typical_size)
+        taker_order = self._order_id()
+        while wanted and len(resting) > _LEAST_LEVELS - 5:
+            price = resting.best
+            size = min(wanted, resting.size_at(price))
+            wanted -= size
+            self._set(
+                resting, "sell" if resting_side == "sell" else "buy", price, resting.size_at(price) - size, changes
+            )
+            self.trade_sequence += rng.randint(1, 3)
+            trade = Trade(
+                self.trade_sequence, self.sequence, side, price, size, taker_order, self._order_id(), self.time_ns
+            )
+            trades.append(trade)
+            self.recent_trades.append(trade)
+            self.last_price, self.last_size, self.last_side = price, size, side
+            self.history.add(self.time_ns, price, size)
+
+    def _place(self, changes: list[BookChange]) -> None:
+        """A limit order that rests, near the best price and sometimes inside the spread."""
+        rng = self._rng
+        distance = int(rng.expovariate(1 / 8))
+        inside = rng.random() < 0.3
+        if rng.random() < 0.5:
+            price = self.bids.best + 1 if inside else self.bids.best - distance
+            price = max(1, min(price, self.asks.best - 1))
+            self._set(self.bids, "buy", price, self.bids.size_at(price) + self._some_size(), changes)
+        else:
+            price = self.asks.best - 1 if inside else self.asks.best + distance
+            price = max(price, self.bids.best + 1)
+            self._set(self.asks, "sell", price, self.asks.size_at(price) + self._some_size(), changes)
+
+    def _cancel(self, changes: list[BookChange]) -> None:
+        """An order leaves, wholly or in part, mostly near the best price."""
+        rng = self._rng
+        side, levels = self._either_side()
+        if len(levels) < _LEAST_LEVELS:
+            return
+        price = levels.price_at(min(int(rng.expovariate(1 / 10)), len(levels) - 1))
+        size = levels.size_at(price)
+        self._set(levels, side, price, 0 if rng.random() < 0.6 else size - rng.randint(1, size), changes)
+
+    def _pass(self, changes: list[BookChange]) -> None:
+        """The sequence advances and the visible book does not (price 0; PROTOCOL section 8)."""
+        side, _ = self._either_side()
+        self.sequence += 1
+        changes.append(BookChange(self.sequence, side, 0, 0))
+
+    def _keep_depth(self, levels: BookSide, side: Side, changes: list[BookChange]) -> None:
+        while len(levels) > _MOST_LEVELS:
+            self._set(levels, side, levels.deepest, 0, changes)
+        while len(levels) < _LEAST_LEVELS:
+            step = self._rng.randint(1, 3)
+            price = levels.deepest - step if side == "buy" else levels.deepest + step
+            self._set(levels, side, price, self._some_size(), changes)
+
+    def _set(self, levels: BookSide, side: Side, price: int, size: int, changes: list[BookChange]) -> None:
+        self.sequence += 1
+        levels.set(price, size)
+        changes.append(BookChange(self.sequence, side, price, size))
+
+    def _either_side(self) -> tuple[Side, BookSide]:
+        return ("buy", self.bids) if self._rng.random() < 0.5 else ("sell", self.asks)
+
+    def _some_size(self) -> int:
+        return max(1, int(self._typical_size * 10 ** self._rng.uniform(-2, 1)))
+
+    def _order_id(self) -> int:
+        return self._rng.getrandbits(96 if self.instrument.market == "spot" else 57)
+
+
+_KNOWN: dict[str, tuple[Instrument, int, int]] = {
+    instrument.symbol: (instrument, price, size)
+    for instrument, price, size in (
+        (
+            Instrument(
+                symbol="XBTUSDTM",
+                market="futures",
+                base="XBT",
+                quote="USDT",
+                price_decimals=1,
+                size_decimals=0,
+                multiplier="0.001",
+            ),
+            889_874,
+            700,
+        ),
+        (
+            Instrument(
+                symbol="ETHUSDTM",
+                market="futures",
+                base="ETH",
+                quote="USDT",
+                price_decimals=2,
+                size_decimals=0,
+                multiplier="0.01",
+            ),
+            312_055,
+            900,
+        ),
+        (
+            Instrument(symbol="BTC-USDT", market="spot", base="BTC", quote="USDT", price_decimals=1, size_decimals=8),
+            889_921,
+            20_000_000,
+        ),
+        (
+            Instrument(symbol="ETH-USDT", market="spot", base="ETH", quote="USDT", price_decimals=2, size_decimals=7),
+            312_071,
+            15_000_000,
+        ),
+    )
+}
+
+
+class MarketModel:
+    """All symbols of both markets. A symbol's book is made when it is first asked for, so ten thousand cost nothing.
+
+    *futures* and *spot* name symbols beside the four that are always there; *generated* adds as many pairs
+    `T0001USDTM`, `T0001-USDT`, … Raises `ValueError` for a spot symbol without a dash or a futures symbol with one.
+    """
+
+    def __init__(
+        self, *, seed: int = 0, futures: Iterable[str] = (), spot: Iterable[str] = (), generated: int = 0
+    ) -> None:
+        self._seed = seed
+        names = [f"T{number:04d}" for number in range(1, generated + 1)]
+        futures = (*DEFAULT_FUTURES, *futures, *(f"{name}USDTM" for name in names))
+        spot = (*DEFAULT_SPOT, *spot, *(f"{name}-USDT" for name in names))
+        for symbol in spot:
+            if "-" not in symbol:
+                raise ValueError(f"spot: {symbol!r} is not of the form BASE-QUOTE")
+        for symbol in futures:
+            if "-" in symbol:
+                raise ValueError(f"futures: {symbol!r} is a spot symbol")
+        self._names: dict[MarketName, dict[str, None]] = {
+            "spot": dict.fromkeys(spot),
+            "futures": dict.fromkeys(futures),
+        }
+        self._models: dict[str, SymbolModel] = {}
+
+    def symbols(self, market: MarketName) -> tuple[str, ...]:
+        """All symbols of *market*, in the order in which they were named."""
+        return tuple(self._names[market])
+
+    def find(self, market: MarketName, symbol: str) -> SymbolModel | None:
+        """The model of *symbol*, or None where *market* does not trade it."""
+        if symbol not in self._names[market]:
+            return None
+        model = self._models.get(symbol)
+        if model is None:
+            model = self._models[symbol] = self._make(market, symbol)
+        return model
+
+    def _make(self, market: MarketName, symbol: str) -> SymbolModel:
+        # Seeding by text goes through SHA-512: the same in every process, whatever PYTHONHASHSEED says.
+        rng = random.Random(f"{self._seed}:{symbol}")
+        if symbol in _KNOWN:
+            instrument, price, size = _KNOWN[symbol]
+        elif market == "spot":
+            base, _, quote = symbol.partition("-")
+            instrument = Instrument(
+                symbol=symbol,
+                market=market,
+                base=base,
+                quote=quote,
+                price_decimals=rng.randint(1, 6),
+                size_decimals=rng.randint(2, 6),
+            )
+            price, size = rng.randrange(20_000, 900_000), 10 ** rng.randint(3, 5)
+        else:
+            root = symbol.removesuffix("M")
+            quote = next((quote for quote in ("USDT", "USDC", "USD") if root.endswith(quote)), "USDT")
+            instrument = Instrument(
+                symbol=symbol,
+                market=market,
+                base=root.removesuffix(quote) or root,
+                quote=quote,
+                price_decimals=rng.randint(1, 6),
+                size_decimals=0,
+                multiplier=rng.choice(("0.1", "1", "10")),
+            )
+            price, size = rng.randrange(20_000, 900_000), 10 ** rng.randint(2, 4)
+        return SymbolModel(instrument, rng, price=price, typical_size=size)

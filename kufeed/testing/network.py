@@ -1,0 +1,85 @@
+"""The exchange behind `kufeed`'s own seam: no socket, and the clock of the Trio run."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from kufeed.testing.exchange import HOSTS
+from kufeed.testing.streams import open_pipe
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+    from typing import Self
+
+    from kufeed.testing.exchange import Exchange
+
+EPOCH_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z: the wall clock when `trio.current_time()` is 0
+
+
+class MemoryNetwork:
+    """A network on which only KuCoin's hosts exist, all of them served by *exchange* in memory.
+
+    ``async with MemoryNetwork(exchange) as network:`` runs the exchange; pass *network* to
+    `kufeed.open_feed(network=...)`. Under `trio.testing.MockClock` a day takes seconds. The wall clock is
+    `trio.current_time()` seconds after 2026-01-01T00:00:00Z, so that with a `MockClock` runs repeat exactly. Leaving
+    the block cuts every connection; an error of the body comes out unwrapped. May be entered once.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self._nursery: trio.Nursery | None = None
+        self._manager: AbstractAsyncContextManager[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._manager is not None:
+            raise RuntimeError("a MemoryNetwork can be entered once")
+        self._manager = self._open()
+        await self._manager.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if self._manager is None:
+            raise RuntimeError("this MemoryNetwork was not entered")
+        return await self._manager.__aexit__(kind, error, trace)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[None]:
+        async with self.exchange.open(self.time_ns) as self._nursery:
+            try:
+                yield
+            finally:
+                self._nursery = None
+
+    async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+        """Connect to the exchange. *tls* is ignored: the stream stands for the decrypted one.
+
+        Raises `socket.gaierror` (an `OSError`) for a host that is not KuCoin's, `ConnectionRefusedError` where
+        `exchange.faults.refuse_dials` says so or the block was left. The stream behaves like TCP: bounded, the
+        exchange's end gone is an end of file when reading and `trio.BrokenResourceError` when writing.
+        """
+        await trio.lowlevel.checkpoint()
+        if host not in HOSTS:
+            raise socket.gaierror(socket.EAI_NONAME, f"{host}: no such host on this memory network")
+        if self._nursery is None or self.exchange.refuse_dial():
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"{host}:{port} refused the connection")
+        ours, theirs = open_pipe()
+        self._nursery.start_soon(self.exchange.serve_stream, theirs, host, name=f"kufeed exchange: {host}")
+        return ours
+
+    def time_ns(self) -> int:
+        """The virtual wall clock in ns since 1970-01-01 UTC."""
+        return EPOCH_NS + round(trio.current_time() * 1e9)
+
+    def perf_counter(self) -> float:
+        """`trio.current_time()`: nothing takes time in here."""
+        return trio.current_time()

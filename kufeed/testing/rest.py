@@ -1,0 +1,303 @@
+"""The REST side: replies as values. Pure: the market and the time are arguments (PROTOCOL sections 2, 8 and 9)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from kufeed.testing.market import FUNDING_CAP, FUNDING_INTERVAL_MS
+from kufeed.testing.wire import compact, futures_ticker, spot_ticker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kufeed.testing.market import BookSide, MarketModel, MarketName, SymbolModel
+
+_SPOT_BOOK = "/api/v1/market/orderbook/level2_"
+
+
+@attrs.frozen
+class Reply:
+    """One HTTP reply with a JSON body."""
+
+    status: int
+    body: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def success(data: object) -> Reply:
+    """The envelope of a good reply."""
+    return Reply(200, compact({"code": "200000", "data": data}))
+
+
+def failure(code: str, message: str, *, status: int = 200) -> Reply:
+    """The envelope of an error; business errors come with HTTP 200."""
+    return Reply(status, compact({"code": code, "msg": message}))
+
+
+def bullet(token: str, endpoint: str, *, ping_interval: float, ping_timeout: float) -> Reply:
+    """The token reply; intervals are given in seconds and told in milliseconds."""
+    server = {
+        "endpoint": endpoint,
+        "encrypt": endpoint.startswith("wss:"),
+        "protocol": "websocket",
+        "pingInterval": round(ping_interval * 1000),
+        "pingTimeout": round(ping_timeout * 1000),
+    }
+    return success({"token": token, "instanceServers": [server]})
+
+
+@attrs.frozen
+class Request:
+    """A GET request after the market was told apart: `path` without any prefix, `query` with single values."""
+
+    market: MarketName
+    path: str
+    query: Mapping[str, str]
+    time_ns: int
+
+
+def weight(market: MarketName, path: str) -> int:
+    """What a request costs of the quota; unknown ones cost 1."""
+    if path.startswith(_SPOT_BOOK):
+        return 2
+    if path.startswith("/api/v1/level2/depth"):
+        return 5
+    if path == "/api/v1/timestamp":
+        return 3 if market == "spot" else 2
+    return {
+        "/api/v1/bullet-public": 10,
+        "/api/v3/market/orderbook/level2": 3,
+        "/api/v1/level2/snapshot": 3,
+        "/api/v2/symbols": 4,
+        "/api/v1/contracts/active": 3,
+    }.get(path, 1)
+
+
+def answer(model: MarketModel, request: Request) -> Reply:
+    """The reply to any GET request but the token's (which is a POST)."""
+    path = request.path
+    if path == "/api/v1/timestamp":
+        return success(request.time_ns // 1_000_000)
+    if path == "/api/v1/status":
+        return success({"status": "open", "msg": ""})
+    return _spot(model, request) if request.market == "spot" else _futures(model, request)
+
+
+def _not_found() -> Reply:
+    return failure("404000", "Url Not Found", status=404)
+
+
+def _with_symbol(model: MarketModel, request: Request, make: Callable[[SymbolModel], object]) -> Reply:
+    symbol = request.query.get("symbol", "")
+    if not symbol:
+        return failure("400100", "symbol can not be empty")
+    found = model.find(request.market, symbol)
+    return _unknown_symbol(request.market) if found is None else success(make(found))
+
+
+def _unknown_symbol(market: MarketName) -> Reply:
+    return failure("900001", "symbol not exists") if market == "spot" else failure("200003", "symbol invalid")
+
+
+def _spot(model: MarketModel, request: Request) -> Reply:
+    path = request.path
+    now = request.time_ns
+    if path == "/api/v2/symbols":
+        if request.query.get("market", "USDS") != "USDS":
+            return success([])
+        return success([_spot_symbol(symbol) for symbol in _all(model, "spot")])
+    if path == "/api/v3/market/orderbook/level2":
+        # Signed requests only (DN api-3470164); this exchange knows no keys.
+        return failure("400001", "Please check the header of your request for KC-API-KEY")
+    if path in (_SPOT_BOOK + "20", _SPOT_BOOK + "100"):
+        levels = int(path.removeprefix(_SPOT_BOOK))
+        return _with_symbol(model, request, lambda symbol: _spot_book(symbol, levels, now))
+    if path == "/api/v1/market/orderbook/level1":
+        return _with_symbol(model, request, lambda symbol: spot_ticker(symbol, now))
+    if path == "/api/v1/market/histories":
+        return _with_symbol(model, request, _spot_trades)
+    return _not_found()
+
+
+def _futures(model: MarketModel, request: Request) -> Reply:
+    path = request.path
+    now = request.time_ns
+    match path.removeprefix("/api/v1/").split("/"):
+        case ["contracts", "active"]:
+            return success([_contract(symbol, now) for symbol in _all(model, "futures")])
+        case ["contracts", name]:
+            found = model.find("futures", name)
+            return _unknown_symbol("futures") if found is None else success(_contract(found, now))
+        case ["funding-rate", name, "current"]:
+            found = model.find("futures", name)
+            return _unknown_symbol("futures") if found is None else success(_funding(found, now))
+        case ["level2", "snapshot"]:
+            return _with_symbol(model, request, lambda symbol: _futures_book(symbol, 1_000_000, now))
+        case ["level2", "depth20"]:
+            return _with_symbol(model, request, lambda symbol: _futures_book(symbol, 20, now))
+        case ["level2", "depth100"]:
+            return _with_symbol(model, request, lambda symbol: _futures_book(symbol, 100, now))
+        case ["trade", "history"]:
+            return _with_symbol(model, request, _futures_trades)
+        case ["ticker"]:
+            return _with_symbol(model, request, _last_futures_ticker)
+        case _:
+            return _not_found()
+
+
+def _all(model: MarketModel, market: MarketName) -> list[SymbolModel]:
+    return [found for name in model.symbols(market) if (found := model.find(market, name)) is not None]
+
+
+def _spot_book(symbol: SymbolModel, levels: int, time_ns: int) -> dict[str, object]:
+    instrument = symbol.instrument
+
+    def side(levels_of: BookSide) -> list[list[str]]:
+        return [[instrument.price_text(price), instrument.size_text(size)] for price, size in levels_of.top(levels)]
+
+    return {
+        "time": time_ns // 1_000_000,
+        "sequence": str(symbol.sequence),
+        "bids": side(symbol.bids),
+        "asks": side(symbol.asks),
+    }
+
+
+def _futures_book(symbol: SymbolModel, levels: int, time_ns: int) -> dict[str, object]:
+    number = symbol.instrument.price_number
+    return {
+        "sequence": symbol.sequence,
+        "symbol": symbol.instrument.symbol,
+        "bids": [[number(price), size] for price, size in symbol.bids.top(levels)],
+        "asks": [[number(price), size] for price, size in symbol.asks.top(levels)],
+        "ts": time_ns,
+    }
+
+
+def _spot_trades(symbol: SymbolModel) -> list[dict[str, object]]:
+    """Oldest first, as the spot sample has it."""
+    instrument = symbol.instrument
+    return [
+        {
+            "sequence": str(trade.sequence),
+            "price": instrument.price_text(trade.price),
+            "size": instrument.size_text(trade.size),
+            "side": trade.side,
+            "time": trade.time_ns,
+        }
+        for trade in symbol.recent_trades
+    ]
+
+
+def _futures_trades(symbol: SymbolModel) -> list[dict[str, object]]:
+    """Newest first, as the futures sample has it."""
+    return [
+        {
+            "sequence": trade.sequence,
+            "contractId": 1,
+            "tradeId": str(trade.sequence),
+            "makerOrderId": str(trade.maker_order),
+            "takerOrderId": str(trade.taker_order),
+            "ts": trade.time_ns,
+            "size": trade.size,
+            "price": symbol.instrument.price_text(trade.price),
+            "side": trade.side,
+        }
+        for trade in reversed(symbol.recent_trades)
+    ]
+
+
+def _last_futures_ticker(symbol: SymbolModel) -> dict[str, object] | None:
+    return futures_ticker(symbol, symbol.recent_trades[-1]) if symbol.recent_trades else None
+
+
+def _spot_symbol(symbol: SymbolModel) -> dict[str, object]:
+    instrument = symbol.instrument
+    return {
+        "symbol": instrument.symbol,
+        "name": instrument.symbol,
+        "baseCurrency": instrument.base,
+        "quoteCurrency": instrument.quote,
+        "feeCurrency": instrument.quote,
+        "market": "USDS",
+        "baseMinSize": instrument.size_text(1),
+        "quoteMinSize": "0.1",
+        "baseMaxSize": "10000000000",
+        "quoteMaxSize": "99999999",
+        "baseIncrement": instrument.size_text(1),
+        "quoteIncrement": "0.000001",
+        "priceIncrement": instrument.price_text(1),
+        "priceLimitRate": "0.1",
+        "minFunds": "0.1",
+        "isMarginEnabled": True,
+        "enableTrading": True,
+        "feeCategory": 1,
+        "makerFeeCoefficient": "1.00",
+        "takerFeeCoefficient": "1.00",
+        "st": False,
+        "callauctionIsEnabled": False,
+        "callauctionPriceFloor": None,
+        "callauctionPriceCeiling": None,
+        "callauctionFirstStageStartTime": None,
+        "callauctionSecondStageStartTime": None,
+        "callauctionThirdStageStartTime": None,
+        "tradingStartTime": None,
+    }
+
+
+def _next_funding_ms(time_ns: int) -> int:
+    return (time_ns // 1_000_000 // FUNDING_INTERVAL_MS + 1) * FUNDING_INTERVAL_MS
+
+
+def _contract(symbol: SymbolModel, time_ns: int) -> dict[str, object]:
+    instrument = symbol.instrument
+    return {
+        "symbol": instrument.symbol,
+        "rootSymbol": instrument.quote,
+        "type": "FFWCSX",
+        "firstOpenDate": 1585555200000,
+        "expireDate": None,
+        "settleDate": None,
+        "baseCurrency": instrument.base,
+        "quoteCurrency": instrument.quote,
+        "settleCurrency": instrument.quote,
+        "maxOrderQty": 1000000,
+        "maxPrice": 1000000,
+        "lotSize": 1,
+        "tickSize": instrument.price_number(1),
+        "indexPriceTickSize": 10 ** -(instrument.price_decimals + 1),
+        "multiplier": float(instrument.multiplier),
+        "makerFeeRate": 0.0002,
+        "takerFeeRate": 0.0006,
+        "isInverse": False,
+        "markMethod": "FairPrice",
+        "fairMethod": "FundingRate",
+        "fundingRateSymbol": f".{instrument.symbol}FPI8H",
+        "indexSymbol": f".K{instrument.base}{instrument.quote}",
+        "status": "Open",
+        "fundingFeeRate": symbol.funding_rate,
+        "predictedFundingFeeRate": symbol.funding_rate,
+        "fundingRateGranularity": FUNDING_INTERVAL_MS,
+        "openInterest": "6748176",
+        "markPrice": symbol.mark_price,
+        "indexPrice": symbol.index_price,
+        "lastTradePrice": instrument.price_number(symbol.last_price),
+        "nextFundingRateTime": _next_funding_ms(time_ns) - time_ns // 1_000_000,
+    }
+
+
+def _funding(symbol: SymbolModel, time_ns: int) -> dict[str, object]:
+    settlement = _next_funding_ms(time_ns)
+    return {
+        "symbol": f".{symbol.instrument.symbol}FPI8H",
+        "granularity": FUNDING_INTERVAL_MS,
+        "timePoint": settlement - FUNDING_INTERVAL_MS,
+        "value": symbol.funding_rate,
+        "predictedValue": symbol.funding_rate,
+        "fundingRateCap": FUNDING_CAP,
+        "fundingRateFloor": -FUNDING_CAP,
+        "period": 0,
+        "fundingTime": settlement,
+    }

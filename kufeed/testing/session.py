@@ -1,0 +1,194 @@
+"""One open WebSocket connection, as the exchange sees it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING
+
+import trio
+from trio_websocket import ConnectionClosed
+
+from kufeed.testing.wire import text_frame
+
+if TYPE_CHECKING:
+    from trio_websocket import WebSocketConnection
+
+    from kufeed.testing.gate import Gate
+    from kufeed.testing.limits import Limits
+    from kufeed.testing.market import MarketName
+    from kufeed.testing.streams import SharedStream
+
+CONNECTION_LOST = (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed)
+_BATCH = 65_536  # bytes joined into one send
+_RECEIVED_KEPT = 1000
+_CLOSE_PATIENCE = 1.0  # seconds for the client's half of a closing handshake
+
+
+class Session:
+    """One open WebSocket connection. Read its properties and counters; the rest is the exchange's.
+
+    Outgoing pushes wait in a bounded buffer and leave in as few sends as possible. A client that reads too slowly loses
+    pushes (counted in `dropped`) and holds up nobody else, as KuCoin's staff describe it (PROTOCOL section 3).
+    """
+
+    def __init__(
+        self,
+        websocket: WebSocketConnection,
+        stream: SharedStream,
+        *,
+        market: MarketName,
+        token: str,
+        connect_id: str,
+        limits: Limits,
+        buffer: int,
+    ) -> None:
+        self.market = market
+        self.token = token
+        self.connect_id = connect_id
+        self.opened_at = trio.current_time()
+        self.sent = 0
+        self.dropped = 0
+        self.held: dict[str, None] = {}
+        self.scope = trio.CancelScope()
+        self._websocket = websocket
+        self._stream = stream
+        self._limits = limits
+        self._buffer = buffer
+        self._received: deque[str] = deque(maxlen=_RECEIVED_KEPT)
+        self._outbox: deque[bytes] = deque()
+        self._pending = 0
+        self._last_ping = self.opened_at
+        self._closing = False
+        self._more = trio.Event()
+        self._less = trio.Event()
+        self._ended = trio.Event()
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed"
+        return f"<Session {self.market} {self.connect_id} {state}, {len(self.held)} topics, {self.dropped} dropped>"
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The wire topics which this connection holds, one symbol each, in the order of subscribing."""
+        return tuple(self.held)
+
+    @property
+    def received(self) -> tuple[str, ...]:
+        """The newest 1000 frames that the client sent, as text."""
+        return tuple(self._received)
+
+    @property
+    def is_open(self) -> bool:
+        """False once the connection has ended or is being closed."""
+        return not (self._closing or self._ended.is_set())
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._pending
+
+    def push(self, frame: bytes) -> bool:
+        """Queue a finished frame, or drop it, count it and return False where the buffer is full."""
+        if not self.is_open:
+            return False
+        if self._pending >= self._buffer:
+            self.dropped += 1
+            return False
+        self._queue(frame)
+        return True
+
+    def reply(self, text: str) -> None:
+        """Queue a control frame; these are never dropped."""
+        if self.is_open:
+            self._queue(text_frame(text))
+
+    async def wait_room(self) -> None:
+        """Wait until a push would not be dropped, or the connection has ended."""
+        await trio.lowlevel.checkpoint()
+        while self._pending >= self._buffer and self.is_open:
+            await self._less.wait()
+
+    async def wait_sent(self) -> None:
+        """Wait until all that was queued is with the transport, or the connection has ended."""
+        await trio.lowlevel.checkpoint()
+        while self._pending and self.is_open:
+            await self._less.wait()
+
+    async def wait_ended(self) -> None:
+        """Wait until the connection is gone and the exchange has forgotten it."""
+        await self._ended.wait()
+
+    async def disconnect(self, code: int | None = None) -> None:
+        """End the connection: with a close frame of *code* (the client gets 1 s to answer it), or cut it (None).
+
+        Returns when the connection is gone. Cancelled, it is cut.
+        """
+        try:
+            if code is not None and self.is_open:
+                self._stop_sending()
+                with trio.move_on_after(_CLOSE_PATIENCE):
+                    await self._websocket.aclose(code)
+        finally:
+            self.cut()
+        await self._ended.wait()
+
+    # What follows is called by the exchange only.
+
+    def note_received(self, text: str) -> None:
+        self._received.append(text)
+
+    def note_ping(self) -> None:
+        self._last_ping = trio.current_time()
+
+    def cut(self) -> None:
+        self._stop_sending()
+        self.scope.cancel(reason="connection cut by the exchange")
+
+    def end(self) -> None:
+        self._stop_sending()
+        self._ended.set()
+
+    async def run_sender(self, gate: Gate) -> None:
+        """Send what is queued, joined, until the connection is lost or being closed."""
+        try:
+            while True:
+                while not self._outbox:
+                    self._more = trio.Event()
+                    await self._more.wait()
+                await gate.wait_open()
+                batch: list[bytes] = []
+                size = 0
+                while self._outbox and size < _BATCH:
+                    batch.append(self._outbox.popleft())
+                    size += len(batch[-1])
+                # The client may have begun to close while frames were waiting: nothing may follow our close frame.
+                if self._closing or self._websocket.closed is not None:
+                    return
+                await self._stream.send_all(b"".join(batch))
+                self.sent += len(batch)
+                self._pending -= size
+                self._less.set()
+                self._less = trio.Event()
+        except CONNECTION_LOST:
+            self.cut()
+
+    async def run_watch(self) -> None:
+        """Cut the connection when the client was silent for too long, or when the connection is too old."""
+        silence = self._limits.client_silence or math.inf
+        life = self._limits.token_life or math.inf
+        while True:
+            deadline = min(self._last_ping + silence, self.opened_at + life)
+            if trio.current_time() >= deadline:
+                self.cut()
+                return
+            await trio.sleep_until(deadline)
+
+    def _queue(self, frame: bytes) -> None:
+        self._outbox.append(frame)
+        self._pending += len(frame)
+        self._more.set()
+
+    def _stop_sending(self) -> None:
+        self._closing = True
+        self._less.set()

@@ -1,0 +1,58 @@
+"""The tokens which open a WebSocket: issued by REST, good for one market and one day."""
+
+from __future__ import annotations
+
+import base64
+import random
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from kufeed.testing.market import MarketName
+
+_REMEMBERED = 100_000  # the oldest are forgotten, and then are unknown rather than expired
+
+
+@attrs.define
+class _Issued:
+    market: MarketName
+    issued_at: float
+    expired: bool = False
+
+
+class TokenOffice:
+    """Issues tokens and judges them. Its `repr` shows how many there are, never one of them."""
+
+    def __init__(self, seed: int, life: float | None) -> None:
+        self._rng = random.Random(f"{seed}:tokens")
+        self._life = life
+        self._issued: dict[str, _Issued] = {}
+        self.count = 0
+
+    def __repr__(self) -> str:
+        return f"<TokenOffice: {self.count} issued>"
+
+    def issue(self, market: MarketName, now: float) -> str:
+        """A new token for *market*: about 200 url-safe characters, ending in `==` as the real ones do."""
+        long, short = self._rng.randbytes(129), self._rng.randbytes(16)
+        token = f"{base64.urlsafe_b64encode(long).decode()}.{base64.urlsafe_b64encode(short).decode()}"
+        self._issued[token] = _Issued(market, now)
+        self.count += 1
+        if len(self._issued) > _REMEMBERED:
+            del self._issued[next(iter(self._issued))]
+        return token
+
+    def judge(self, token: str, market: MarketName, now: float) -> Literal["good", "expired", "unknown"]:
+        """Whether *token* opens a connection of *market*; a token of the other market is unknown here."""
+        issued = self._issued.get(token)
+        if issued is None or issued.market != market:
+            return "unknown"
+        if issued.expired or (self._life is not None and now >= issued.issued_at + self._life):
+            return "expired"
+        return "good"
+
+    def expire_all(self) -> None:
+        """Every token issued so far is expired from now on."""
+        for issued in self._issued.values():
+            issued.expired = True
