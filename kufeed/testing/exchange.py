@@ -9,6 +9,7 @@ import re
 import time
 from collections import deque
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -48,6 +49,7 @@ _LOST = (*CONNECTION_LOST, h11.RemoteProtocolError, trio_websocket.HandshakeErro
 _IDLE_HTTP = 75.0  # seconds an HTTP connection may wait for its next request
 _HANDSHAKE = 10.0  # seconds for the WebSocket upgrade
 _DROP_AFTER_509 = 0.07  # seconds; ISS cryptofeed 838 saw the connection dropped about 70 ms after the error
+_STATUSES = frozenset(HTTPStatus)
 _DIALS_KEPT = 10_000
 _BREATH = 200  # symbols advanced between two checkpoints
 _TOPIC = re.compile(r'"topic"\s*:\s*"([^"\\]*)"')
@@ -478,7 +480,7 @@ class Exchange:
             del self._sessions[session]
             self._dropped += session.dropped
             session.end()
-            connection.cancel(reason="the session has ended")
+            connection.cancel()
 
     async def _converse(self, session: Session, websocket: trio_websocket.WebSocketConnection) -> None:
         """Answer the client's frames until it has closed the connection."""
@@ -704,7 +706,8 @@ async def _send_reply(
         *reply.headers,
         *([("connection", "close")] if close else []),
     ]
-    response = h11.Response(status_code=reply.status, headers=headers)
+    reason = HTTPStatus(reply.status).phrase if reply.status in _STATUSES else ""
+    response = h11.Response(status_code=reply.status, headers=headers, reason=reason.encode())
     parts = [connection.send(event) for event in (response, h11.Data(data=body), h11.EndOfMessage())]
     await stream.send_all(b"".join(part for part in parts if part))
 

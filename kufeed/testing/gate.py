@@ -28,6 +28,6 @@ class Gate:
             self._opened = None
 
     async def wait_open(self) -> None:
-        """Return when the gate is open. A checkpoint only where it has to wait, for loops that have one of their own."""
+        """Return when the gate is open. A checkpoint only where it has to wait: its loops have their own."""
         while self._opened is not None:
             await self._opened.wait()

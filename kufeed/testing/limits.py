@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from kufeed.testing.market import MarketName
 
 
-def _limit(instance: object, attribute: attrs.Attribute[float | None], value: float | None) -> None:
+def _limit(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None and value <= 0:
         raise ValueError(f"{attribute.name} must be positive, or None for no limit, not {value!r}")
 

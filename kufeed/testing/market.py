@@ -70,7 +70,7 @@ class Instrument:
 
     def price_number(self, ticks: int) -> float:
         """A price in ticks as a JSON number."""
-        return ticks / 10**self.price_decimals
+        return float(ticks / 10**self.price_decimals)
 
 
 @attrs.frozen
@@ -200,7 +200,7 @@ class SymbolModel:
     @property
     def index_price(self) -> float:
         """The index price: the fair value around which the book is quoted."""
-        return round(self._fair / 10**self.instrument.price_decimals, self.instrument.price_decimals + 1)
+        return round(float(self._fair / 10**self.instrument.price_decimals), self.instrument.price_decimals + 1)
 
     @property
     def funding_rate(self) -> float:

@@ -33,7 +33,7 @@ async def open_services() -> AsyncIterator[trio.Nursery]:
                 if _is_cancelled(error):
                     raise
                 failure = error
-            nursery.cancel_scope.cancel(reason="the block was left")
+            nursery.cancel_scope.cancel()
     except BaseException as error:
         if failure is None:
             raise

@@ -143,7 +143,7 @@ class Session:
 
     def cut(self) -> None:
         self._stop_sending()
-        self.scope.cancel(reason="connection cut by the exchange")
+        self.scope.cancel()
 
     def end(self) -> None:
         self._stop_sending()

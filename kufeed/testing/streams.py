@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import trio
 
 _WINDOW = 262_144  # about what a TCP connection over loopback buffers on both sides together
@@ -86,8 +88,8 @@ class PipeStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if self._receiving:
             raise trio.BusyResourceError("another task is using this stream for receive")
-        if max_bytes is not None and (not isinstance(max_bytes, int) or max_bytes < 1):
-            raise (ValueError if isinstance(max_bytes, int) else TypeError)("max_bytes must be a positive int")
+        if max_bytes is not None and operator.index(max_bytes) < 1:
+            raise ValueError(f"max_bytes must be positive, not {max_bytes}")
         self._receiving = True
         try:
             await trio.lowlevel.checkpoint()
@@ -155,19 +157,19 @@ class SharedStream(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         async with self._turn:
-            await self._stream.send_all(data)
+            await self._stream.send_all(bytes(data))
 
     async def wait_send_all_might_not_block(self) -> None:
         async with self._turn:
             await self._stream.wait_send_all_might_not_block()
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if self._replay:
             await trio.lowlevel.checkpoint()
             size = len(self._replay) if max_bytes is None else max_bytes
             data, self._replay = self._replay[:size], self._replay[size:]
             return data
-        return await self._stream.receive_some(max_bytes)
+        return bytes(await self._stream.receive_some(max_bytes))
 
     async def aclose(self) -> None:
         await self._stream.aclose()
