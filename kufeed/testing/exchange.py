@@ -217,7 +217,7 @@ class Exchange:
                     secured = stream if tls is None else trio.SSLStream(stream, tls, server_side=True)
                     await self.serve_stream(secured, f"{host}:{bound}")
 
-                nursery.start_soon(trio.serve_listeners, serve, listeners, name="kufeed exchange: listeners")
+                await nursery.start(trio.serve_listeners, serve, listeners, name="kufeed exchange: listeners")
                 base = f"{'http' if tls is None else 'https'}://{host}:{bound}"
                 yield Address(host, bound, f"{base}/futures", f"{base}/spot")
         finally:
@@ -360,15 +360,16 @@ class Exchange:
         raw = bytearray()
         while True:
             request: h11.Request | None = None
-            with trio.move_on_after(_IDLE_HTTP) as patience:
+            malformed = 0
+            with trio.move_on_after(_IDLE_HTTP):
                 try:
                     request = await _next_request(connection, stream, raw)
                 except h11.RemoteProtocolError as error:
-                    if connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                        reply = rest.failure("400000", "Bad Request", status=error.error_status_hint)
-                        await _send_reply(connection, stream, reply, close=True)
-                    raise
-            if request is None or patience.cancelled_caught:
+                    malformed = error.error_status_hint
+            if malformed and connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+                reply = rest.failure("400000", "Bad Request", status=malformed)
+                await _send_reply(connection, stream, reply, close=True)
+            if request is None:
                 return
             await self._gate.wait_open()
             headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
@@ -449,23 +450,20 @@ class Exchange:
             with trio.move_on_after(_HANDSHAKE) as handshake:
                 request = await trio_websocket.wrap_server_stream(nursery, shared)
                 websocket = await request.accept()
-            if handshake.cancelled_caught:
-                nursery.cancel_scope.cancel()
-                return
-            session = Session(
-                websocket,
-                shared,
-                market=where.market,
-                token=token,
-                connect_id=where.query.get("connectId") or f"{self._rng.getrandbits(50):x}",
-                limits=self.limits,
-                buffer=self._send_buffer,
-            )
-            nursery.start_soon(self._run_session, session, websocket, nursery.cancel_scope)
+            if not handshake.cancelled_caught:
+                session = Session(
+                    websocket,
+                    shared,
+                    market=where.market,
+                    token=token,
+                    connect_id=where.query.get("connectId") or f"{self._rng.getrandbits(50):x}",
+                    limits=self.limits,
+                    buffer=self._send_buffer,
+                )
+                await self._run_session(session, websocket)
+            nursery.cancel_scope.cancel()
 
-    async def _run_session(
-        self, session: Session, websocket: trio_websocket.WebSocketConnection, connection: trio.CancelScope
-    ) -> None:
+    async def _run_session(self, session: Session, websocket: trio_websocket.WebSocketConnection) -> None:
         self._sessions[session] = None
         try:
             with session.scope:
@@ -480,7 +478,6 @@ class Exchange:
             del self._sessions[session]
             self._dropped += session.dropped
             session.end()
-            connection.cancel()
 
     async def _converse(self, session: Session, websocket: trio_websocket.WebSocketConnection) -> None:
         """Answer the client's frames until it has closed the connection."""

@@ -7,6 +7,7 @@ All prices are whole ticks and all sizes whole lots inside, so nothing is ever r
 
 from __future__ import annotations
 
+import math
 import random
 from bisect import bisect_left, insort
 from collections import deque
@@ -34,6 +35,8 @@ _INTEREST_BAND = 0.0005
 _FIRST_LEVELS = 130
 _LEAST_LEVELS = 110
 _MOST_LEVELS = 160
+_LEVELS_TAKEN = 3  # by one market order at most: the book must not be swept empty near the fair value
+_WIDEST_SPREAD = 20  # ticks; in a wider market nobody takes or cancels until it is quoted again
 
 
 def decimal_text(units: int, decimals: int) -> str:
@@ -215,11 +218,6 @@ class SymbolModel:
         remaining = 1 - self.time_ns % interval_ns / interval_ns
         return round(self.index_price * (1 + self.funding_rate * remaining), self.instrument.price_decimals + 1)
 
-    @property
-    def next_funding_ms(self) -> int:
-        """When funding is settled next, in ms since the epoch."""
-        return (self.time_ns // 1_000_000 // FUNDING_INTERVAL_MS + 1) * FUNDING_INTERVAL_MS
-
     def advance(self, time_ns: int) -> Beat:
         """Let one beat of the market pass at *time_ns* (ns since the epoch) and tell what happened, in order."""
         rng = self._rng
@@ -230,9 +228,11 @@ class SymbolModel:
         self._fair = max(self._first_price / 2, min(self._first_price * 2, fair))
         for _ in range(rng.randint(1, 4)):
             roll = rng.random()
-            if roll < 0.25:
+            if self.asks.best - self.bids.best > _WIDEST_SPREAD:
+                self._place(changes)
+            elif roll < 0.22:
                 self._take(changes, trades)
-            elif roll < 0.65:
+            elif roll < 0.68:
                 self._place(changes)
             elif roll < 0.90:
                 self._cancel(changes)
@@ -251,7 +251,8 @@ class SymbolModel:
         # Buyers come when the book is cheap: this ties the book to the fair value.
         lean = max(-0.45, min(0.45, (self._fair - middle) / 20))
         side: Side = "buy" if rng.random() < 0.5 + lean else "sell"
-        resting, resting_side = (self.asks, "sell") if side == "buy" else (self.bids, "buy")
+        resting = self.asks if side == "buy" else self.bids
+        resting_side: Side = "sell" if side == "buy" else "buy"
         best_size = resting.size_at(resting.best)
         roll = rng.random()
         if roll < 0.6:
@@ -261,13 +262,13 @@ class SymbolModel:
         else:
             wanted = best_size + rng.randint(1, self._typical_size)
         taker_order = self._order_id()
-        while wanted and len(resting) > _LEAST_LEVELS - 5:
+        for _ in range(_LEVELS_TAKEN):
+            if not wanted:
+                break
             price = resting.best
             size = min(wanted, resting.size_at(price))
             wanted -= size
-            self._set(
-                resting, "sell" if resting_side == "sell" else "buy", price, resting.size_at(price) - size, changes
-            )
+            self._set(resting, resting_side, price, resting.size_at(price) - size, changes)
             self.trade_sequence += rng.randint(1, 3)
             trade = Trade(
                 self.trade_sequence, self.sequence, side, price, size, taker_order, self._order_id(), self.time_ns
@@ -278,17 +279,14 @@ class SymbolModel:
             self.history.add(self.time_ns, price, size)
 
     def _place(self, changes: list[BookChange]) -> None:
-        """A limit order that rests, near the best price and sometimes inside the spread."""
+        """A limit order that rests: quoted around the fair value, but never at a price which would match at once."""
         rng = self._rng
-        distance = int(rng.expovariate(1 / 8))
-        inside = rng.random() < 0.3
+        distance = 1 + int(rng.expovariate(1 / 6))
         if rng.random() < 0.5:
-            price = self.bids.best + 1 if inside else self.bids.best - distance
-            price = max(1, min(price, self.asks.best - 1))
+            price = max(1, min(math.floor(self._fair) - distance, self.asks.best - 1))
             self._set(self.bids, "buy", price, self.bids.size_at(price) + self._some_size(), changes)
         else:
-            price = self.asks.best - 1 if inside else self.asks.best + distance
-            price = max(price, self.bids.best + 1)
+            price = max(math.ceil(self._fair) + distance, self.bids.best + 1)
             self._set(self.asks, "sell", price, self.asks.size_at(price) + self._some_size(), changes)
 
     def _cancel(self, changes: list[BookChange]) -> None:

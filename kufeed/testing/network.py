@@ -14,7 +14,7 @@ from kufeed.testing.streams import open_pipe
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
     from typing import Self
@@ -45,12 +45,12 @@ class MemoryNetwork:
         await self._manager.__aenter__()
         return self
 
-    async def __aexit__(
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> Awaitable[bool | None]:
         if self._manager is None:
             raise RuntimeError("this MemoryNetwork was not entered")
-        return await self._manager.__aexit__(kind, error, trace)
+        return self._manager.__aexit__(kind, error, trace)
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:

@@ -11,10 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-def _is_cancelled(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(trio.Cancelled) is not None
-    return isinstance(error, trio.Cancelled)
+def _holds_cancelled(error: BaseException) -> bool:
+    return isinstance(error, BaseExceptionGroup) and error.subgroup(trio.Cancelled) is not None
 
 
 @asynccontextmanager
@@ -29,14 +27,16 @@ async def open_services() -> AsyncIterator[trio.Nursery]:
         async with trio.open_nursery() as nursery:
             try:
                 yield nursery
+            except trio.Cancelled:
+                raise
             except BaseException as error:
-                if _is_cancelled(error):
+                if _holds_cancelled(error):
                     raise
                 failure = error
             nursery.cancel_scope.cancel()
-    except BaseException as error:
+    except BaseExceptionGroup as group:
         if failure is None:
             raise
-        failure.__context__ = error
+        failure.__context__ = group
     if failure is not None:
         raise failure
