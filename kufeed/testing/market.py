@@ -30,6 +30,7 @@ FUNDING_INTERVAL_MS = 28_800_000  # 8 hours; PROTOCOL section 7
 FUNDING_CAP = 0.003  # rest_futures_funding_rate sample: fundingRateCap
 _INTEREST = 0.0001
 _INTEREST_BAND = 0.0005
+_BASIS_DEVIATION = 0.0007  # wide enough that the funding rate leaves the interest rate now and then
 
 # A side of the book never gets thinner than the 100 levels which the public snapshots promise, nor grows for ever.
 _FIRST_LEVELS = 130
@@ -182,7 +183,7 @@ class SymbolModel:
         self._typical_size = typical_size
         self._first_price = price
         self._fair = float(price)
-        self._premium = 0.0
+        self._basis = self._premium = rng.gauss(0, _BASIS_DEVIATION)
         if instrument.market == "spot":
             self.sequence = rng.randrange(14_000_000_000, 15_000_000_000)
             self.trade_sequence = rng.randrange(10_000_000_000_000_000, 12_000_000_000_000_000)
@@ -202,8 +203,9 @@ class SymbolModel:
 
     @property
     def index_price(self) -> float:
-        """The index price: the fair value around which the book is quoted."""
-        return round(float(self._fair / 10**self.instrument.price_decimals), self.instrument.price_decimals + 1)
+        """The index price: the fair value around which the book is quoted, without the contract's own premium."""
+        decimals = self.instrument.price_decimals
+        return round(float(self._fair / (1 + self._basis) / 10**decimals), decimals + 1)
 
     @property
     def funding_rate(self) -> float:
@@ -226,6 +228,7 @@ class SymbolModel:
         trades: list[Trade] = []
         fair = self._fair + rng.gauss(0, 1.5)
         self._fair = max(self._first_price / 2, min(self._first_price * 2, fair))
+        self._basis += rng.gauss(0, _BASIS_DEVIATION / 22) - self._basis / 1000
         for _ in range(rng.randint(1, 4)):
             roll = rng.random()
             if self.asks.best - self.bids.best > _WIDEST_SPREAD:
@@ -241,7 +244,8 @@ class SymbolModel:
         self._keep_depth(self.bids, "buy", changes)
         self._keep_depth(self.asks, "sell", changes)
         middle = (self.bids.best + self.asks.best) / 2
-        self._premium += 0.01 * ((middle - self._fair) / self._fair - self._premium)
+        premium = middle * (1 + self._basis) / self._fair - 1
+        self._premium += 0.01 * (premium - self._premium)
         return Beat(time_ns, tuple(changes), tuple(trades))
 
     def _take(self, changes: list[BookChange], trades: list[Trade]) -> None:
