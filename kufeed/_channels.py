@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .protocol.updates import Update
 
 _LONGEST_RUN = 0.005
-"""Seconds a consumer may take updates without letting other tasks run. A scheduler pass costs as much as a dozen takes."""
+"""Seconds a consumer may take updates before other tasks run: a scheduler pass costs as much as a dozen takes."""
 
 
 @attrs.frozen
@@ -112,26 +112,31 @@ class UpdateQueue:
         self._errors.clear()
         self._consumers.unpark_all()
 
+    def wake_all(self) -> None:
+        """Have every waiting consumer look whether its end is still open."""
+        self._consumers.unpark_all()
+
     # -- the consumers' side ------------------------------------------------------------------------------------------
 
-    async def wait_ready(self) -> None:
-        """Return when `take()` has something to give. Cancellable at each call; yields at least every 5 ms.
+    async def wait_ready(self, is_open: Callable[[], bool]) -> None:
+        """Return when `take()` has something to give, or the caller's end is no longer open.
 
-        Raises `trio.EndOfChannel` when the queue is closed. With several consumers one may come before another that
+        Cancellable at each call; yields at least every 5 ms. With several consumers one may come before another that
         was woken for the same update: each looks again.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._perf_counter() - self._last_yield > _LONGEST_RUN:
             await trio.lowlevel.checkpoint()
             self._last_yield = self._perf_counter()
-        while not self._queue and not self._errors:
-            if self.closed:
-                raise trio.EndOfChannel
+        while not self._queue and not self._errors and not self.closed and is_open():
             await self._consumers.park()
             self._last_yield = self._perf_counter()
 
     def take(self) -> Update:
-        """The next update, or the error that stands before it; `trio.WouldBlock` while there is neither."""
+        """The next update, or the error that stands before it.
+
+        Raises `trio.WouldBlock` while there is neither, `trio.EndOfChannel` when the queue is closed.
+        """
         if self._errors and self._errors[0][0] <= self._received - len(self._queue):
             raise self._errors.popleft()[1]
         if not self._queue:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 import ssl
-from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import attrs
@@ -16,6 +15,9 @@ import ujson
 from .errors import UsageError
 from .protocol.futures import FUTURES
 from .protocol.spot import SPOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 class _Checked:
@@ -38,9 +40,8 @@ class _Checked:
             if optional and value is None:
                 return
             if type(value) is not int or value < least:
-                raise UsageError(
-                    f"{field.name} must be a whole number from {least} up{' or None' if optional else ''}, not {value!r}"
-                )
+                also = " or None" if optional else ""
+                raise UsageError(f"{field.name} must be a whole number from {least} up{also}, not {value!r}")
 
         return check
 

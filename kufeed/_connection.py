@@ -11,21 +11,16 @@ import trio
 
 from ._link import Link
 from ._streams import Routes
-from ._supervisor import Backoff
+from ._supervisor import Backoff, one_error
 from .errors import LinkError, LinkSilent, TokenExpired
 from .protocol import session as events
 
 if TYPE_CHECKING:
-    import random
-    import ssl
     from collections.abc import Callable, Iterable, Sequence
 
-    from ._config import FeedConfig
-    from ._limiter import SlidingWindowLimiter
-    from ._network import Network
-    from ._rest import Rest
-    from ._streams import Refusals, Stream
-    from .protocol.market import Market, Topic
+    from ._link import Surroundings
+    from ._streams import Stream
+    from .protocol.market import Topic
 
 _log = logging.getLogger("kufeed.connection")
 
@@ -44,23 +39,6 @@ class Owner(Protocol):
     def link_full(self, connection: Connection, topics: Sequence[Topic]) -> None: ...
 
     def gave_up(self, connection: Connection, cause: LinkError) -> None: ...
-
-
-@attrs.frozen
-class Surroundings:
-    """What all connections of a feed to one market share."""
-
-    market: Market
-    config: FeedConfig
-    network: Network
-    rest: Rest
-    tls: Callable[[], ssl.SSLContext]
-    rng: random.Random
-    dial_budget: SlidingWindowLimiter
-    dial_places: trio.Semaphore
-    refusals: Refusals
-    close_deadline: Callable[[], float]
-    """When everything must have ended; infinite while the feed is open."""
 
 
 @attrs.frozen
@@ -95,6 +73,7 @@ class Connection:
         self._link: Link | None = None
         self._idle_since = math.inf
         self._up_since: float | None = None
+        self._holds_place = False
         self._failures = 0
         self._dials = 0
         self._last_failure: LinkError | None = None
@@ -122,15 +101,16 @@ class Connection:
         self._set_idle_since(math.inf)
         self._ask(events.Session.subscribe, new)
 
-    def remove(self, streams: Iterable[Stream]) -> None:
-        """Carry *streams* no more; a wire topic that nobody shares is unsubscribed."""
+    def remove(self, streams: Iterable[Stream], *, unsubscribe: bool = True) -> None:
+        """Carry *streams* no more; a wire topic that nobody shares is unsubscribed where the exchange took it."""
         gone: list[Topic] = []
         for stream in streams:
             self._routes.remove(stream)
             if not self.carries(stream.topic.wire):
                 self._acked.discard(stream.topic.wire)
                 gone.append(stream.topic)
-        self._ask(events.Session.unsubscribe, gone)
+        if unsubscribe:
+            self._ask(events.Session.unsubscribe, gone)
         if not self._routes.by_wire:
             self._set_idle_since(trio.current_time())
             self._try_now.set()
@@ -174,16 +154,27 @@ class Connection:
 
     async def _run_link(self) -> None:
         around = self._around
-        await around.dial_budget.acquire()
-        self._dials += 1
-        link = Link(self._dials, around, self._routes, on_event=self._handle, on_idle=self._retire)
-        link.idle_at = self._idle_since + around.config.linger
-        self._link = link
+        # The place first: a dial that waited for one after its turn in the budget would no longer be inside the window.
+        await around.dial_places.acquire()
+        self._holds_place = True
         try:
-            await link.run()
+            await around.dial_budget.acquire()
+            self._dials += 1
+            link = Link(self._dials, around, self._routes, on_event=self._handle, on_idle=self._retire)
+            link.idle_at = self._idle_since + around.config.linger
+            self._link = link
+            with one_error():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(link.run, name="link")
         finally:
             self._link = None
             self._acked.clear()
+            self._give_back_place()
+
+    def _give_back_place(self) -> None:
+        if self._holds_place:
+            self._holds_place = False
+            self._around.dial_places.release()
 
     def _handle(self, event: events.Event) -> None:
         link = self._link
@@ -191,6 +182,7 @@ class Connection:
         assert link.session is not None
         match event:
             case events.Welcomed():
+                self._give_back_place()
                 self._up_since = trio.current_time()
                 self.failed = None
                 _log.info("connection #%d (%s) is up", self.number, self.market.name)

@@ -1,9 +1,9 @@
 """One WebSocket's life: dial, read, send, watch, close. It ends with a reason and never tries again by itself.
 
-    link
-     ├─ reader     trio-websocket's reader driving decode and delivery; shielded, so that it ends last
-     ├─ sender     pings first, then subscribe frames, all through the limiter
-     └─ watchdog   sleeps until the session's next deadline; never sends and never waits for a limiter
+link
+ ├─ reader     trio-websocket's reader driving decode and delivery; shielded, so that it ends last
+ ├─ sender     pings first, then subscribe frames, all through the limiter
+ └─ watchdog   sleeps until the session's next deadline; never sends and never waits for a limiter
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import attrs
 import trio
 
 from ._limiter import SlidingWindowLimiter
@@ -22,14 +23,35 @@ from .errors import DialError, ExchangeError, LinkError, LinkSilent, SendStuck
 from .protocol.session import Failed, Session
 
 if TYPE_CHECKING:
+    import random
+    import ssl
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ._channels import UpdateQueue
-    from ._connection import Surroundings
-    from ._rest import Server, Token
-    from ._streams import Routes
+    from ._config import FeedConfig
+    from ._network import Network
+    from ._rest import Rest, Server, Token
+    from ._streams import Refusals, Routes
     from ._websocket import WebSocket
+    from .protocol.market import Market
     from .protocol.session import Event
+
+
+@attrs.frozen
+class Surroundings:
+    """What all connections of a feed to one market share."""
+
+    market: Market
+    config: FeedConfig
+    network: Network
+    rest: Rest
+    tls: Callable[[], ssl.SSLContext]
+    rng: random.Random
+    dial_budget: SlidingWindowLimiter
+    dial_places: trio.Semaphore
+    refusals: Refusals
+    close_deadline: Callable[[], float]
+    """When everything must have ended; infinite while the feed is open."""
 
 
 class Link:
@@ -108,9 +130,7 @@ class Link:
                 port = endpoint.port or (443 if tls else 80)
                 stream = await around.network.open_stream(str(endpoint.hostname), port, tls)
                 phase = "upgrade"
-                websocket: WebSocket = await nursery.start(
-                    self._read, lifeline, stream, server, token, name="reader"
-                )
+                websocket: WebSocket = await nursery.start(self._read, lifeline, stream, server, token, name="reader")
                 return websocket
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise DialError(phase, error.__cause__ or error) from error

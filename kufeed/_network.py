@@ -23,7 +23,7 @@ class Network(Protocol):
         ...
 
     def time_ns(self) -> int:
-        """The wall clock: nanoseconds since 1970-01-01 UTC. Compared with exchange time stamps and used for nothing else."""
+        """The wall clock: nanoseconds since 1970-01-01 UTC. Only ever compared with exchange time stamps."""
         ...
 
     def perf_counter(self) -> float:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 import attrs
-import trio
 
 from .errors import ExchangeError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from ._network import Network
@@ -74,27 +73,11 @@ class Rest:
 
     async def _request(self, method: str, path: str) -> Any:
         """The `data` of an answer whose `code` is KuCoin's word for success."""
-        # Not at the top: importing it takes longer than all of kufeed, and a program may never dial.
-        import httpcore2  # noqa: PLC0415
+        # Not at the top: importing httpcore2 takes longer than all of kufeed, and a program may never dial.
+        from ._http import exchange_bytes
 
-        url = httpcore2.URL(self.base_url + path)
-        headers = [("Host", _host_header(self.base_url)), ("Content-Type", "application/json"), ("Connection", "close")]
-        headers += [("Accept-Encoding", "identity"), ("Accept", "application/json"), ("Content-Length", "0")]
-        tls = self._tls() if url.scheme == b"https" else None
-        backend = _Backend(self._network, tls)
-        try:
-            async with (
-                httpcore2.AsyncConnectionPool(tls, network_backend=backend, max_keepalive_connections=0) as pool,
-                pool.stream(method, url, headers=headers) as response,
-            ):
-                body = bytearray()
-                async for part in response.aiter_stream():
-                    body += part
-                    if len(body) > _MAX_BODY:
-                        raise ExchangeError(f"the answer to {path} has more than {_MAX_BODY} bytes")
-        except httpcore2.ProtocolError as error:
-            raise ExchangeError(f"{path}: the answer is not HTTP ({error})") from None
-        return self._unwrap(path, response.status, bytes(body))
+        status, body = await exchange_bytes(self._network, method, self.base_url + path, self._tls, _MAX_BODY)
+        return self._unwrap(path, status, body)
 
     def _unwrap(self, path: str, status: int, body: bytes) -> Any:
         try:
@@ -119,45 +102,3 @@ def _read_server(server: Mapping[str, Any]) -> Server:
         if type(number) is not int or not 0 < number < 86_400_000:
             raise ValueError("not milliseconds within a day")
     return Server(endpoint, interval / 1000, timeout / 1000)
-
-
-def _host_header(base_url: str) -> str:
-    return urlsplit(base_url).netloc
-
-
-class _Backend:
-    """httpcore2's view of the seam. TLS is finished by `open_stream`, so `start_tls` finds nothing left to do."""
-
-    def __init__(self, network: Network, tls: ssl.SSLContext | None) -> None:
-        self._network = network
-        self._tls = tls
-
-    async def connect_tcp(self, host: str, port: int, **_: Any) -> _Stream:
-        return _Stream(await self._network.open_stream(host, port, self._tls))
-
-    async def sleep(self, seconds: float) -> None:
-        await trio.sleep(seconds)
-
-
-class _Stream:
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # httpcore2's
-        return bytes(await self._stream.receive_some(max_bytes))
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # httpcore2's
-        if buffer:
-            await self._stream.send_all(buffer)
-
-    async def start_tls(self, *_: Any, **__: Any) -> _Stream:
-        return self
-
-    async def aclose(self) -> None:
-        # An answer is read whole before this, or nobody wants the rest: no manners needed, and none may hang.
-        await trio.aclose_forcefully(self._stream)
-
-    def get_extra_info(self, info: str) -> Any:
-        return None
-
-

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Body:
-    """Remembers what the code inside a hidden nursery raised, so that `one_error()` can tell it from our tasks' errors."""
+    """Remembers what the code inside a hidden nursery raised: `one_error()` tells it from our tasks' errors."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PLAIN = "0123456789."
 _MAX_DIGITS = 60
-"""The longest number seen has 31 characters (`0.08200000000000000000`, zero tails of snapshots); no price needs more."""
+"""The longest number seen has 31 characters, most of them a tail of zeros; no price needs more than this."""
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]*|0[0-9]+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?")
 _MAX_SEQUENCE = 2**63
 _SIDES = {"buy": Side.BUY, "sell": Side.SELL}

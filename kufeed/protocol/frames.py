@@ -15,7 +15,7 @@ _WHOLE_TEXT = 0x81  # the first byte of a text message in a single frame
 _HEAD_END = b"\r\n\r\n"
 
 
-class Violation(Exception):  # noqa: N818  # a fact about the peer, not an error of this module
+class Violation(Exception):  # a fact about the peer, not an error of this module
     """The peer broke the protocol; `code` is the close code it deserves (1002, 1007, 1009)."""
 
     def __init__(self, code: int, problem: str) -> None:

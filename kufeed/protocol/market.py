@@ -10,8 +10,6 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .updates import Update
-
 
 class UpdateType(StrEnum):
     """The kinds of updates, as `Update.kind` names them."""
@@ -58,9 +56,10 @@ class Channel:
     """The wire topic up to the colon, such as `/market/ticker`."""
     subjects: tuple[str, ...]
     """The `subject` values of its messages; empty where the subject carries something else."""
-    record: type[Update]
-    decode: Callable[[Mapping[str, Any], Topic, int], Update]
-    """(`data` of a message, the topic, time of receipt in ns) -> record; raises `MessageRefused` and changes nothing."""
+    record: type
+    """The class of its updates, one of `updates`."""
+    decode: Callable[[Mapping[str, Any], Topic, int], Any]
+    """(`data` of a message, topic, time of receipt in ns) -> record; raises `MessageRefused` and changes nothing."""
     merge_key: MergeKey
     time: str
     """The field of `data` that carries the exchange's time, and its unit."""
@@ -71,13 +70,13 @@ class Channel:
         return f"<Channel {self.market.name} {self.kind} {self.path}>"
 
 
-@attrs.frozen(str=False)
+@attrs.frozen(repr=False)
 class Topic:
     """One stream: a channel and the one symbol it is about. Hashable and comparable; `str()` is the wire topic."""
 
     channel: Channel
     symbol: str
-    wire: str = attrs.field(init=False, eq=False, repr=False)
+    wire: str = attrs.field(init=False, eq=False)
 
     @wire.default
     def _join(self) -> str:
@@ -89,3 +88,6 @@ class Topic:
 
     def __str__(self) -> str:
         return self.wire
+
+    def __repr__(self) -> str:
+        return f"<Topic {self.wire}>"

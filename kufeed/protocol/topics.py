@@ -25,7 +25,7 @@ _QUOTES = ("USDT", "USDC", "USD", "BTC", "ETH", "KCS", "EUR", "TRY", "BRL")
 
 
 def topic(kind: UpdateType | str, symbol: str) -> Topic:
-    """The stream of *kind* (such as `"ticker"`) for *symbol*; the dash tells spot (`BTC-USDT`) from futures (`XBTUSDTM`).
+    """The stream of *kind* (such as `"ticker"`) for *symbol*; a dash tells spot (`BTC-USDT`) from futures (`XBTUSDTM`).
 
     Raises `UsageError` for an unknown kind, a kind this market does not have, and an impossible symbol, which it tries
     to spell right.

@@ -92,18 +92,22 @@ R = TypeVar("R", bound=Update)
 
 
 def fast_constructor(record: type[R]) -> Callable[..., R]:
-    """A function of *record*'s fields, in order, that builds it three times as fast as the frozen class does itself."""
-    plain = attrs.make_class("Plain", {field.name: attrs.field(default=field.default) for field in attrs.fields(record)})
-    namespace: dict[str, Any] = {
-        "__slots__": record.__slots__,  # type: ignore[attr-defined]  # attrs made them
-        "__init__": plain.__init__,
-        "__setattr__": object.__setattr__,
-    }
-    draft = type(record.__name__, record.__bases__, namespace)
+    """A callable of *record*'s fields, in order, three times as fast as the frozen class itself.
 
-    def build(*values: Any) -> R:
-        made = draft(*values)
+    It is a mutable class of the same layout, whose instances become frozen by taking the record's class.
+    """
+
+    def freeze(made: Any) -> None:
         made.__class__ = record
-        return made  # type: ignore[no-any-return]
 
-    return build
+    fields = {field.name: attrs.field(default=field.default) for field in attrs.fields(record)}
+    plain = attrs.make_class("Plain", fields, class_body={"__attrs_post_init__": freeze})
+    namespace: dict[str, Any] = {
+        "__slots__": vars(record)["__slots__"],
+        "__init__": vars(plain)["__init__"],
+        "__attrs_post_init__": freeze,
+        # Both, or CPython looks up the frozen base's pair at every assignment.
+        "__setattr__": object.__setattr__,
+        "__delattr__": object.__delattr__,
+    }
+    return type(record.__name__, record.__bases__, namespace)

@@ -1,0 +1,79 @@
+"""KuCoin market data for Trio programs.
+
+import kufeed, trio
+
+async def main():
+    async with kufeed.open_feed() as feed:
+        async with feed.ticker("XBTUSDTM", "BTC-USDT") as tickers:
+            async for t in tickers:
+                print(t.symbol, t.bid, t.ask, t.latency)
+
+trio.run(main)
+"""
+
+from ._channels import QueueStatistics
+from ._config import FeedConfig
+from ._connection import ConnectionStatistics
+from ._feed import Feed, FeedStatistics, open_feed
+from ._network import Network, RealNetwork
+from ._subscription import Subscription
+from .errors import (
+    ConnectionFailed,
+    DialError,
+    ExchangeError,
+    KufeedError,
+    LinkClosed,
+    LinkError,
+    LinkSilent,
+    MessageRefused,
+    ProtocolViolation,
+    SendStuck,
+    SubscriptionRejected,
+    SubscriptionTimeout,
+    TokenExpired,
+    UsageError,
+)
+from .protocol import Side, Ticker, Topic, Trade, Update, UpdateType, parse_topic, topic
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "ConnectionFailed",
+    "ConnectionStatistics",
+    "DialError",
+    "ExchangeError",
+    "Feed",
+    "FeedConfig",
+    "FeedStatistics",
+    "KufeedError",
+    "LinkClosed",
+    "LinkError",
+    "LinkSilent",
+    "MessageRefused",
+    "Network",
+    "ProtocolViolation",
+    "QueueStatistics",
+    "RealNetwork",
+    "SendStuck",
+    "Side",
+    "Subscription",
+    "SubscriptionRejected",
+    "SubscriptionTimeout",
+    "Ticker",
+    "TokenExpired",
+    "Topic",
+    "Trade",
+    "Update",
+    "UpdateType",
+    "UsageError",
+    "open_feed",
+    "parse_topic",
+    "topic",
+]
+
+# Tracebacks and reprs name what users import, not the file it happens to live in.
+for _name in __all__:
+    _thing = globals()[_name]
+    if getattr(_thing, "__module__", "").startswith("kufeed."):
+        _thing.__module__ = "kufeed"
+del _name, _thing

@@ -1,0 +1,197 @@
+"""`open_feed()`: owns the tasks of a feed and wires the rest together."""
+
+from __future__ import annotations
+
+import math
+import random
+import ssl
+import weakref
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from ._channels import UpdateQueue
+from ._config import FeedConfig
+from ._network import RealNetwork
+from ._pool import Pool
+from ._subscription import Subscription
+from ._supervisor import one_error
+from .errors import UsageError
+from .protocol.market import Topic, UpdateType
+from .protocol.topics import distinct, topics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from ._connection import ConnectionStatistics
+    from ._limiter import SlidingWindowLimiter
+    from ._network import Network
+    from .protocol.updates import Ticker, Trade, Update
+
+
+@attrs.frozen
+class FeedStatistics:
+    """What a feed has done so far; a snapshot."""
+
+    connections: tuple[ConnectionStatistics, ...]
+    refused: Mapping[str, int]
+    """Messages that were not valid, by cause: the field at fault, or `json`, `envelope`, `data`."""
+    refused_samples: Mapping[str, str]
+    """One sample of what was wrong for each cause, shortened."""
+    unwanted: int
+    """Valid messages that no subscription asked for, as may still come after an unsubscribe."""
+
+
+class Feed:
+    """What `open_feed()` yields. Its methods make subscriptions; nothing is dialled before one is entered."""
+
+    def __init__(
+        self,
+        config: FeedConfig,
+        network: Network,
+        rng: random.Random,
+        dial_limiter: SlidingWindowLimiter | None,
+    ) -> None:
+        self.config = config
+        self._network = network
+        self._close_deadline = math.inf
+        self._tls: ssl.SSLContext | None = config.ssl_context
+        self._queues: weakref.WeakSet[UpdateQueue] = weakref.WeakSet()
+        self._nursery: trio.Nursery | None = None
+        self._pool = Pool(
+            config,
+            network,
+            rng,
+            tls=self._tls_context,
+            dial_limiter=dial_limiter,
+            close_deadline=lambda: self._close_deadline,
+        )
+
+    # -- subscriptions ------------------------------------------------------------------------------------------------
+
+    def ticker(self, *symbols: str, buffer: int | None = None) -> Subscription[Ticker]:
+        """Best bid and ask of *symbols*, futures and spot mixed as you like (the dash tells them apart).
+
+        *buffer* is how many updates may wait for the consumer (default `FeedConfig.message_buffer_size`); beyond it
+        the oldest are dropped and counted. `UsageError` for a symbol that cannot exist, with a suggestion.
+        """
+        return Subscription(topics(UpdateType.TICKER, symbols), self._pool, self._new_queue(buffer))
+
+    def trades(self, *symbols: str, buffer: int | None = None) -> Subscription[Trade]:
+        """Every execution of *symbols*. Arguments and errors as for `ticker`."""
+        return Subscription(topics(UpdateType.TRADE, symbols), self._pool, self._new_queue(buffer))
+
+    def subscribe(self, *topics: Topic, buffer: int | None = None) -> Subscription[Update]:
+        """Any mixture of topics in one order of arrival: `feed.subscribe(topic("ticker", "XBTUSDTM"), …)`."""
+        for one in topics:
+            if not isinstance(one, Topic):
+                raise UsageError(f"subscribe() takes topics, such as kufeed.topic('ticker', 'XBTUSDTM'), not {one!r}")
+        return Subscription(distinct(topics), self._pool, self._new_queue(buffer))
+
+    def _new_queue(self, buffer: int | None) -> UpdateQueue:
+        if self._nursery is None:
+            raise UsageError("the feed is closed")
+        if buffer is None:
+            buffer = self.config.message_buffer_size
+        if type(buffer) is not int or buffer < 1:
+            raise UsageError(f"buffer must be a whole number from 1 up, not {buffer!r}")
+        queue = UpdateQueue(buffer, self._network.perf_counter)
+        self._queues.add(queue)
+        return queue
+
+    # -- watching -----------------------------------------------------------------------------------------------------
+
+    def statistics(self) -> FeedStatistics:
+        refusals = self._pool.refusals
+        return FeedStatistics(
+            connections=tuple(connection.statistics() for connection in self._pool.connections),
+            refused=dict(refusals.causes),
+            refused_samples=dict(refusals.samples),
+            unwanted=refusals.unwanted,
+        )
+
+    def tree(self) -> str:
+        """The feed's tasks as text, one a line, each indented below the task that owns it."""
+        lines = ["open_feed"]
+        if self._nursery is not None:
+            _draw(self._nursery, "  ", lines)
+        return "\n".join(lines)
+
+    def reset(self) -> None:
+        """Have every connection that waits to dial again do so now, also one whose attempts are used up."""
+        self._pool.reset()
+
+    def __repr__(self) -> str:
+        if self._nursery is None:
+            return "<Feed closed>"
+        connections = self._pool.connections
+        return f"<Feed open: {len(connections)} connections, {sum(len(one.streams()) for one in connections)} streams>"
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls
+
+    def _close(self) -> None:
+        """Fix the one deadline by which everything has ended, and end every iteration."""
+        self._close_deadline = trio.current_time() + self.config.close_timeout
+        self._nursery = None
+        for queue in list(self._queues):
+            queue.close()
+
+
+def _draw(nursery: trio.Nursery, indent: str, lines: list[str]) -> None:
+    for task in sorted(nursery.child_tasks, key=lambda task: task.name):
+        lines.append(indent + task.name)
+        if task.name == "reader":
+            continue  # below it trio-websocket's own tasks begin
+        for child in task.child_nurseries:
+            _draw(child, indent + "  ", lines)
+
+
+@asynccontextmanager
+async def open_feed(
+    config: FeedConfig | None = None,
+    *,
+    network: Network | None = None,
+    dial_limiter: SlidingWindowLimiter | None = None,
+    rng: random.Random | None = None,
+) -> AsyncIterator[Feed]:
+    """Open a feed: the only door that starts tasks. All of them have ended when this block is left.
+
+    Entering is cheap: nothing is dialled before the first subscription is entered. Leaving takes at most
+    `FeedConfig.close_timeout`, whatever the network does, and raises nothing of its own. An exception from the body
+    comes out as itself; should one of kufeed's own tasks have failed as well, that stands in its `__context__`.
+    When the block is cancelled, the body's clean-up still has a working feed.
+
+    *network* replaces TCP, TLS and the clocks (see `kufeed.testing.MemoryNetwork`), *dial_limiter* the budget of dials
+    that all feeds of this `trio.run` share, *rng* the source of jitter.
+    """
+    feed = Feed(
+        FeedConfig() if config is None else config,
+        RealNetwork() if network is None else network,
+        random.Random() if rng is None else rng,  # noqa: S311  # jitter, not secrets
+        dial_limiter,
+    )
+    lifeline = trio.CancelScope()
+
+    async def run_pool(*, task_status: trio.TaskStatus[None]) -> None:
+        with lifeline:
+            await feed._pool.run(task_status=task_status)  # noqa: SLF001  # the other half of Feed
+
+    with one_error() as body:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run_pool, name="pool")
+            lifeline.shield = True  # from here on the body is cancelled before the connections it uses
+            feed._nursery = nursery  # noqa: SLF001
+            try:
+                with body.watched():
+                    yield feed
+            finally:
+                feed._close()  # noqa: SLF001
+                lifeline.shield = False
+                nursery.cancel_scope.cancel()

@@ -1,0 +1,85 @@
+"""One HTTP request over the network seam, by httpcore2. Imported at the first request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpcore2
+import trio
+
+from .errors import ExchangeError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from ._network import Network
+
+
+async def exchange_bytes(
+    network: Network, method: str, url: str, tls: Callable[[], ssl.SSLContext], max_body: int
+) -> tuple[int, bytes]:
+    """Send a request without a body, return status and body of the answer; the connection is closed afterwards.
+
+    Raises `ExchangeError` where the answer is not HTTP or longer than *max_body*, and what the network raises.
+    """
+    target = httpcore2.URL(url)
+    context = tls() if target.scheme == b"https" else None
+    default_port = 443 if context else 80
+    host = target.host.decode("ascii")
+    headers = [
+        ("Host", host if target.port in (None, default_port) else f"{host}:{target.port}"),
+        ("Accept", "application/json"),
+        ("Accept-Encoding", "identity"),
+        ("Connection", "close"),
+        ("Content-Length", "0"),
+        ("Content-Type", "application/json"),
+    ]
+    try:
+        async with (
+            httpcore2.AsyncConnectionPool(
+                context, network_backend=_Backend(network, context), max_keepalive_connections=0
+            ) as pool,
+            pool.stream(method, target, headers=headers) as response,
+        ):
+            body = bytearray()
+            async for part in response.aiter_stream():
+                body += part
+                if len(body) > max_body:
+                    raise ExchangeError(f"the answer from {host} has more than {max_body} bytes")
+            return response.status, bytes(body)
+    except httpcore2.ProtocolError as error:
+        raise ExchangeError(f"the answer from {host} is not HTTP: {error}") from None
+
+
+class _Backend(httpcore2.AsyncNetworkBackend):
+    """httpcore2's view of the seam. `open_stream` finishes TLS, so `start_tls` finds nothing left to do."""
+
+    def __init__(self, network: Network, tls: ssl.SSLContext | None) -> None:
+        self._network = network
+        self._tls = tls
+
+    async def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> _Stream:
+        return _Stream(await self._network.open_stream(host, port, self._tls))
+
+
+class _Stream(httpcore2.AsyncNetworkStream):
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # httpcore2's
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # httpcore2's
+        if buffer:
+            await self._stream.send_all(buffer)
+
+    async def start_tls(self, *_: Any, **__: Any) -> _Stream:
+        return self
+
+    async def aclose(self) -> None:
+        # The answer has been read whole, or nobody wants the rest: no manners are needed, and none may hang.
+        await trio.aclose_forcefully(self._stream)
+
+    def get_extra_info(self, info: str) -> Any:
+        return None

@@ -1,0 +1,273 @@
+"""Which topic lives on which connection, and who waits for its ack."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import trio
+
+from ._connection import Connection
+from ._limiter import SlidingWindowLimiter
+from ._link import Surroundings
+from ._rest import Rest
+from ._streams import Refusals, Stream
+from ._supervisor import one_error
+from .errors import ConnectionFailed, ExchangeError, LinkError, SubscriptionRejected, SubscriptionTimeout, UsageError
+from .protocol.futures import FUTURES
+
+if TYPE_CHECKING:
+    import random
+    import ssl
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ._channels import UpdateQueue
+    from ._config import FeedConfig
+    from ._network import Network
+    from .protocol.market import Market, Topic
+
+# Trio's clock belongs to one run, so does a limiter: a module global would make the next run wait for hours.
+_dial_budgets: trio.lowlevel.RunVar[dict[tuple[str, int], SlidingWindowLimiter]] = trio.lowlevel.RunVar("dial budgets")
+
+
+def dial_budget(base_url: str, market: Market, share: float) -> SlidingWindowLimiter:
+    """The limiter that all feeds of this `trio.run` share for dials to one market's host."""
+    try:
+        budgets = _dial_budgets.get()
+    except LookupError:
+        budgets = {}
+        _dial_budgets.set(budgets)
+    dials = max(1, math.floor(market.dials_per_minute * share))
+    key = (urlsplit(base_url).netloc, dials)
+    if key not in budgets:
+        budgets[key] = SlidingWindowLimiter(dials, 60.0)
+    return budgets[key]
+
+
+class Entering:
+    """A subscription's wait until every one of its wire topics is acknowledged."""
+
+    def __init__(self, topics: Iterable[Topic], queue: UpdateQueue) -> None:
+        self.pending = {topic.wire for topic in topics}
+        self.queue = queue
+        self._error: Exception | None = None
+        self._over = trio.Event()
+
+    def acked(self, wires: Iterable[str]) -> None:
+        self.pending.difference_update(wires)
+        if not self.pending:
+            self._over.set()
+
+    def fail(self, error: Exception) -> None:
+        self._error = self._error or error
+        self._over.set()
+
+    async def wait(self) -> None:
+        await self._over.wait()
+        if self._error is not None:
+            raise self._error
+
+
+class Pool:
+    """Owns the connections of a feed. `run()` is their nursery; everything else returns at once."""
+
+    def __init__(
+        self,
+        config: FeedConfig,
+        network: Network,
+        rng: random.Random,
+        *,
+        tls: Callable[[], ssl.SSLContext],
+        dial_limiter: SlidingWindowLimiter | None,
+        close_deadline: Callable[[], float],
+    ) -> None:
+        self.connections: list[Connection] = []
+        self.refusals = Refusals()
+        self._config = config
+        self._network = network
+        self._rng = rng
+        self._tls = tls
+        self._dial_limiter = dial_limiter
+        self._close_deadline = close_deadline
+        self._dial_places = trio.Semaphore(config.max_concurrent_dials)
+        self._around: dict[Market, Surroundings] = {}
+        self._streams: dict[Topic, tuple[Stream, Connection]] = {}
+        self._entering: set[Entering] = set()
+        self._next_number = 1
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with one_error() as body:
+            async with trio.open_nursery() as self._nursery:
+                with body.watched():
+                    task_status.started()
+                    await trio.sleep_forever()
+
+    # -- what subscriptions ask for -----------------------------------------------------------------------------------
+
+    def attach(self, topics: Sequence[Topic], queue: UpdateQueue) -> Entering:
+        """Have *topics* delivered to *queue*. Raises `UsageError`, with nothing changed, beyond `max_connections`."""
+        self._place([topic for topic in topics if topic not in self._streams])
+        entering = Entering(topics, queue)
+        for topic in topics:
+            stream, connection = self._streams[topic]
+            stream.add(queue)
+            if connection.has_acked(topic.wire):
+                entering.acked([topic.wire])
+            elif connection.failed is not None:
+                entering.fail(ConnectionFailed([topic.wire], connection.failed))
+        self._entering.add(entering)
+        return entering
+
+    def entered(self, entering: Entering) -> None:
+        """Nobody waits for *entering* any more."""
+        self._entering.discard(entering)
+
+    def detach(self, topics: Iterable[Topic], queue: UpdateQueue) -> None:
+        """Deliver *topics* to *queue* no more; what nobody else wants is unsubscribed."""
+        unwanted: dict[Connection, list[Stream]] = {}
+        for topic in topics:
+            stream, connection = self._streams.get(topic, (None, None))
+            if stream is None or connection is None:
+                continue  # refused by the exchange, and forgotten then
+            stream.remove(queue)
+            if not stream.queues:
+                del self._streams[topic]
+                unwanted.setdefault(connection, []).append(stream)
+        for connection, streams in unwanted.items():
+            connection.remove(streams)
+
+    def reset(self) -> None:
+        """Have every connection that waits to dial again dial now."""
+        for connection in self.connections:
+            connection.try_now()
+
+    # -- where a topic lives ------------------------------------------------------------------------------------------
+
+    def _place(self, topics: Sequence[Topic]) -> None:
+        """Give each of *topics* a connection: the one that has its wire topic, one with room, or a new one."""
+        plan: dict[Connection, list[Topic]] = {}
+        wires: dict[str, Connection] = {}
+        new: list[Connection] = []
+        room = {connection: connection.room() for connection in self.connections}
+        for topic in topics:
+            connection = wires.get(topic.wire) or self._carrier(topic.wire)
+            if connection is None:
+                market = topic.channel.market
+                connection = next((one for one in room if one.market is market and room[one] > 0), None)
+                if connection is None:
+                    connection = Connection(self._next_number + len(new), self._surroundings(market), self)
+                    new.append(connection)
+                    room[connection] = connection.room()
+                room[connection] -= 1
+                wires[topic.wire] = connection
+            plan.setdefault(connection, []).append(topic)
+        alive = sum(not connection.retired for connection in self.connections) + len(new)
+        if alive > self._config.max_connections:
+            raise UsageError(
+                f"{len(topics)} more topics need {alive} connections; max_connections is {self._config.max_connections}"
+            )
+        for connection, chosen in plan.items():
+            streams = [Stream(topic) for topic in chosen]
+            self._streams.update((stream.topic, (stream, connection)) for stream in streams)
+            connection.add(streams)
+        for connection in new:
+            self._start(connection)
+
+    def _carrier(self, wire: str) -> Connection | None:
+        return next((one for one in self.connections if not one.retired and one.carries(wire)), None)
+
+    def _start(self, connection: Connection) -> None:
+        if self._nursery is None:
+            raise UsageError("the feed is not open")
+        self._next_number += 1
+        self.connections.append(connection)
+        self._nursery.start_soon(self._run_connection, connection, name=f"connection #{connection.number}")
+
+    async def _run_connection(self, connection: Connection) -> None:
+        try:
+            await connection.run()
+        finally:
+            self.connections.remove(connection)
+
+    def _surroundings(self, market: Market) -> Surroundings:
+        if market not in self._around:
+            config = self._config
+            base_url = config.futures_url if market is FUTURES else config.spot_url
+            self._around[market] = Surroundings(
+                market=market,
+                config=config,
+                network=self._network,
+                rest=Rest(self._network, base_url, self._tls, config.loads),
+                tls=self._tls,
+                rng=self._rng,
+                dial_budget=self._dial_limiter or dial_budget(base_url, market, config.budget_share),
+                dial_places=self._dial_places,
+                refusals=self.refusals,
+                close_deadline=self._close_deadline,
+            )
+        return self._around[market]
+
+    # -- what connections tell ----------------------------------------------------------------------------------------
+
+    def acked(self, topics: Sequence[Topic]) -> None:
+        wires = [topic.wire for topic in topics]
+        for entering in self._entering:
+            entering.acked(wires)
+
+    def rejected(self, connection: Connection, topic: Topic, code: int, message: str) -> None:
+        self._tell([topic], SubscriptionRejected(topic.wire, code, message))
+        self._forget(connection, [topic])
+
+    def unanswered(self, connection: Connection, topics: Sequence[Topic]) -> bool:
+        waiting = [one for one in self._entering if any(topic.wire in one.pending for topic in topics)]
+        covered = all(any(topic.wire in one.pending for one in waiting) for topic in topics)
+        for entering in waiting if covered else ():
+            missing = [topic.wire for topic in topics if topic.wire in entering.pending]
+            entering.fail(SubscriptionTimeout(missing, 2 * self._config.ack_timeout))
+        return covered
+
+    def link_full(self, connection: Connection, topics: Sequence[Topic]) -> None:
+        moved = self._forget(connection, topics)
+        try:
+            self._place([stream.topic for stream in moved])
+        except UsageError as error:
+            self._tell(topics, ExchangeError(f"the exchange takes no more topics on a connection, and {error}"))
+            return
+        for stream in moved:
+            for queue in stream.queues:
+                self._streams[stream.topic][0].add(queue)
+
+    def gave_up(self, connection: Connection, cause: LinkError) -> None:
+        by_queue: dict[UpdateQueue, list[str]] = {}
+        for stream in connection.streams():
+            for queue in stream.queues:
+                by_queue.setdefault(queue, []).append(stream.topic.wire)
+        entering = {one.queue: one for one in self._entering if one.pending}
+        for queue, wires in by_queue.items():
+            error = ConnectionFailed(wires, cause)
+            if queue in entering and not entering[queue].pending.isdisjoint(wires):
+                entering[queue].fail(error)
+            else:
+                queue.fail(error)
+
+    def _tell(self, topics: Sequence[Topic], error: Exception) -> None:
+        """Raise *error* where *topics* are waited for: in the entering, else at its place in the stream."""
+        wires = {topic.wire for topic in topics}
+        told = [one for one in self._entering if not one.pending.isdisjoint(wires)]
+        for entering in told:
+            entering.fail(error)
+        waiting = {entering.queue for entering in told}
+        streams = [stream for topic, (stream, _) in self._streams.items() if topic.wire in wires]
+        for queue in {queue for stream in streams for queue in stream.queues} - waiting:
+            queue.fail(error)
+
+    def _forget(self, connection: Connection, topics: Sequence[Topic]) -> list[Stream]:
+        """Take the streams of *topics* off *connection*, where the exchange does not have them."""
+        wires = {topic.wire for topic in topics}
+        gone = [stream for topic, (stream, _) in self._streams.items() if topic.wire in wires]
+        for stream in gone:
+            del self._streams[stream.topic]
+        connection.remove(gone, unsubscribe=False)
+        return gone

@@ -1,0 +1,188 @@
+"""`Subscription`: what a user iterates over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
+
+import trio
+
+from .errors import UsageError
+from .protocol.market import Topic
+from .protocol.topics import distinct, topics
+from .protocol.updates import Update
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._channels import QueueStatistics, UpdateQueue
+    from ._pool import Pool
+
+T = TypeVar("T", bound=Update)
+
+
+class _Shared:
+    """What the clones of one subscription have in common."""
+
+    def __init__(self, chosen: tuple[Topic, ...], pool: Pool, queue: UpdateQueue) -> None:
+        self.topics = chosen
+        self.pool = pool
+        self.queue = queue
+        self.ends = 1
+
+    async def attach(self, chosen: tuple[Topic, ...]) -> None:
+        """Subscribe to *chosen* and wait for the acks; where that fails, or is cancelled, nothing of it stays."""
+        entering = self.pool.attach(chosen, self.queue)
+        try:
+            await entering.wait()
+        except BaseException:
+            self.pool.detach(chosen, self.queue)
+            raise
+        finally:
+            self.pool.entered(entering)
+
+
+class Subscription(Generic[T]):
+    """A stream of updates, made by methods of `Feed`. Inert until entered; entered once.
+
+    `async with` returns when the exchange has acknowledged every topic, or raises `SubscriptionRejected`,
+    `SubscriptionTimeout` (two times `ack_timeout`, counted from sending) or `ConnectionFailed`; nothing stays
+    subscribed then, nor when it is cancelled. Leaving never awaits: the unsubscribe is queued.
+
+    Iterating yields updates in the exchange's order. It ends when the subscription or its feed is closed. While the
+    link is down it waits; once reconnecting was given up it raises `ConnectionFailed`, once, and may be iterated again.
+    Each step can be cancelled, and a cancelled step has lost nothing. While updates wait, other tasks run every 5 ms.
+
+    A full buffer drops its oldest updates; `statistics()` counts them.
+    """
+
+    def __init__(self, chosen: tuple[Topic, ...], pool: Pool, queue: UpdateQueue) -> None:
+        self._shared = _Shared(chosen, pool, queue)
+        self._queue = queue
+        self._state = "inert"
+
+    async def __aenter__(self) -> Self:
+        if self._state != "inert":
+            raise UsageError("a subscription is entered once; make another, or clone() this one while it is open")
+        self._state = "entering"
+        try:
+            await self._shared.attach(self._shared.topics)
+        except BaseException:
+            self._state = "closed"
+            self._queue.close()
+            raise
+        self._state = "open"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # No checkpoint here: in a cancelled scope it would swap the body's error for Cancelled.
+        self.close()
+
+    def close(self) -> None:
+        """Close this end. The last end to close unsubscribes and discards what is pending. Idempotent, never waits."""
+        if self._state == "closed":
+            return
+        was_open = self._state == "open"
+        self._state = "closed"
+        self._queue.wake_all()
+        self._shared.ends -= was_open
+        if was_open and self._shared.ends == 0:
+            self._shared.pool.detach(self._shared.topics, self._queue)
+            self._queue.close()
+
+    def clone(self) -> Subscription[T]:
+        """Another end of the same stream, open already: each update goes to one of the ends. Close each of them."""
+        self._check_open()
+        other: Subscription[T] = object.__new__(type(self))
+        other._shared, other._queue, other._state = self._shared, self._queue, "open"
+        self._shared.ends += 1
+        return other
+
+    # -- receiving ----------------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    async def receive(self) -> T:
+        """The next update.
+
+        Raises `trio.EndOfChannel` once the feed is closed, `trio.ClosedResourceError` once this end is closed, and
+        `ConnectionFailed` or `SubscriptionRejected` at their place in the stream. Cancelled, it has taken nothing.
+        """
+        await self._queue.wait_ready(self._is_open)
+        self._check_open()
+        return self._queue.take()  # type: ignore[return-value]  # the topics decide which records come
+
+    def receive_nowait(self) -> T:
+        """The next update, or `trio.WouldBlock` where none is waiting."""
+        self._check_open()
+        return self._queue.take()  # type: ignore[return-value]
+
+    def _is_open(self) -> bool:
+        return self._state == "open"
+
+    def _check_open(self) -> None:
+        if self._state == "closed":
+            raise trio.ClosedResourceError("this end of the subscription is closed")
+        if self._state != "open":
+            raise UsageError("enter the subscription first: `async with feed.ticker(...) as tickers:`")
+
+    # -- changing and watching ----------------------------------------------------------------------------------------
+
+    async def add(self, *more: str | Topic) -> None:
+        """Subscribe to more symbols (of this subscription's one kind) or topics, and wait for their acks.
+
+        Raises as entering does; the subscription then stays as it was. Symbols that it has already are left alone.
+        """
+        self._check_open()
+        shared = self._shared
+        new = tuple(topic for topic in self._read(more) if topic not in shared.topics)
+        if new:
+            await shared.attach(new)
+            shared.topics = (*shared.topics, *new)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def remove(self, *less: str | Topic) -> None:
+        """Unsubscribe from symbols or topics. Never waits; what is in the buffer already is still delivered."""
+        self._check_open()
+        shared = self._shared
+        gone = self._read(less)
+        for topic in gone:
+            if topic not in shared.topics:
+                raise UsageError(f"{topic} is not in this subscription")
+        shared.topics = tuple(topic for topic in shared.topics if topic not in gone)
+        shared.pool.detach(gone, self._queue)
+
+    def _read(self, given: tuple[str | Topic, ...]) -> tuple[Topic, ...]:
+        kinds = {topic.kind for topic in self._shared.topics}
+        chosen: list[Topic] = []
+        for one in given:
+            if isinstance(one, Topic):
+                chosen.append(one)
+            elif len(kinds) == 1:
+                chosen.extend(topics(next(iter(kinds)), [one]))
+            else:
+                raise UsageError(f"this subscription has no single kind: give topics, such as topic('ticker', {one!r})")
+        return distinct(chosen)
+
+    @property
+    def topics(self) -> tuple[Topic, ...]:
+        """What is subscribed to now."""
+        return self._shared.topics
+
+    def statistics(self) -> QueueStatistics:
+        """Counts of this subscription, all its clones together."""
+        return self._queue.statistics()
+
+    def __repr__(self) -> str:
+        wires = [str(topic) for topic in self._shared.topics]
+        shown = ", ".join(wires[:3]) + (f" and {len(wires) - 3} more" if len(wires) > 3 else "")
+        return f"<Subscription {self._state}: {shown}>"
