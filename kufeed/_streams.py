@@ -21,6 +21,7 @@ class Stream:
 
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
+        self.decode = topic.channel.decode
         self.queues: tuple[UpdateQueue, ...] = ()
         self.stagers: tuple[Callable[[Any], None], ...] = ()
 
@@ -90,11 +91,9 @@ def stage(
     for payload in payloads:
         try:
             frame = loads(payload)
-            wire = frame["topic"]
-            subjects = by_wire[wire]
-            subject = frame["subject"]
-            stream = subjects.get(subject) or subjects[None]
-            update = stream.topic.channel.decode(frame["data"], stream.topic, received_time_ns)
+            subjects = by_wire[frame["topic"]]
+            stream = subjects.get(frame["subject"]) or subjects[None]
+            update = stream.decode(frame["data"], stream.topic, received_time_ns)
         except MessageRefused as refusal:
             refusals.add(refusal)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:

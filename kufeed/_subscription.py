@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import trio
 
@@ -12,6 +12,7 @@ from .protocol.topics import distinct, topics
 from .protocol.updates import Update
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from types import TracebackType
 
     from ._channels import QueueStatistics, UpdateQueue
@@ -56,21 +57,24 @@ class Subscription(Generic[T]):
     """
 
     def __init__(self, chosen: tuple[Topic, ...], pool: Pool, queue: UpdateQueue) -> None:
+        self.closed = False
+        """Whether this end was closed; another clone may still be open."""
         self._shared = _Shared(chosen, pool, queue)
         self._queue = queue
-        self._state = "inert"
+        self._entered = False
+        self._opened = False
 
     async def __aenter__(self) -> Self:
-        if self._state != "inert":
+        if self._entered:
             raise UsageError("a subscription is entered once; make another, or clone() this one while it is open")
-        self._state = "entering"
+        self._entered = True
         try:
             await self._shared.attach(self._shared.topics)
         except BaseException:
-            self._state = "closed"
+            self.closed = True
             self._queue.close()
             raise
-        self._state = "open"
+        self._opened = True
         return self
 
     async def __aexit__(
@@ -81,13 +85,12 @@ class Subscription(Generic[T]):
 
     def close(self) -> None:
         """Close this end. The last end to close unsubscribes and discards what is pending. Idempotent, never waits."""
-        if self._state == "closed":
+        if self.closed or not self._opened:
             return
-        was_open = self._state == "open"
-        self._state = "closed"
+        self.closed = True
         self._queue.wake_all()
-        self._shared.ends -= was_open
-        if was_open and self._shared.ends == 0:
+        self._shared.ends -= 1
+        if self._shared.ends == 0:
             self._shared.pool.detach(self._shared.topics, self._queue)
             self._queue.close()
 
@@ -95,7 +98,9 @@ class Subscription(Generic[T]):
         """Another end of the same stream, open already: each update goes to one of the ends. Close each of them."""
         self._check_open()
         other: Subscription[T] = object.__new__(type(self))
-        other._shared, other._queue, other._state = self._shared, self._queue, "open"
+        other.closed = False
+        other._shared, other._queue = self._shared, self._queue
+        other._entered = other._opened = True
         self._shared.ends += 1
         return other
 
@@ -104,11 +109,10 @@ class Subscription(Generic[T]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> T:
-        try:
-            return await self.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
+    def __anext__(self) -> Coroutine[Any, Any, T]:
+        if not self._opened:
+            self._check_open()
+        return self._queue.next(self)  # type: ignore[return-value]  # the topics decide which records come
 
     async def receive(self) -> T:
         """The next update.
@@ -116,22 +120,20 @@ class Subscription(Generic[T]):
         Raises `trio.EndOfChannel` once the feed is closed, `trio.ClosedResourceError` once this end is closed, and
         `ConnectionFailed` or `SubscriptionRejected` at their place in the stream. Cancelled, it has taken nothing.
         """
-        await self._queue.wait_ready(self._is_open)
-        self._check_open()
-        return self._queue.take()  # type: ignore[return-value]  # the topics decide which records come
+        try:
+            return await self.__anext__()
+        except StopAsyncIteration:
+            raise trio.EndOfChannel from None
 
     def receive_nowait(self) -> T:
-        """The next update, or `trio.WouldBlock` where none is waiting."""
+        """The next update, or `trio.WouldBlock` where none is waiting; otherwise raises as `receive()` does."""
         self._check_open()
         return self._queue.take()  # type: ignore[return-value]
 
-    def _is_open(self) -> bool:
-        return self._state == "open"
-
     def _check_open(self) -> None:
-        if self._state == "closed":
+        if self.closed:
             raise trio.ClosedResourceError("this end of the subscription is closed")
-        if self._state != "open":
+        if not self._opened:
             raise UsageError("enter the subscription first: `async with feed.ticker(...) as tickers:`")
 
     # -- changing and watching ----------------------------------------------------------------------------------------
@@ -185,4 +187,5 @@ class Subscription(Generic[T]):
     def __repr__(self) -> str:
         wires = [str(topic) for topic in self._shared.topics]
         shown = ", ".join(wires[:3]) + (f" and {len(wires) - 3} more" if len(wires) > 3 else "")
-        return f"<Subscription {self._state}: {shown}>"
+        state = "closed" if self.closed else "open" if self._opened else "entering" if self._entered else "inert"
+        return f"<Subscription {state}: {shown}>"

@@ -14,7 +14,7 @@ from ..errors import MessageRefused
 from .updates import Side
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .market import Topic
 
@@ -51,6 +51,19 @@ def optional_decimal(value: object, field: str) -> Decimal | None:
     return decimal(value, field)
 
 
+def optional_decimals(values: Sequence[object], names: Sequence[str]) -> Iterable[Decimal | None]:
+    """`optional_decimal` for many fields at once, at half the price: plain numbers are recognised all together."""
+    try:
+        text = ".".join(values)  # type: ignore[arg-type]  # what is not text raises, and is looked at by itself
+        # Digits and dots, no two dots together: whatever else could be wrong with one of them, Decimal refuses.
+        plain = len(text) <= 200 and text.isascii() and ".." not in text and text[0] != "." != text[-1]
+        if plain and text.replace(".", "").isdigit():
+            return [Decimal(value) for value in values]  # type: ignore[arg-type]
+    except (TypeError, ArithmeticError):
+        pass
+    return [optional_decimal(value, name) for value, name in zip(values, names, strict=True)]
+
+
 def contracts(value: object, field: str) -> int:
     """A futures size: a whole number of contracts, as a JSON integer or (in one old document) text."""
     return _whole(value, field)
@@ -70,7 +83,7 @@ def optional_sequence(value: object, field: str = "sequence") -> int | None:
 
 def milliseconds(value: object, field: str) -> int:
     """Milliseconds since the epoch, as nanoseconds. The count of digits is checked: units are the protocol's trap."""
-    number = _whole(value, field)
+    number = value if type(value) is int else _whole(value, field)
     if 10**12 <= number < 10**13:
         return number * 1_000_000
     raise MessageRefused(field, f"not milliseconds: {shown(value)}")
@@ -78,8 +91,8 @@ def milliseconds(value: object, field: str) -> int:
 
 def nanoseconds(value: object, field: str) -> int:
     """Nanoseconds since the epoch, digits checked."""
-    number = _whole(value, field)
-    if 10**18 <= number < 10**19:
+    number = value if type(value) is int else _whole(value, field)
+    if 10**18 <= number < 2**63:
         return number
     raise MessageRefused(field, f"not nanoseconds: {shown(value)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from . import fields
@@ -22,23 +23,22 @@ SPOT = Market(
 _ticker = fast_constructor(Ticker)
 _trade = fast_constructor(Trade)
 
+_TICKER_PRICES = ("bestBid", "bestBidSize", "bestAsk", "bestAskSize", "price", "size")
+_ticker_prices = itemgetter(*_TICKER_PRICES)
+
 
 def _decode_ticker(data: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Ticker:
-    # One document spells the field `Time`; older messages have none.
-    time = data.get("time") or data.get("Time")
-    optional = fields.optional_decimal
+    time = data.get("time")
+    if time is None:
+        time = data.get("Time")  # so spelt in one document; older messages have neither
+    prices = fields.optional_decimals(_ticker_prices(data), _TICKER_PRICES)
     return _ticker(
         topic,
         topic.symbol,
         fields.sequence(data["sequence"]),
         None if time is None else fields.milliseconds(time, "time"),
         received_time_ns,
-        optional(data["bestBid"], "bestBid"),
-        optional(data["bestBidSize"], "bestBidSize"),
-        optional(data["bestAsk"], "bestAsk"),
-        optional(data["bestAskSize"], "bestAskSize"),
-        optional(data["price"], "price"),
-        optional(data["size"], "size"),
+        *prices,
     )
 
 
