@@ -1,0 +1,772 @@
+"""The feed as a user sees it, over the simulated exchange in virtual time: real code, fake wire, fake clock."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+import kufeed
+from kufeed import FeedConfig, topic
+from kufeed.testing import Exchange, Limits, MemoryNetwork
+
+QUICK = FeedConfig(max_reconnect_attempts=2, reconnect_delay=0.5, circuit_cooldown=30.0)
+
+
+@asynccontextmanager
+async def simulated(
+    exchange: Exchange | None = None, config: FeedConfig | None = None
+) -> AsyncIterator[tuple[Exchange, kufeed.Feed]]:
+    exchange = Exchange() if exchange is None else exchange
+    async with MemoryNetwork(exchange) as network:
+        async with kufeed.open_feed(config, network=network, rng=random.Random(1)) as feed:
+            yield exchange, feed
+
+
+def asked(session: Any, verb: str) -> list[str]:
+    frames = [json.loads(text) for text in session.received]
+    return [frame["topic"] for frame in frames if frame["type"] == verb]
+
+
+# -- the main job -----------------------------------------------------------------------------------------------------
+
+
+async def test_tickers_of_both_markets_arrive_in_one_stream(autojump_clock: MockClock) -> None:
+    async with simulated() as (_, feed), feed.ticker("XBTUSDTM", "BTC-USDT") as tickers:
+        seen: dict[str, list[kufeed.Ticker]] = {"XBTUSDTM": [], "BTC-USDT": []}
+        async for ticker in tickers:
+            seen[ticker.symbol].append(ticker)
+            if all(len(updates) >= 20 for updates in seen.values()):
+                break
+        for updates in seen.values():
+            sequences = [update.sequence for update in updates]
+            assert sequences == sorted(set(sequences))
+            assert all(update.bid < update.ask for update in updates)
+        future, spot = seen["XBTUSDTM"][0], seen["BTC-USDT"][0]
+        assert type(future.bid) is Decimal
+        assert type(future.bid_size) is int
+        assert type(spot.bid_size) is Decimal
+        assert str(future.topic) == "/contractMarket/tickerV2:XBTUSDTM"
+        assert spot.kind is kufeed.UpdateType.TICKER
+        assert spot.latency == pytest.approx(0, abs=1)
+
+
+async def test_mixed_kinds_come_in_one_order_of_arrival(autojump_clock: MockClock) -> None:
+    wanted = [topic("ticker", "ETH-USDT"), topic("trade", "ETH-USDT"), topic("trade", "ETHUSDTM")]
+    async with simulated() as (_, feed), feed.subscribe(*wanted) as updates:
+        kinds, last = set(), 0
+        async for update in updates:
+            assert update.received_time_ns >= last
+            last = update.received_time_ns
+            kinds.add((type(update), update.symbol))
+            if len(kinds) == 3:
+                break
+    assert kinds == {(kufeed.Ticker, "ETH-USDT"), (kufeed.Trade, "ETH-USDT"), (kufeed.Trade, "ETHUSDTM")}
+
+
+async def test_everything_the_exchange_sent_arrives_in_order(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed), feed.trades("XBTUSDTM") as trades:
+        await trio.sleep(60)
+        exchange.freeze()
+        await trio.sleep(0.1)
+        session = exchange.sessions[0]
+        pongs = sum('"ping"' in text for text in session.received)
+        count = session.sent - pongs - 2  # the welcome and the ack
+        assert trades.statistics().pending == count > 100
+        numbers = [trades.receive_nowait().sequence for _ in range(count)]
+        assert numbers == sorted(set(numbers))
+        exchange.thaw()
+
+
+# -- entering and leaving ---------------------------------------------------------------------------------------------
+
+
+async def test_opening_a_feed_dials_nothing(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed):
+        feed.ticker("XBTUSDTM")
+        await trio.sleep(100)
+        assert exchange.tokens_issued == 0
+        assert feed.tree() == "open_feed\n  pool"
+
+
+async def test_entering_returns_when_every_topic_is_acknowledged(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed):
+        async with feed.ticker("XBTUSDTM", "ETHUSDTM", "BTC-USDT"):
+            held = {name for session in exchange.sessions for name in session.topics}
+            assert held == {
+                "/contractMarket/tickerV2:XBTUSDTM",
+                "/contractMarket/tickerV2:ETHUSDTM",
+                "/market/ticker:BTC-USDT",
+            }
+
+
+async def test_a_subscription_is_entered_once(autojump_clock: MockClock) -> None:
+    async with simulated() as (_, feed):
+        tickers = feed.ticker("XBTUSDTM")
+        with pytest.raises(kufeed.UsageError, match="enter the subscription first"):
+            await tickers.receive()
+        with pytest.raises(kufeed.UsageError, match="enter the subscription first"):
+            async for _ in tickers:
+                pass
+        async with tickers:
+            pass
+        with pytest.raises(kufeed.UsageError, match="entered once"):
+            async with tickers:
+                pass
+        with pytest.raises(trio.ClosedResourceError):
+            await tickers.receive()
+
+
+@pytest.mark.parametrize("partial", [False, True])
+async def test_a_refused_topic_is_named_and_costs_nobody_else_anything(
+    autojump_clock: MockClock, partial: bool
+) -> None:
+    """Whether the exchange refuses the whole frame or the bad symbol alone, which KuCoin does not document."""
+    async with simulated(Exchange(partial_subscribe=partial)) as (exchange, feed):
+        async with feed.ticker("BTC-USDT") as good:
+            with pytest.raises(kufeed.SubscriptionRejected) as refusal:
+                async with feed.ticker("ETH-USDT", "NONE-USDT"):
+                    pass
+            assert refusal.value.topic == "/market/ticker:NONE-USDT"
+            assert refusal.value.code == "404"
+            assert (await good.receive()).symbol == "BTC-USDT"
+            await trio.sleep(1)
+            assert exchange.sessions[0].topics == ("/market/ticker:BTC-USDT",)
+
+
+async def test_a_missing_ack_is_asked_for_again_and_then_raised(autojump_clock: MockClock) -> None:
+    """`SubscriptionTimeout` after two times `ack_timeout`, counted from sending, although data flow on the link."""
+    async with simulated(config=FeedConfig(ack_timeout=3.0)) as (exchange, feed):
+        async with feed.ticker("XBTUSDTM") as tickers:
+            await tickers.receive()
+            exchange.faults.ignore_topics = {"/contractMarket/tickerV2:ETHUSDTM"}
+            start = trio.current_time()
+            with pytest.raises(kufeed.SubscriptionTimeout) as timeout:
+                async with feed.ticker("ETHUSDTM"):
+                    pass
+            assert trio.current_time() - start == pytest.approx(6.0, abs=0.01)
+            assert timeout.value.topics == ("/contractMarket/tickerV2:ETHUSDTM",)
+            assert asked(exchange.sessions[0], "subscribe").count("/contractMarket/tickerV2:ETHUSDTM") == 2
+            assert len(exchange.dials) == 1
+
+
+async def test_two_subscriptions_to_one_topic_share_the_wire(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed):
+        async with feed.ticker("XBTUSDTM") as first:
+            async with feed.ticker("XBTUSDTM") as second:
+                assert await first.receive() is await second.receive()
+            assert asked(exchange.sessions[0], "subscribe") == ["/contractMarket/tickerV2:XBTUSDTM"]
+            await trio.sleep(1)
+            assert asked(exchange.sessions[0], "unsubscribe") == []
+            await first.receive()
+        await trio.sleep(1)
+        assert asked(exchange.sessions[0], "unsubscribe") == ["/contractMarket/tickerV2:XBTUSDTM"]
+        assert exchange.sessions[0].topics == ()
+
+
+async def test_leaving_is_no_checkpoint(autojump_clock: MockClock) -> None:
+    """A checkpoint in a cancelled scope would replace the body's error."""
+    async with simulated() as (_, feed):
+        with pytest.raises(ZeroDivisionError), trio.CancelScope() as scope:
+            async with feed.ticker("XBTUSDTM"):
+                scope.cancel()
+                raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("after", [0.0, 0.001, 0.01])
+async def test_a_cancelled_entering_leaves_nothing_subscribed(autojump_clock: MockClock, after: float) -> None:
+    async with simulated() as (exchange, feed):
+        exchange.faults.withhold_acks = True
+        with trio.move_on_after(after) as scope:
+            async with feed.ticker("XBTUSDTM"):
+                pass
+        assert scope.cancelled_caught
+        await trio.sleep(20)
+        assert exchange.sessions == ()
+        assert repr(feed) == "<Feed open: 0 connections, 0 streams>"
+
+
+async def test_symbols_come_and_go_while_the_subscription_is_open(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
+        await tickers.add("ETHUSDTM", "BTC-USDT")
+        tickers.remove("XBTUSDTM")
+        assert [str(one) for one in tickers.topics] == ["/contractMarket/tickerV2:ETHUSDTM", "/market/ticker:BTC-USDT"]
+        await trio.sleep(1)
+        while tickers.statistics().pending:
+            tickers.receive_nowait()
+        symbols = {(await tickers.receive()).symbol for _ in range(50)}
+        assert symbols == {"ETHUSDTM", "BTC-USDT"}
+        with pytest.raises(kufeed.UsageError, match="not in this subscription"):
+            tickers.remove("XBTUSDTM")
+        with pytest.raises(kufeed.SubscriptionRejected):
+            await tickers.add("NONE-USDT")
+        assert len(tickers.topics) == 2
+
+
+async def test_symbols_cannot_be_added_to_a_mixture_by_name(autojump_clock: MockClock) -> None:
+    async with simulated() as (_, feed):
+        async with feed.subscribe(topic("ticker", "XBTUSDTM"), topic("trade", "XBTUSDTM")) as updates:
+            with pytest.raises(kufeed.UsageError, match="give topics"):
+                await updates.add("ETHUSDTM")
+            await updates.add(topic("trade", "ETHUSDTM"))
+            assert len(updates.topics) == 3
+
+
+async def test_clones_share_the_stream_and_the_last_close_ends_it(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed), feed.trades("XBTUSDTM") as trades:
+        numbers: list[int | None] = []
+
+        async def consume(end: kufeed.Subscription[kufeed.Trade]) -> None:
+            async with end_closed(end):
+                for _ in range(50):
+                    numbers.append((await end.receive()).sequence)
+                    await trio.sleep(0.01)
+
+        @asynccontextmanager
+        async def end_closed(end: kufeed.Subscription[kufeed.Trade]) -> AsyncIterator[None]:
+            try:
+                yield
+            finally:
+                end.close()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(consume, trades.clone())
+        assert len(numbers) == len(set(numbers)) == 150
+        assert exchange.sessions[0].topics != ()
+        assert trades.statistics().delivered == 150
+
+
+async def test_closing_an_end_wakes_whoever_waits_on_it(autojump_clock: MockClock) -> None:
+    async with simulated(Exchange(live=False)) as (_, feed), feed.trades("XBTUSDTM") as trades:
+        clone = trades.clone()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def wait() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await clone.receive()
+
+            await wait_all_tasks_blocked()
+            clone.close()
+
+
+async def test_leaving_the_feed_ends_iteration_in_other_tasks(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        async with simulated(Exchange(live=False)) as (_, feed):
+            tickers = await feed.ticker("XBTUSDTM").__aenter__()
+
+            @nursery.start_soon
+            async def consume() -> None:
+                async for _ in tickers:
+                    pytest.fail("nothing was sent")
+
+            await wait_all_tasks_blocked()
+        with pytest.raises(kufeed.UsageError, match="the feed is closed"):
+            feed.ticker("XBTUSDTM")
+        assert repr(feed) == "<Feed closed>"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ("BTC/USDT", "did you mean BTC-USDT"),
+        ("BTCUSDTM", "did you mean XBTUSDTM"),
+        ("xbtusdtm", "did you mean XBTUSDTM"),
+        ("", "spot is BTC-USDT"),
+    ],
+)
+async def test_an_impossible_symbol_is_refused_before_dialling(
+    autojump_clock: MockClock, wrong: str, hint: str
+) -> None:
+    async with simulated() as (exchange, feed):
+        with pytest.raises(kufeed.UsageError, match=hint):
+            feed.ticker("XBTUSDTM", wrong)
+        assert exchange.tokens_issued == 0
+
+
+async def test_bad_arguments_are_named(autojump_clock: MockClock) -> None:
+    async with simulated() as (_, feed):
+        with pytest.raises(kufeed.UsageError, match="at least one symbol"):
+            feed.ticker()
+        with pytest.raises(kufeed.UsageError, match="twice"):
+            feed.trades("XBTUSDTM", "XBTUSDTM")
+        with pytest.raises(kufeed.UsageError, match="buffer"):
+            feed.trades("XBTUSDTM", buffer=0)
+        with pytest.raises(kufeed.UsageError, match="takes topics"):
+            feed.subscribe("XBTUSDTM")  # type: ignore[arg-type]
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+
+async def test_more_topics_than_a_link_carries_open_another_link(autojump_clock: MockClock) -> None:
+    """250 futures topics at 100 on a link; the exchange enforces its limits."""
+    symbols = [f"T{number:04}USDTM" for number in range(1, 251)]
+    async with simulated(Exchange(generated=250)) as (exchange, feed), feed.ticker(*symbols):
+        assert sorted(len(session.topics) for session in exchange.sessions) == [50, 100, 100]
+        assert exchange.statistics().dials_refused == 0
+        async with feed.trades(*symbols[:50]):
+            assert sorted(len(session.topics) for session in exchange.sessions) == [100, 100, 100]
+
+
+async def test_a_link_that_the_exchange_calls_full_is_relieved(autojump_clock: MockClock) -> None:
+    """The exchange may allow fewer topics than we believe: what it refuses moves to another link."""
+    exchange = Exchange(limits=Limits(futures_topics=2))
+    async with simulated(exchange) as (_, feed), feed.ticker("XBTUSDTM", "ETHUSDTM"):
+        async with feed.trades("XBTUSDTM", "ETHUSDTM") as trades:
+            assert [len(session.topics) for session in exchange.sessions] == [2, 2]
+            assert {(await trades.receive()).symbol for _ in range(40)} == {"XBTUSDTM", "ETHUSDTM"}
+
+
+async def test_too_many_connections_are_refused_with_nothing_changed(autojump_clock: MockClock) -> None:
+    config = FeedConfig(max_connections=1, topics_per_connection=2)
+    async with simulated(config=config) as (exchange, feed), feed.ticker("XBTUSDTM"):
+        with pytest.raises(kufeed.UsageError, match="max_connections"):
+            async with feed.trades("XBTUSDTM", "ETHUSDTM"):
+                pass
+        assert exchange.sessions[0].topics == ("/contractMarket/tickerV2:XBTUSDTM",)
+        assert len(feed.statistics().connections) == 1
+
+
+async def test_dials_stay_within_the_budget_of_the_run(autojump_clock: MockClock) -> None:
+    """40 links at once: never more than 30 dials in any 60 s, which the exchange would refuse."""
+    config = FeedConfig(topics_per_connection=1, linger=1000.0)
+    symbols = [f"T{number:04}USDTM" for number in range(1, 41)]
+    async with simulated(Exchange(generated=40), config) as (exchange, feed), feed.ticker(*symbols):
+        times = [dial.at for dial in exchange.dials]
+        assert len(times) == 40
+        assert all(later - earlier >= 60.0 for earlier, later in zip(times, times[30:], strict=False))
+
+
+async def test_two_feeds_of_one_run_share_the_dial_budget(autojump_clock: MockClock) -> None:
+    exchange = Exchange(generated=40)
+    config = FeedConfig(topics_per_connection=1)
+    async with MemoryNetwork(exchange) as network, trio.open_nursery() as nursery:
+        for start in (1, 21):
+
+            @nursery.start_soon
+            async def run(start: int = start) -> None:
+                async with kufeed.open_feed(config, network=network) as feed:
+                    async with feed.ticker(*(f"T{number:04}USDTM" for number in range(start, start + 20))):
+                        pass
+
+    times = [dial.at for dial in exchange.dials]
+    assert len(times) == 40
+    assert all(later - earlier >= 60.0 for earlier, later in zip(times, times[30:], strict=False))
+    assert exchange.statistics().dials_refused == 0
+
+
+async def test_a_full_buffer_drops_the_oldest_and_counts_exactly(autojump_clock: MockClock) -> None:
+    async with simulated() as (_, feed), feed.trades("XBTUSDTM", buffer=7) as trades:
+        await trio.sleep(30)
+        counts = trades.statistics()
+        assert counts.pending == counts.bound == counts.most_pending == 7
+        assert counts.dropped > 0
+        newest = feed.trades("XBTUSDTM", buffer=1)
+        async with newest:
+            last = (await newest.receive()).sequence
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()  # a full buffer is given two scheduler passes before it drops
+        kept = [trades.receive_nowait().sequence for _ in range(7)]
+        assert kept == sorted(set(kept))
+        assert kept[-1] == last
+        with pytest.raises(trio.WouldBlock):
+            trades.receive_nowait()
+        counts = trades.statistics()
+        assert counts.received == counts.delivered + counts.dropped + counts.discarded + counts.pending
+        assert (counts.delivered, counts.pending) == (7, 0)
+    counts = trades.statistics()
+    assert counts.received == counts.delivered + counts.dropped + counts.discarded + counts.pending
+
+
+# -- reconnecting -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [None, 1000, 1001, 1011])
+async def test_after_a_cut_everything_is_subscribed_again(autojump_clock: MockClock, code: int | None) -> None:
+    """The desired set is restored, with a fresh token for each dial, however the link was lost."""
+    async with simulated() as (exchange, feed):
+        async with feed.ticker("XBTUSDTM", "ETHUSDTM") as tickers, feed.trades("XBTUSDTM") as trades:
+            for _ in range(3):
+                before = set(exchange.sessions[0].topics)
+                await exchange.disconnect_all(code)
+                await exchange.wait_subscribed(*before)
+                await trio.sleep(1)
+                assert set(exchange.sessions[0].topics) == before
+                while tickers.statistics().pending:
+                    tickers.receive_nowait()
+                assert {(await tickers.receive()).symbol for _ in range(40)} == {"XBTUSDTM", "ETHUSDTM"}
+                await trades.receive()
+        assert exchange.tokens_issued == len(exchange.dials) == 4
+        assert [dial.status for dial in exchange.dials] == [101] * 4
+
+
+async def test_a_dead_token_is_answered_with_a_fresh_one(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
+        exchange.expire_tokens()
+        await exchange.disconnect_all()
+        await trio.sleep(3)
+        while tickers.statistics().pending:
+            tickers.receive_nowait()
+        await tickers.receive()
+
+
+async def test_topics_wanted_while_the_link_is_down_are_asked_for_when_it_is_up(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM"):
+        exchange.faults.refuse_dials = True
+        await exchange.disconnect_all()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def heal() -> None:
+                await trio.sleep(5)
+                exchange.faults.refuse_dials = False
+
+            async with feed.trades("XBTUSDTM") as trades:
+                assert trio.current_time() >= 5
+                await trades.receive()
+
+
+async def test_used_up_attempts_are_raised_once_and_recovery_follows(autojump_clock: MockClock) -> None:
+    """`ConnectionFailed` comes at its place, once; the subscription stays entered, and iterating again waits."""
+    async with simulated(config=QUICK) as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
+        await tickers.receive()
+        exchange.faults.refuse_dials = True
+        await exchange.disconnect_all()
+        with pytest.raises(kufeed.ConnectionFailed) as failure:
+            async for _ in tickers:
+                pass
+        assert failure.value.topics == ("/contractMarket/tickerV2:XBTUSDTM",)
+        assert isinstance(failure.value.cause, kufeed.DialError)
+        failed_at = trio.current_time()
+        with pytest.raises(kufeed.ConnectionFailed):
+            async with feed.trades("XBTUSDTM"):
+                pass
+        exchange.faults.refuse_dials = False
+        await tickers.receive()
+        assert 0 < trio.current_time() - failed_at <= QUICK.circuit_cooldown + 1
+
+
+async def test_reset_tries_again_at_once(autojump_clock: MockClock) -> None:
+    config = FeedConfig(max_reconnect_attempts=0, circuit_cooldown=None)
+    async with simulated(config=config) as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
+        await tickers.receive()
+        exchange.faults.refuse_dials = True
+        await exchange.disconnect_all()
+        with pytest.raises(kufeed.ConnectionFailed):
+            async for _ in tickers:
+                pass
+        exchange.faults.refuse_dials = False
+        with trio.move_on_after(10_000) as scope:
+            await tickers.receive()
+        assert scope.cancelled_caught
+        start = trio.current_time()
+        feed.reset()
+        await tickers.receive()
+        assert trio.current_time() - start < 1
+
+
+async def test_entering_fails_when_nothing_answers(autojump_clock: MockClock) -> None:
+    exchange = Exchange()
+    exchange.faults.refuse_dials = True
+    async with simulated(exchange, QUICK) as (_, feed):
+        with pytest.raises(kufeed.ConnectionFailed, match="refused"):
+            async with feed.ticker("XBTUSDTM"):
+                pass
+        await trio.sleep(60)
+        assert feed.statistics().connections == ()
+
+
+async def test_a_topic_refused_at_reconnect_is_raised_to_its_subscribers_alone(autojump_clock: MockClock) -> None:
+    """A delisted symbol must not keep its neighbours from coming back."""
+    exchange = Exchange(live=False)
+    async with simulated(exchange) as (_, feed), feed.ticker("XBTUSDTM", "ETHUSDTM") as tickers:
+        async with feed.ticker("GONEUSDTM") as gone:
+            exchange._any_symbol = False  # it knows the first two
+            await exchange.disconnect_all()
+            with pytest.raises(kufeed.SubscriptionRejected) as refusal:
+                await gone.receive()
+            assert refusal.value.topic == "/contractMarket/tickerV2:GONEUSDTM"
+            await trio.sleep(1)
+            assert len(exchange.sessions[0].topics) == 2
+            with pytest.raises(trio.WouldBlock):
+                tickers.receive_nowait()
+
+
+# -- silence ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_silent_link_is_noticed_and_replaced(autojump_clock: MockClock) -> None:
+    """Within ping interval + pong time-out, whatever the peer's TCP does."""
+    exchange = Exchange(ping_interval=18.0, ping_timeout=10.0)
+    async with simulated(exchange) as (_, feed), feed.ticker("XBTUSDTM") as tickers:
+        await tickers.receive()
+        start = trio.current_time()
+        exchange.freeze()
+        with trio.move_on_after(18.0 + 10.0 + 0.5):
+            async for _ in tickers:
+                pass
+        (connection,) = feed.statistics().connections
+        assert connection.last_failure == "no pong within 10 s"
+        assert trio.current_time() - start <= 28.5
+
+
+async def test_pongs_may_be_missing_while_data_flow(autojump_clock: MockClock) -> None:
+    """Anything heard proves that the link is alive."""
+    async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM"):
+        exchange.faults.withhold_pongs = True
+        await trio.sleep(120)
+        assert len(exchange.dials) == 1
+
+
+async def test_no_welcome_fails_the_dial(autojump_clock: MockClock) -> None:
+    exchange = Exchange()
+    exchange.faults.withhold_welcome = True
+    async with simulated(exchange, FeedConfig(max_reconnect_attempts=0, connect_timeout=4.0)) as (_, feed):
+        with pytest.raises(kufeed.ConnectionFailed, match="welcome"):
+            async with feed.ticker("XBTUSDTM"):
+                pass
+        assert trio.current_time() == pytest.approx(4.0, abs=0.1)
+
+
+async def test_a_day_of_pings(autojump_clock: MockClock) -> None:
+    """24 h through the real trio-websocket: one ping each 18 s, none late, never a reconnect before the token ends."""
+    exchange = Exchange(update_interval=60.0, limits=Limits(token_life=None))
+    async with simulated(exchange) as (_, feed), feed.ticker("XBTUSDTM") as tickers:
+        with trio.move_on_after(24 * 3600):
+            async for _ in tickers:
+                pass
+        assert len(exchange.dials) == 1
+        assert exchange.sessions[0].is_open
+        pings = [json.loads(text) for text in exchange.sessions[0].received if '"ping"' in text]
+        assert int(pings[-1]["id"].partition("-")[2]) >= 24 * 3600 / 18 - 1
+        assert feed.statistics().connections[0].failures == 0
+
+
+# -- errors and the end -----------------------------------------------------------------------------------------------
+
+
+class BodyError(Exception):
+    pass
+
+
+async def test_an_error_of_the_body_comes_out_as_itself(autojump_clock: MockClock) -> None:
+    error = BodyError("mine")
+    with pytest.raises(BodyError) as raised:
+        async with simulated() as (_, feed), feed.ticker("XBTUSDTM"):
+            raise error
+    assert raised.value is error
+    assert raised.value.__context__ is None
+
+
+async def test_a_group_that_the_user_raised_is_not_looked_into(autojump_clock: MockClock) -> None:
+    group = ExceptionGroup("mine", [BodyError("only one")])
+    with pytest.raises(ExceptionGroup) as raised:
+        async with simulated() as (_, feed), feed.ticker("XBTUSDTM"):
+            raise group
+    assert raised.value is group
+
+
+class BrokenNetwork(MemoryNetwork):
+    """A bug below us: the clock raises once it is told to."""
+
+    broken = False
+
+    def time_ns(self) -> int:
+        if self.broken:
+            raise RuntimeError("a bug")
+        return super().time_ns()
+
+
+async def test_a_bug_in_our_tasks_surfaces_as_itself(autojump_clock: MockClock) -> None:
+    async with BrokenNetwork(Exchange()) as network:
+        with pytest.raises(RuntimeError, match="a bug"):
+            async with kufeed.open_feed(network=network) as feed, feed.ticker("XBTUSDTM") as tickers:
+                network.exchange._time_ns = lambda: 0
+                network.broken = True
+                async for _ in tickers:
+                    pass
+
+
+async def test_the_body_wins_when_both_fail(autojump_clock: MockClock) -> None:
+    async with BrokenNetwork(Exchange()) as network:
+        with pytest.raises(BodyError) as raised:
+            async with kufeed.open_feed(network=network) as feed, feed.ticker("XBTUSDTM"):
+                network.exchange._time_ns = lambda: 0
+                network.broken = True
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise BodyError  # noqa: B012  # that is the case in question
+        context = raised.value.__context__
+        assert isinstance(context, ExceptionGroup)
+        assert context.subgroup(lambda error: str(error) == "a bug") is not None
+
+
+async def test_when_the_block_is_cancelled_the_body_still_has_a_working_feed(autojump_clock: MockClock) -> None:
+    async with simulated() as (_, feed):
+        pass
+    exchange = Exchange()
+    async with MemoryNetwork(exchange) as network:
+        with trio.CancelScope() as scope:
+            async with kufeed.open_feed(network=network) as feed, feed.ticker("XBTUSDTM") as tickers:
+                scope.cancel()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+                        assert (await tickers.receive()).symbol == "XBTUSDTM"
+        assert scope.cancelled_caught
+
+
+async def test_leaving_says_goodbye_at_once(autojump_clock: MockClock) -> None:
+    async with MemoryNetwork(Exchange()) as network:
+        async with kufeed.open_feed(network=network) as feed, feed.ticker("XBTUSDTM", "BTC-USDT"):
+            await trio.sleep(1)
+            start = trio.current_time()
+        assert trio.current_time() - start < 0.01
+        await trio.sleep(0.01)
+        assert network.exchange.sessions == ()
+        assert network.exchange.statistics().connections_lost == 0
+
+
+class StallingStream(trio.abc.Stream):
+    def __init__(self, stream: trio.abc.Stream, network: StallingNetwork) -> None:
+        self.stream = stream
+        self.network = network
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self.stream.receive_some(max_bytes)
+        if self.network.silent:
+            await trio.sleep_forever()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.network.full:
+            await trio.sleep_forever()
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+class StallingNetwork(MemoryNetwork):
+    """Connections whose peer vanished (`silent`: nothing arrives) or does not read (`full`: nothing is taken)."""
+
+    silent = False
+    full = False
+
+    async def open_stream(self, host: str, port: int, tls: Any) -> trio.abc.Stream:
+        return StallingStream(await super().open_stream(host, port, tls), self)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_leaving_is_bounded_when_nobody_answers(autojump_clock: MockClock, cancelled: bool, full: bool) -> None:
+    """One absolute deadline for the whole feed, however many links there are."""
+    config = FeedConfig(close_timeout=1.5, topics_per_connection=1)
+    async with StallingNetwork(Exchange()) as network:
+        with trio.CancelScope() as scope:
+            async with kufeed.open_feed(config, network=network) as feed:
+                async with feed.ticker("XBTUSDTM", "ETHUSDTM", "BTC-USDT"):
+                    network.silent, network.full = True, full
+                    start = trio.current_time()
+                    if cancelled:
+                        scope.cancel()
+                        await trio.sleep(1)
+        assert trio.current_time() - start == pytest.approx(1.5, abs=0.01)
+
+
+async def test_a_stuck_send_is_noticed_while_data_flow(autojump_clock: MockClock) -> None:
+    """The peer pushes and does not read: no pong is missed, but the ping cannot leave."""
+    async with StallingNetwork(Exchange()) as network, kufeed.open_feed(network=network) as feed:
+        async with feed.ticker("XBTUSDTM") as tickers:
+            await tickers.receive()
+            network.full = True
+            await trio.sleep(18.0 + 10.0 + 0.5)
+            (connection,) = feed.statistics().connections
+            assert connection.last_failure == "a frame could not be sent within 10 s"
+
+
+@pytest.mark.parametrize("when", [0.0, 0.01, 0.5])
+async def test_leaving_while_dialling_is_immediate(autojump_clock: MockClock, when: float) -> None:
+    exchange = Exchange()
+    exchange.freeze()
+    async with MemoryNetwork(exchange) as network:
+        async with kufeed.open_feed(network=network) as feed:
+            with trio.move_on_after(when):
+                async with feed.ticker("XBTUSDTM"):
+                    pass
+        assert trio.current_time() == pytest.approx(when, abs=0.01)
+
+
+async def test_an_idle_link_lingers_for_the_next_subscription(autojump_clock: MockClock) -> None:
+    async with simulated(config=FeedConfig(linger=5.0)) as (exchange, feed):
+        async with feed.ticker("XBTUSDTM"):
+            pass
+        await trio.sleep(4.9)
+        async with feed.ticker("XBTUSDTM") as tickers:
+            await tickers.receive()
+            await trio.sleep(10)
+            assert len(exchange.dials) == 1
+        await trio.sleep(5.1)
+        assert exchange.sessions == ()
+        assert feed.tree() == "open_feed\n  pool"
+        async with feed.ticker("XBTUSDTM") as tickers:
+            await tickers.receive()
+        assert len(exchange.dials) == 2
+
+
+# -- looking inside ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_task_tree_has_the_names_of_the_design(autojump_clock: MockClock) -> None:
+    """docs/design.rst shows this tree; `shared/DESIGN.md`, section 3, has its names."""
+    async with simulated() as (_, feed), feed.ticker("XBTUSDTM"):
+        assert feed.tree().splitlines() == [
+            "open_feed",
+            "  pool",
+            "    connection #1",
+            "      link",
+            "        reader",
+            "        sender",
+            "        watchdog",
+        ]
+
+
+async def test_a_bad_message_is_counted_and_ends_nothing(autojump_clock: MockClock) -> None:
+    async with simulated(Exchange(live=False)) as (exchange, feed), feed.ticker("BTC-USDT") as tickers:
+        good = {
+            "topic": "/market/ticker:BTC-USDT",
+            "type": "message",
+            "subject": "trade.ticker",
+            "data": {
+                "sequence": "7",
+                "price": "2",
+                "size": "1",
+                "bestAsk": "3",
+                "bestAskSize": "1",
+                "bestBid": "1.5",
+                "bestBidSize": "1",
+                "time": 1704873323416,
+            },
+        }
+        bad = {**good, "data": {**good["data"], "bestBid": "1_5"}}  # type: ignore[dict-item]
+        await exchange.play([json.dumps(bad), json.dumps(good)])
+        assert (await tickers.receive()).bid == Decimal("1.5")
+        statistics = feed.statistics()
+        assert statistics.refused == {"bestBid": 1}
+        assert statistics.refused_samples == {"bestBid": "bestBid: '1_5'"}
+        assert tickers.statistics().received == 1
+        assert len(exchange.dials) == 1
