@@ -1,0 +1,293 @@
+"""A field is taken exactly, or refused by its name; nothing in between, and nothing else is raised."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+import ujson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kufeed.errors import MessageRefused
+from kufeed.protocol import Side, fields, topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PLAIN = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
+SCIENTIFIC = re.compile(r"[0-9]+(\.[0-9]+)?[eE][+-]?[0-9]{1,2}", re.ASCII)
+LONGEST = 60
+
+OF_ANOTHER_TYPE = [None, True, False, [], ["1"], {}, {"a": 1}, b"1", [[[]]] * 1000]
+HUGE = 10**100_000
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def accepted(read: Callable[[Any, str], Any], value: Any) -> bool:
+    """Whether *read* takes *value*; whatever else it raises than a refusal by the field's name is an error."""
+    refusal = None
+    try:
+        read(value, "some field")
+    except MessageRefused as error:
+        refusal = error
+    if refusal is not None:
+        assert refusal.cause == "some field"
+        assert len(str(refusal)) < 120
+        assert str(refusal).isascii()
+        assert str(refusal).isprintable()
+    return refusal is None
+
+
+def short(value: Any) -> str:
+    """A parameter as the name of a test may carry it."""
+    return "huge" if isinstance(value, int) and abs(value) >= 10**30 else ascii(value)[:20]
+
+
+# -- prices and amounts -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0",
+        "0.0",
+        "1",
+        "10",
+        "3200.00",
+        "0.00000637",
+        "57798",
+        "0.08200000000000000000",
+        "123456789.987654321",
+        "9" * 60,
+    ],
+)
+def test_text_as_kucoin_writes_it_survives_to_the_last_digit(text: str) -> None:
+    assert format(fields.decimal(text, "price"), "f") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("01", "1"),
+        ("007.50", "7.50"),
+        ("1e-8", "0.00000001"),
+        ("1E+2", "100"),
+        ("2.5e3", "2500"),
+        ("0e-8", "0.00000000"),
+    ],
+)
+def test_other_ways_to_write_the_same_number_are_taken_too(text: str, value: str) -> None:
+    """Leading zeros and an exponent of at most two digits: they mean one number only."""
+    assert fields.decimal(text, "price") == Decimal(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("1_0", " 1 ", "1 ", " 1", "1\n", "\t1", "١", "१२", "１", "²", "½"),
+        *("NaN", "nan", "sNaN", "Infinity", "inf", "-Infinity", "-1", "-0", "-0.0", "+1"),
+        *("", ".", "1.", ".5", "1..2", "1.2.3", "1,5", "0x10", "1e", "e5", "1e+", "1e-", "1.e5", "1e1.5", "--1"),
+        *("1e999999", "1e-999999", "1e100", "9" * 61, "0." + "0" * 59, "1" * 4_000_000, "." * 4_000_000),
+        *("1\x00", "\x00", "1\ud800", "\ud800", "\u202e1", "1\u200b", "one", "None", "true"),
+    ],
+    ids=short,
+)
+def test_what_is_no_number_is_refused_though_decimal_would_often_take_it(text: str) -> None:
+    assert not accepted(fields.decimal, text)
+    assert text == "" or not accepted(fields.optional_decimal, text)
+
+
+@pytest.mark.parametrize("value", OF_ANOTHER_TYPE, ids=short)
+def test_what_is_neither_text_nor_a_number_is_refused(value: Any) -> None:
+    assert not accepted(fields.decimal, value)
+    for whole in (fields.sequence, fields.contracts, fields.milliseconds, fields.nanoseconds):
+        assert not accepted(whole, value)
+    assert not accepted(fields.side, value)
+    assert not accepted(fields.text, value)
+
+
+@given(st.from_regex(r"[0-9]{1,30}(\.[0-9]{1,29})?", fullmatch=True, alphabet="0123456789."))
+def test_any_plain_decimal_text_survives_exactly(text: str) -> None:
+    found = fields.decimal(text, "price")
+    assert found == Decimal(text)
+    assert found.as_tuple() == Decimal(text).as_tuple(), "no digit is rounded away, and trailing zeros stay"
+
+
+number_like = st.text("0123456789.eE+-_ ١NaInfity\x00\ud800", max_size=70) | st.text(max_size=10)
+
+
+@given(number_like)
+def test_any_other_text_is_refused_and_nothing_else_is_raised(text: str) -> None:
+    valid = len(text) <= LONGEST and bool(PLAIN.fullmatch(text) or SCIENTIFIC.fullmatch(text))
+    assert accepted(fields.decimal, text) is valid
+
+
+@given(st.just(0.0) | st.floats(min_value=1e-90, max_value=1e90))
+def test_an_old_messages_json_number_means_the_shortest_text_of_its_float(number: float) -> None:
+    """31528.00000000 on the wire was written from a decimal: not 31527.999999… of the double that stands for it."""
+    assert fields.decimal(number, "price") == Decimal(repr(number))
+
+
+def test_prices_of_old_messages_through_the_json_decoder() -> None:
+    for text in ("3200.00", "31528.00000000", "0.00000001", "57798", "110224.7", "0.1", "9007199254740993"):
+        assert fields.decimal(ujson.loads(text), "price") == Decimal(text)
+
+
+@pytest.mark.parametrize(
+    "number", [math.nan, math.inf, -math.inf, -1.0, -1, -0.0, 1e300, 5e-324, HUGE, -HUGE, 10**60], ids=short
+)
+def test_a_number_without_a_meaning_as_a_price_is_refused(number: float) -> None:
+    assert not accepted(fields.decimal, number)
+
+
+@given(json_values)
+def test_whatever_json_brings_a_field_is_taken_or_refused_by_its_name(value: Any) -> None:
+    for read in (
+        *(fields.decimal, fields.optional_decimal, fields.contracts, fields.optional_contracts, fields.sequence),
+        *(fields.optional_sequence, fields.milliseconds, fields.nanoseconds, fields.side, fields.text),
+    ):
+        accepted(read, value)
+
+
+@given(json_values)
+def test_a_price_that_is_taken_is_finite_and_not_negative(value: Any) -> None:
+    if accepted(fields.decimal, value):
+        assert fields.decimal(value, "price").is_finite()
+        assert not fields.decimal(value, "price").is_signed()
+
+
+def test_a_side_of_the_book_may_be_empty() -> None:
+    for nothing in (None, ""):
+        assert fields.optional_decimal(nothing, "bestBid") is None
+        assert fields.optional_contracts(nothing, "bestBidSize") is None
+    assert fields.optional_decimal("0.1", "bestBid") == Decimal("0.1")
+    assert fields.optional_contracts(7, "bestBidSize") == 7
+    assert not accepted(fields.optional_decimal, False)
+    assert not accepted(fields.optional_contracts, 0.0)
+
+
+# -- whole numbers ----------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(min_value=0, max_value=2**63 - 1))
+def test_a_sequence_is_the_same_number_as_text_and_as_a_number(number: int) -> None:
+    for read in (fields.sequence, fields.contracts):
+        assert read(number, "sequence") == number
+        assert read(str(number), "sequence") == number
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(-1, 2**63, 2**64, HUGE, -HUGE, 1.0, 1e18, math.nan, math.inf),
+        *("", "-1", "+1", " 1", "1 ", "1.0", "1e3", "1_0", "١", "²", str(2**63), "9" * 20, "1" * 4_000_000, "\ud800"),
+    ],
+    ids=short,
+)
+def test_what_is_no_whole_number_of_at_most_63_bits_is_refused(value: Any) -> None:
+    assert not accepted(fields.sequence, value)
+    assert not accepted(fields.contracts, value)
+    assert not accepted(fields.optional_sequence, value)
+
+
+def test_a_sequence_may_be_left_out_but_not_be_empty() -> None:
+    assert fields.optional_sequence(None) is None
+    assert not accepted(fields.optional_sequence, "")
+
+
+# -- times ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [1_704_873_323_416, "1704873323416"])
+def test_milliseconds_become_nanoseconds(value: Any) -> None:
+    assert fields.milliseconds(value, "time") == 1_704_873_323_416_000_000
+
+
+@pytest.mark.parametrize("value", [1_616_362_601_277_456_186, "1616362601277456186"])
+def test_nanoseconds_stay_to_the_last_digit(value: Any) -> None:
+    assert fields.nanoseconds(value, "ts") == 1_616_362_601_277_456_186
+
+
+@given(st.integers(min_value=0, max_value=2**63 - 1), st.booleans())
+def test_the_count_of_digits_tells_the_unit(number: int, as_text: bool) -> None:
+    """13 digits are milliseconds, 19 nanoseconds; seconds and microseconds are refused, never guessed at."""
+    value = str(number) if as_text else number
+    assert accepted(fields.milliseconds, value) is (len(str(number)) == 13)
+    assert accepted(fields.nanoseconds, value) is (len(str(number)) == 19)
+
+
+@pytest.mark.parametrize("digits", range(1, 20))
+def test_a_time_of_another_length_is_refused(digits: int) -> None:
+    for number in (10 ** (digits - 1), 10**digits - 1):
+        assert accepted(fields.milliseconds, number) is (digits == 13)
+        assert accepted(fields.nanoseconds, number) is (digits == 19 and number < 2**63)
+
+
+# -- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_side_is_buy_or_sell_in_small_letters() -> None:
+    assert fields.side("buy") is Side.BUY
+    assert fields.side("sell") is Side.SELL
+    for value in ("Buy", "SELL", "", " buy", "b", "\ud800", 1, ["buy"]):
+        assert not accepted(fields.side, value)
+
+
+def test_a_message_about_another_symbol_than_its_topic_is_nobodys() -> None:
+    wanted = topic("trade", "XBTUSDTM")
+    fields.check_symbol({"symbol": "XBTUSDTM"}, wanted)
+    for value in ("ETHUSDTM", "", None, 1, ["XBTUSDTM"], HUGE, "\ud800" * 100):
+        with pytest.raises(MessageRefused) as caught:
+            fields.check_symbol({"symbol": value}, wanted)
+        assert caught.value.cause == "symbol"
+
+
+@given(json_values | st.binary() | st.sampled_from([HUGE, -HUGE, "x" * 10**6, b"x" * 10**6, [[]] * 10**5]))
+def test_an_error_text_shows_a_value_shortly_and_printably(value: Any) -> None:
+    shown = fields.shown(value)
+    assert len(shown) <= 60
+    assert shown.isascii()
+    assert shown.isprintable()
+
+
+# -- what a JSON decoder may do to us ---------------------------------------------------------------------------------
+
+BOMBS = {
+    "an integer of 4 million digits": b"9" * 4_000_000,
+    "an exponent of 4 million digits": b"1e" + b"9" * 4_000_000,
+    "a fraction of 4 million digits": b"0." + b"3" * 4_000_000,
+    "400,000 lists in one another": b"[" * 400_000 + b"]" * 400_000,
+    "400,000 lists never closed": b"[" * 400_000,
+    "400,000 objects in one another": b'{"a":' * 400_000 + b"1" + b"}" * 400_000,
+    "1,000 lists in one another": b"[" * 1_000 + b"]" * 1_000,
+    "a lone surrogate": rb'"\ud800"',
+    "a lone surrogate as bytes": b'"\xed\xa0\x80"',
+    "4 million backslashes": b'"' + b"\\" * 4_000_000 + b'"',
+    "not a number": b"NaN",
+    "more than a double holds": b"1e400",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize("loads", [ujson.loads, orjson.loads, json.loads], ids=["ujson", "orjson", "json"])
+def test_a_message_made_to_hurt_is_refused_in_bounded_time(loads: Callable[[bytes], Any], name: str) -> None:
+    """Whether the JSON decoder refuses it or a field does: no recursion, no quadratic conversion of digits."""
+    try:
+        value = loads(BOMBS[name])
+    except (ValueError, RecursionError):
+        return
+    for read in (fields.decimal, fields.sequence, fields.milliseconds, fields.nanoseconds, fields.side):
+        taken = accepted(read, value)
+        assert not taken or (name == "a fraction of 4 million digits" and read is fields.decimal)
+    assert len(fields.shown(value)) <= 60
