@@ -1,0 +1,222 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from typing import Annotated, Literal
+
+import trio
+from cyclopts import App, CycloptsError, Parameter, validators
+from rich.console import Console
+from rich.table import Table
+
+from .. import FeedConfig, __version__
+from ..errors import UsageError
+from ..protocol import CHANNELS
+from ..testing import Exchange, Limits
+from ._output import Output, OutputClosed, complain
+from ._running import DONE, MISUSED, NOBODY_READS, CommandFailed, run
+from ._views import as_json
+from ._watching import KINDS, Watch
+
+_DEFAULTS = FeedConfig()
+_DEMO_SYMBOLS = ("XBTUSDTM", "ETHUSDTM", "BTC-USDT", "ETH-USDT")
+
+app = App(
+    name="kufeed",
+    version=__version__,
+    help="KuCoin public market data, streamed by Trio tasks.",
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+)
+
+Seconds = Annotated[float | None, Parameter(validator=validators.Number(gt=0, lte=366 * 86400))]
+Count = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
+Whole = Annotated[int, Parameter(validator=validators.Number(gte=0))]
+Port = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))]
+
+
+def run_app() -> int:
+    """Run the command that `sys.argv` asks for; returns the exit code."""
+    # Trouble is told in one line, not also by the warnings of the library. `--verbose` of a command shows them.
+    logging.getLogger("kufeed").addHandler(logging.NullHandler())
+    try:
+        code: int | None = app()
+        sys.stdout.flush()
+    except (CycloptsError, UsageError) as error:
+        complain(f"{error} Try: kufeed --help" if isinstance(error, CycloptsError) else error)
+        return MISUSED
+    except (OutputClosed, BrokenPipeError):
+        sys.stdout = None  # the interpreter would flush it once more, and complain
+        return NOBODY_READS
+    return code or DONE
+
+
+@app.command
+def demo(*, seconds: Seconds = None, seed: int = 0, verbose: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """Show the feed at work on a simulated exchange inside this process: no network, no account.
+
+    A live table on a terminal, plain lines when piped.
+
+    Parameters
+    ----------
+    seconds
+        Stop by itself after so long; without it, Ctrl-C stops.
+    seed
+        The market to simulate: the same seed, the same market.
+    verbose
+        Also show the library's log on standard error.
+    """
+    _log_if(verbose)
+    output = Output()
+    watch: Watch | None = None
+
+    async def command() -> None:
+        nonlocal watch
+        # Over real sockets of this machine, so that what is shown is what the library does elsewhere.
+        async with Exchange(seed=seed).listen() as address:
+            watch = Watch(
+                config=FeedConfig(futures_url=address.futures_url, spot_url=address.spot_url),
+                kinds=KINDS,
+                symbols=_DEMO_SYMBOLS,
+                output=output,
+                console=Console(),
+                seconds=seconds,
+            )
+            await watch.run()
+
+    code = run(command)
+    summary = None if watch is None else watch.summary()
+    if summary is not None and code != NOBODY_READS:
+        output.write_now(f"demo: {summary}\n")
+    return code
+
+
+@app.command
+def watch(
+    kind: Literal["ticker", "trades"],
+    /,
+    *symbols: str,
+    futures_url: str = _DEFAULTS.futures_url,
+    spot_url: str = _DEFAULTS.spot_url,
+    json: Annotated[bool, Parameter(negative=())] = False,
+    seconds: Seconds = None,
+    count: Count = None,
+    attempts: Whole = 2,
+    verbose: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Stream tickers or trades: a table on a terminal, lines when piped. The accounts follow on standard error.
+
+    Parameters
+    ----------
+    kind
+        What to stream.
+    symbols
+        Spot symbols have a dash (BTC-USDT), futures have none (XBTUSDTM); mix them as you like.
+    futures_url
+        REST base of the futures market, as `kufeed exchange` prints it.
+    spot_url
+        REST base of the spot market.
+    json
+        One JSON object a line: decimals as text, times in ns since the epoch.
+    seconds
+        Stop after so long, connecting included.
+    count
+        Stop after so many updates.
+    attempts
+        How often to try again before giving up on an exchange that cannot be reached.
+    verbose
+        Also show the library's log on standard error.
+    """
+    _log_if(verbose)
+    config = FeedConfig(futures_url=futures_url, spot_url=spot_url, max_reconnect_attempts=attempts)
+    watch = Watch(
+        config=config,
+        kinds=(kind,),
+        symbols=symbols,
+        output=Output(),
+        console=Console(),
+        format=as_json if json else None,
+        seconds=seconds,
+        count=count,
+    )
+    code = run(watch.run)
+    summary = watch.summary()
+    if summary is not None and code != NOBODY_READS:
+        complain(summary)
+    return code
+
+
+@app.command
+def exchange(
+    *,
+    port: Port = 0,
+    host: str = "127.0.0.1",
+    seed: int = 0,
+    symbols: Whole = 0,
+    interval: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 0.1,
+    limits: bool = True,
+    seconds: Seconds = None,
+    verbose: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Serve the simulated exchange, both markets, REST and WebSocket, to any client in any language.
+
+    Prints the two REST bases, then serves until Ctrl-C. It has XBTUSDTM, ETHUSDTM, BTC-USDT and ETH-USDT.
+
+    Parameters
+    ----------
+    port
+        TCP port; 0 takes a free one.
+    host
+        Address to listen on; other machines reach only one of their network.
+    seed
+        The market to simulate: the same seed, the same market.
+    symbols
+        So many generated symbols more on each market: T0001USDTM, T0001-USDT, and so on.
+    interval
+        Seconds between two moves of the market.
+    limits
+        Whether KuCoin's limits are enforced, such as 30 connections a minute.
+    seconds
+        Stop by itself after so long.
+    verbose
+        Also show the log on standard error.
+    """
+    _log_if(verbose)
+    output = Output()
+
+    async def command() -> None:
+        made = Exchange(seed=seed, generated=symbols, update_interval=interval, limits=None if limits else Limits.off())
+        try:
+            async with made.listen(host, port) as address:
+                await output.write(f"futures {address.futures_url}\nspot    {address.spot_url}\n")
+                await trio.sleep(math.inf if seconds is None else seconds)
+        except OSError as error:
+            raise CommandFailed(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+
+    return run(command)
+
+
+@app.command
+def topics() -> None:
+    """List the channels: kind, market, wire topic, unit of the time stamps, how updates are told apart."""
+    rows = [
+        (channel.kind.value, channel.market.name, channel.path, channel.time, channel.merge_key.value)
+        for channel in CHANNELS
+    ]
+    output = Output()
+    if not output.is_terminal:
+        output.write_now("".join("\t".join(row) + "\n" for row in rows))
+        return
+    table = Table("kind", "market", "wire topic", "time stamp", "merge key")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _log_if(verbose: bool) -> None:
+    if verbose:
+        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s")

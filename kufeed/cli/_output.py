@@ -1,0 +1,58 @@
+"""Standard output that may be a slow pipe, or one that nobody reads any more."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import trio
+
+_GRACE = 1.0
+"""Seconds that a write in progress gets once the command is over."""
+
+
+class OutputClosed(Exception):
+    """Whoever read our output has left, as `head` does."""
+
+
+class Output:
+    """Text to standard output, past `sys.stdout`: written whole, and never holding up the event loop.
+
+    A reader that is slower than the market must not keep pings from going out, so each write happens in a thread. One
+    that hangs for ever is abandoned when the command ends; a buffered file would be waited for by the interpreter.
+    """
+
+    def __init__(self) -> None:
+        self.is_terminal = sys.stdout.isatty()
+        self._encoding = sys.stdout.encoding or "utf-8"
+        self._turn = trio.Lock()
+        self._idle = threading.Event()
+        self._idle.set()
+
+    async def write(self, text: str) -> None:
+        """Write *text*; several callers take turns. Raises `OutputClosed`. Cancelled, it is still written (`wait`)."""
+        async with self._turn:
+            self._idle.clear()
+            await trio.to_thread.run_sync(self._write, text, abandon_on_cancel=True)
+
+    def write_now(self, text: str) -> None:
+        """Write *text* after what is being written, waiting for a slow reader. Raises `OutputClosed`."""
+        if self._idle.wait(_GRACE):
+            self._write(text)
+
+    def _write(self, text: str) -> None:
+        left = memoryview(text.encode(self._encoding, "replace"))
+        try:
+            while left:
+                left = left[os.write(sys.stdout.fileno(), left) :]
+        except BrokenPipeError:
+            raise OutputClosed from None
+        finally:
+            self._idle.set()
+
+
+def complain(problem: object) -> None:
+    """One line about *problem* on standard error."""
+    sys.stderr.write(f"kufeed: {' '.join(str(problem).split())}\n")
+    sys.stderr.flush()

@@ -1,0 +1,126 @@
+"""Streaming to the terminal or to a pipe, until the time, the count or the user says stop."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+from rich.live import Live
+
+from .. import open_feed
+from ..errors import KufeedError
+from ._running import CommandFailed
+from ._views import Board, as_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.console import Console
+
+    from .. import Feed, FeedConfig, Subscription, Update
+    from ._output import Output
+
+_REPAINT_EVERY = 0.25
+_BATCH = 1000
+"""Most updates formatted in one go: other tasks wait that long."""
+
+KINDS = ("ticker", "trades")
+
+
+@attrs.define(kw_only=True)
+class Watch:
+    """What to stream, how to show it, and when to stop. `run()` once; `summary()` at any time, also afterwards."""
+
+    config: FeedConfig
+    kinds: Sequence[str]
+    symbols: Sequence[str]
+    output: Output
+    console: Console
+    format: Callable[[Update], str] | None = None
+    """How one update is written; None: a table on a terminal, lines for people otherwise."""
+    seconds: float | None = None
+    count: int | None = None
+    _subscriptions: list[Subscription[Any]] = attrs.field(factory=list, init=False)
+    _taken: int = attrs.field(default=0, init=False)
+
+    async def run(self) -> None:
+        """Raises what entering a subscription and iterating over it raise, `OutputClosed` and `CommandFailed`."""
+        seconds = math.inf if self.seconds is None else self.seconds
+        with trio.move_on_after(seconds) as time_limit:
+            async with open_feed(self.config) as feed, AsyncExitStack() as stack:
+                for kind in self.kinds:
+                    subscription = feed.ticker(*self.symbols) if kind == "ticker" else feed.trades(*self.symbols)
+                    await stack.enter_async_context(subscription)
+                    self._subscriptions.append(subscription)
+                await self._show(feed)
+        if time_limit.cancelled_caught and len(self._subscriptions) < len(self.kinds):
+            raise CommandFailed(f"not subscribed within {seconds:g} s")
+
+    async def _show(self, feed: Feed) -> None:
+        board: Board | None = None
+        async with trio.open_nursery() as nursery:
+            if self.format is None and self.output.is_terminal:
+                board = Board(self.symbols, quotes="ticker" in self.kinds, trades="trades" in self.kinds)
+                nursery.start_soon(self._repaint, feed, board)
+            async with trio.open_nursery() as consumers:
+                for subscription in self._subscriptions:
+                    consumers.start_soon(self._follow, subscription, board, consumers.cancel_scope)
+            nursery.cancel_scope.cancel()
+
+    async def _follow(self, subscription: Subscription[Any], board: Board | None, enough: trio.CancelScope) -> None:
+        shown = self.format or as_line
+        while True:
+            batch, failure = await _next_batch(subscription, self._wanted())
+            self._taken += len(batch)
+            if board is None:
+                await self.output.write("".join([shown(update) for update in batch]))
+            else:
+                for update in batch:
+                    board.take(update)
+            if failure is not None:
+                raise failure
+            if not self._wanted():
+                enough.cancel()
+
+    def _wanted(self) -> int:
+        return _BATCH if self.count is None else min(_BATCH, self.count - self._taken)
+
+    async def _repaint(self, feed: Feed, board: Board) -> None:
+        # A task of its own: however many updates come, a terminal is painted a few times a second.
+        with Live(board.draw(""), console=self.console, auto_refresh=False, transient=False) as live:
+            try:
+                while True:
+                    await trio.sleep(_REPAINT_EVERY)
+                    up = sum(connection.acked > 0 for connection in feed.statistics().connections)
+                    live.update(board.draw(f"{up} connections up; Ctrl-C leaves"), refresh=True)
+            finally:
+                live.update(board.draw(""), refresh=True)
+
+    def summary(self) -> str | None:
+        """The accounts of all subscriptions together, on one line; None where nothing was subscribed."""
+        if not self._subscriptions:
+            return None
+        counts = [subscription.statistics() for subscription in self._subscriptions]
+        said = {
+            name: sum(getattr(one, name) for one in counts)
+            for name in ("received", "delivered", "dropped", "discarded", "pending")
+        }
+        optional = ("discarded", "pending")  # what was in a buffer when we left
+        return ", ".join(f"{name} {count}" for name, count in said.items() if count or name not in optional)
+
+
+async def _next_batch(subscription: Subscription[Any], most: int) -> tuple[list[Update], KufeedError | None]:
+    """What waits, at least one update and at most *most*, and the error that stands behind it in the stream."""
+    batch: list[Update] = []
+    try:
+        batch.append(await subscription.receive())
+        while len(batch) < most:
+            batch.append(subscription.receive_nowait())
+    except trio.WouldBlock:
+        pass
+    except KufeedError as error:
+        return batch, error
+    return batch, None
