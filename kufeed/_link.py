@@ -8,6 +8,7 @@ link
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from .protocol.session import Event
 
 
+_log = logging.getLogger("kufeed.link")
+
+
 @attrs.frozen
 class Surroundings:
     """What all connections of a feed to one market share."""
@@ -52,6 +56,8 @@ class Surroundings:
     refusals: Refusals
     close_deadline: Callable[[], float]
     """When everything must have ended; infinite while the feed is open."""
+    warned: set[str] = attrs.field(factory=set)
+    """What has been warned about already."""
 
 
 class Link:
@@ -143,6 +149,9 @@ class Link:
         config = self._around.config
         # The server closes a connection that pings less often than it asked for: ours can only be shorter.
         interval = min(config.ping_interval or math.inf, server.ping_interval)
+        if config.ping_interval is not None and interval < config.ping_interval and "ping" not in self._around.warned:
+            self._around.warned.add("ping")
+            _log.warning("ping_interval %g s is longer than the server's; using %g s", config.ping_interval, interval)
         return Session(
             generation=self.generation,
             welcome_by=deadline,
