@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import ujson
 
+from . import fields
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -83,8 +85,9 @@ def read_error(frame: Mapping[str, Any]) -> ErrorFrame:
     """Read an error frame; the texts were all recorded (`docs/protocol.md` has the list with sources)."""
     frame_id = read_id(frame)
     code = frame.get("code")
-    code = code if type(code) is int else 0
-    message = str(frame.get("data", ""))[:200]
+    code = code if type(code) is int and 0 <= code < 10**9 else 0
+    data = frame.get("data", "")
+    message = data[:200] if isinstance(data, str) and data.isprintable() else fields.shown(data)
     meaning, wait = Meaning.OTHER, 0.0
     if code == 401:
         meaning = Meaning.TOKEN_EXPIRED
