@@ -20,7 +20,8 @@ _BY_PATH = {channel.path: channel for channel in CHANNELS}
 
 _SPOT_SYMBOL = re.compile(r"[A-Z0-9]{1,20}-[A-Z0-9]{1,20}")
 # A perpetual ends in M (XBTUSDTM, XBTUSDM); a dated contract in M, the letter of its month and its year (XBTMH21).
-_FUTURES_SYMBOL = re.compile(r"[A-Z0-9]{2,30}M([FGHJKMNQUVXZ][0-9]{2})?")
+# Bitcoin itself is XBT, so BTCUSDTM and its like are nothing; BTCDOMUSDTM might be something.
+_FUTURES_SYMBOL = re.compile(r"(?!BTC(?:USD[TC]?)?M(?:[A-Z][0-9]{2})?$)[A-Z0-9]{2,30}M(?:[FGHJKMNQUVXZ][0-9]{2})?")
 _QUOTES = ("USDT", "USDC", "USD", "BTC", "ETH", "KCS", "EUR", "TRY", "BRL")
 
 
@@ -78,7 +79,7 @@ def market_of(symbol: str) -> Market:
         raise UsageError(f"a symbol is text such as 'XBTUSDTM' or 'BTC-USDT', not {symbol!r}")
     if _SPOT_SYMBOL.fullmatch(symbol):
         return spot.SPOT
-    if _FUTURES_SYMBOL.fullmatch(symbol) and not symbol.startswith("BTC"):
+    if _FUTURES_SYMBOL.fullmatch(symbol):
         return futures.FUTURES
     likely = suggestions(symbol)
     hint = f"; did you mean {' or '.join(likely)}?" if likely else "; spot is BTC-USDT, futures XBTUSDTM"
@@ -101,7 +102,7 @@ def suggestions(symbol: str) -> list[str]:
             base = word.removesuffix(quote)
             found = [f"{base}-{quote}", f"{'XBT' if base == 'BTC' else base}{quote}M"]
         else:
-            found = ["XBT" + word.removeprefix("BTC") if word.startswith("BTC") else word]
+            found = [word if _FUTURES_SYMBOL.fullmatch(word) else word.replace("BTC", "XBT", 1)]
     else:
         found = []
     possible = [one for one in found if _SPOT_SYMBOL.fullmatch(one) or _FUTURES_SYMBOL.fullmatch(one)]

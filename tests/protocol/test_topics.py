@@ -1,0 +1,193 @@
+"""Topics as values: made from what people write, or refused before anything is dialled, with what they meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kufeed.errors import UsageError
+from kufeed.protocol import CHANNELS, Topic, UpdateType, market_of, parse_topic, topic
+from kufeed.protocol.futures import FUTURES
+from kufeed.protocol.spot import SPOT
+from kufeed.protocol.topics import distinct, suggestions, topics
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+currencies = st.text(LETTERS, min_size=1, max_size=10)
+spot_symbols = st.builds("{}-{}".format, currencies, currencies)
+perpetuals = st.builds("{}{}M".format, currencies, st.sampled_from(["USDT", "USDC", "USD"]))
+dated = st.builds("{}{}{}".format, perpetuals, st.sampled_from("FGHJKMNQUVXZ"), st.integers(20, 99))
+futures_symbols = (perpetuals | dated).filter(lambda symbol: not symbol.startswith("BTCUSD"))
+nearly_symbols = st.builds(
+    "{}{}{}{}".format,
+    st.sampled_from(["BTC", "XBT", "btc", "BTCX", "BTCUSD", "ETH"]) | currencies,
+    st.sampled_from(["", "", "-", "/", "_", " ", ":"]),
+    st.sampled_from(["USDT", "usdt", "USD", "BTC", ""]),
+    st.sampled_from(["", "M", "-PERP", ":USDT", "MH21"]),
+)
+anything_written = nearly_symbols | nearly_symbols | st.text(max_size=30) | st.text(LETTERS + "abc-/_: ", max_size=30)
+
+
+# -- making topics ----------------------------------------------------------------------------------------------------
+
+
+@given(st.sampled_from(list(UpdateType)), spot_symbols | futures_symbols)
+def test_a_topic_reads_as_it_is_written(kind: UpdateType, symbol: str) -> None:
+    """`str()` is the wire topic, `parse_topic()` the way back, and the dash tells the market."""
+    made = topic(kind, symbol)
+    assert made.kind is kind
+    assert made.symbol == symbol
+    assert made.channel.market is (SPOT if "-" in symbol else FUTURES)
+    assert str(made) == made.wire == f"{made.channel.path}:{symbol}"
+    assert parse_topic(str(made)) == made
+    assert hash(parse_topic(str(made))) == hash(made)
+    assert topic(str(kind), symbol) == made, "a kind may be named by its text"
+
+
+@pytest.mark.parametrize("channel", CHANNELS, ids=lambda channel: channel.path)
+def test_every_channel_has_topics(channel: Any) -> None:
+    symbol = "BTC-USDT" if channel.market is SPOT else "XBTUSDTM"
+    assert topic(channel.kind, symbol) == Topic(channel, symbol) == parse_topic(f"{channel.path}:{symbol}")
+
+
+@pytest.mark.parametrize(
+    "symbol", ["XBTUSDTM", "XBTUSDCM", "XBTUSDM", "XBTMH21", "XBTMM22", "ETHUSDTM", "1000PEPEUSDTM"]
+)
+def test_perpetual_and_dated_contracts_are_futures(symbol: str) -> None:
+    assert market_of(symbol) is FUTURES
+
+
+@pytest.mark.parametrize("symbol", ["BTC-USDT", "KCS-BTC", "1INCH-USDT", "USDT-BTC", "A-B"])
+def test_two_currencies_with_a_dash_are_spot(symbol: str) -> None:
+    assert market_of(symbol) is SPOT
+
+
+def test_topics_differ_by_channel_and_symbol_alone() -> None:
+    made = {topic("ticker", "BTC-USDT"), topic("trade", "BTC-USDT"), topic("ticker", "ETH-USDT")}
+    assert len(made | {parse_topic("/market/ticker:BTC-USDT")}) == 3
+    assert repr(topic("ticker", "BTC-USDT")) == "<Topic /market/ticker:BTC-USDT>"
+
+
+# -- impossible ones --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("BTC/USDT", ["BTC-USDT"]),
+        ("BTC_USDT", ["BTC-USDT"]),
+        ("btc-usdt", ["BTC-USDT"]),
+        (" BTC-USDT ", ["BTC-USDT"]),
+        ("XBTUSDT", ["XBT-USDT", "XBTUSDTM"]),
+        ("BTCUSDT", ["BTC-USDT", "XBTUSDTM"]),
+        ("ETHBTC", ["ETH-BTC", "ETHBTCM"]),
+        ("BTCUSDTM", ["XBTUSDTM"]),
+        ("BTCUSDM", ["XBTUSDM"]),
+        ("BTCMH21", ["XBTMH21"]),
+        ("btcdomusdtm", ["BTCDOMUSDTM"]),
+        ("xbtusdtm", ["XBTUSDTM"]),
+        ("BTC/USDT:USDT", ["XBTUSDTM"]),
+        ("ETH/USDT:USDT", ["ETHUSDTM"]),
+        ("all", []),
+        ("", []),
+        ("-", []),
+        ("USDT", []),
+        ("A-B-C", []),
+        ("BTC-USDT,ETH-USDT", []),
+    ],
+)
+def test_a_misspelt_symbol_is_told_how_kucoin_spells_it(written: str, meant: list[str]) -> None:
+    assert suggestions(written) == meant
+    with pytest.raises(UsageError) as caught:
+        topic("ticker", written)
+    assert repr(written) in str(caught.value)
+    for one in meant:
+        assert one in str(caught.value)
+
+
+@given(anything_written)
+def test_any_text_gives_a_topic_or_a_usage_error_whose_suggestions_are_valid(written: str) -> None:
+    try:
+        made = topic("ticker", written)
+    except UsageError:
+        made = None
+    assert made is None or str(made).endswith(f":{written}")
+    for one in suggestions(written):
+        assert one != written
+        assert topic("ticker", one).symbol == one
+
+
+@given(anything_written, st.sampled_from([channel.path for channel in CHANNELS] + ["/market/level9", "", "/market"]))
+def test_any_wire_topic_parses_or_is_a_usage_error(symbol: str, path: str) -> None:
+    for wire in (f"{path}:{symbol}", path + symbol, symbol):
+        try:
+            made = parse_topic(wire)
+        except UsageError:
+            continue
+        assert str(made) == wire
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        *("/market/ticker", "/market/ticker:", "market/ticker:BTC-USDT", "/market/level2:BTC-USDT", ""),
+        *("/market/ticker:XBTUSDTM", "/contractMarket/tickerV2:BTC-USDT", "/market/ticker:BTC-USDT,ETH-USDT"),
+        *("/market/ticker:all", "/market/ticker:BTC-USDT:BTC-USDT", "/MARKET/TICKER:BTC-USDT"),
+    ],
+)
+def test_a_wire_topic_of_no_channel_or_of_the_other_market_is_a_usage_error(wire: str) -> None:
+    with pytest.raises(UsageError):
+        parse_topic(wire)
+
+
+@pytest.mark.parametrize("kind", ["tickers", "", None, 3, ["ticker"], "TICKER"])
+def test_an_unknown_kind_is_a_usage_error_that_lists_the_kinds(kind: Any) -> None:
+    with pytest.raises(UsageError, match="ticker, trade"):
+        topic(kind, "BTC-USDT")
+
+
+@pytest.mark.parametrize("symbol", [None, 3, b"BTC-USDT", ["BTC-USDT"], ("BTC-USDT",)])
+def test_a_symbol_that_is_not_text_is_a_usage_error(symbol: Any) -> None:
+    with pytest.raises(UsageError, match="a symbol is text"):
+        topic("ticker", symbol)
+
+
+def test_a_usage_error_is_a_value_error_too() -> None:
+    with pytest.raises(ValueError, match="did you mean BTC-USDT"):
+        topic("ticker", "BTC/USDT")
+
+
+# -- several at once --------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(spot_symbols | futures_symbols, min_size=1, max_size=20, unique=True))
+def test_several_symbols_of_both_markets_keep_their_order(symbols: list[str]) -> None:
+    assert [one.symbol for one in topics("trade", symbols)] == symbols
+    assert topics("trade", iter(symbols)) == topics("trade", symbols)
+
+
+def test_a_bare_string_where_symbols_belong_is_a_usage_error() -> None:
+    """Python would walk over its letters."""
+    with pytest.raises(UsageError, match="symbols are separate arguments"):
+        topics("ticker", "BTC-USDT")
+
+
+def test_no_symbols_at_all_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="at least one symbol"):
+        topics("ticker", [])
+
+
+def test_the_same_symbol_twice_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="/market/ticker:BTC-USDT stands twice"):
+        topics("ticker", ["BTC-USDT", "ETH-USDT", "BTC-USDT"])
+    with pytest.raises(UsageError, match="stands twice"):
+        distinct([parse_topic("/market/ticker:BTC-USDT"), topic("ticker", "BTC-USDT")])
+    assert len(distinct([topic("ticker", "BTC-USDT"), topic("trade", "BTC-USDT")])) == 2
+
+
+def test_one_impossible_symbol_refuses_all() -> None:
+    with pytest.raises(UsageError, match="'BTC/USDT' is no KuCoin symbol"):
+        topics("ticker", ["ETH-USDT", "BTC/USDT"])
