@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from .market import Topic
 
 _PLAIN = "0123456789."
-_MAX_DIGITS = 60
-"""The longest number seen has 31 characters, most of them a tail of zeros; no price needs more than this."""
+_MAX_DIGITS = 200
+"""For one number, or for all of a message taken together; the longest seen has 31, most of them a tail of zeros."""
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]*|0[0-9]+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?")
 _MAX_SEQUENCE = 2**63
 _SIDES = {"buy": Side.BUY, "sell": Side.SELL}
@@ -56,7 +56,7 @@ def optional_decimals(values: Sequence[object], names: Sequence[str]) -> Iterabl
     try:
         text = ".".join(values)  # type: ignore[arg-type]  # what is not text raises, and is looked at by itself
         # Digits and dots, no two dots together: whatever else could be wrong with one of them, Decimal refuses.
-        plain = len(text) <= 200 and text.isascii() and ".." not in text and text[0] != "." != text[-1]
+        plain = len(text) <= _MAX_DIGITS and text.isascii() and ".." not in text and text[:1] != "." != text[-1:]
         if plain and text.replace(".", "").isdigit():
             return [Decimal(value) for value in values]  # type: ignore[arg-type]
     except (TypeError, ArithmeticError):
