@@ -25,8 +25,7 @@ async def exchange_bytes(
     """
     target = httpcore2.URL(url)
     context = tls() if target.scheme == b"https" else None
-    default_port = 443 if context else 80
-    host = target.host.decode("ascii")
+    host, default_port = target.host.decode("ascii"), 443 if context else 80
     headers = [
         ("Host", host if target.port in (None, default_port) else f"{host}:{target.port}"),
         ("Accept", "application/json"),
@@ -35,13 +34,11 @@ async def exchange_bytes(
         ("Content-Length", "0"),
         ("Content-Type", "application/json"),
     ]
+    # Opened here and not by a pool of httpcore2's, which would drop the cause of an error (`raise ... from None`).
+    stream = await network.open_stream(host, target.port or default_port, context)
     try:
-        async with (
-            httpcore2.AsyncConnectionPool(
-                context, network_backend=_Backend(network, context), max_keepalive_connections=0
-            ) as pool,
-            pool.stream(method, target, headers=headers) as response,
-        ):
+        connection = httpcore2.AsyncHTTP11Connection(target.origin, _Stream(stream))
+        async with connection.stream(method, target, headers=headers) as response:
             body = bytearray()
             async for part in response.aiter_stream():
                 body += part
@@ -50,17 +47,9 @@ async def exchange_bytes(
             return response.status, bytes(body)
     except httpcore2.ProtocolError as error:
         raise ExchangeError(f"the answer from {host} is not HTTP: {error}") from None
-
-
-class _Backend(httpcore2.AsyncNetworkBackend):
-    """httpcore2's view of the seam. `open_stream` finishes TLS, so `start_tls` finds nothing left to do."""
-
-    def __init__(self, network: Network, tls: ssl.SSLContext | None) -> None:
-        self._network = network
-        self._tls = tls
-
-    async def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> _Stream:
-        return _Stream(await self._network.open_stream(host, port, self._tls))
+    finally:
+        # The answer has been read whole, or nobody wants the rest: no manners are needed, and none may hang.
+        await trio.aclose_forcefully(stream)
 
 
 class _Stream(httpcore2.AsyncNetworkStream):
@@ -74,11 +63,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
         if buffer:
             await self._stream.send_all(buffer)
 
-    async def start_tls(self, *_: Any, **__: Any) -> _Stream:
-        return self
-
     async def aclose(self) -> None:
-        # The answer has been read whole, or nobody wants the rest: no manners are needed, and none may hang.
         await trio.aclose_forcefully(self._stream)
 
     def get_extra_info(self, info: str) -> Any:

@@ -99,7 +99,7 @@ class DialError(LinkError):
     """A connection could not be made. `phase` is one of token, connect, upgrade, welcome."""
 
     def __init__(self, phase: str, problem: object) -> None:
-        super().__init__(f"{phase}: {problem}")
+        super().__init__(f"{phase}: {problem}" if str(problem) else f"{phase}: {type(problem).__name__}")
         self.phase = phase
 
 

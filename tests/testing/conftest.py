@@ -158,7 +158,12 @@ async def open_tcp_client(base: str) -> AsyncIterator[Client]:
     async with trio_websocket.open_websocket_url(url) as websocket:
         client = Client(websocket, websocket._stream)
         assert (await client.receive())["type"] == "welcome"
-        yield client
+        try:
+            yield client
+        finally:
+            # trio-websocket leaves the socket open where the peer vanished without a close frame.
+            if websocket.closed is not None:
+                await trio.aclose_forcefully(client.stream)
 
 
 @asynccontextmanager
