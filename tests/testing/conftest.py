@@ -136,8 +136,9 @@ class Dialler:
                 yield client
         except ExceptionGroup as group:
             # trio-websocket's reader task is where a refused handshake comes out.
-            if len(group.exceptions) == 1 and isinstance(group.exceptions[0], trio_websocket.ConnectionRejected):
-                raise group.exceptions[0] from None
+            match group.exceptions:
+                case (trio_websocket.ConnectionRejected() as refusal,):
+                    raise trio_websocket.ConnectionRejected(*refusal.args) from group
             raise
 
 

@@ -11,6 +11,7 @@ from kufeed.testing.streams import PipeStream, SharedStream, open_pipe
 
 async def test_the_pipe_keeps_every_rule_of_trios_streams() -> None:
     async def make() -> tuple[PipeStream, PipeStream]:
+        await trio.lowlevel.checkpoint()
         return open_pipe()
 
     async def make_clogged() -> tuple[PipeStream, PipeStream]:

@@ -1,0 +1,139 @@
+"""The REST side: PROTOCOL.md sections 2, 8 and 9."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from kufeed.testing import Exchange, MemoryNetwork
+from kufeed.testing.network import EPOCH_NS
+
+
+@pytest.mark.parametrize("market", ["spot", "futures"])
+async def test_a_token_names_the_endpoint_and_the_intervals_in_ms(
+    tools: Any, autojump_clock: object, market: str
+) -> None:
+    async with MemoryNetwork(Exchange(ping_interval=50.0, ping_timeout=7.5)) as network:
+        data = (await tools.Dialler(network).request(market, "POST", "/api/v1/bullet-public")).data
+    assert data["instanceServers"] == [
+        {
+            "endpoint": f"wss://ws-api-{market}.kucoin.com/",
+            "encrypt": True,
+            "protocol": "websocket",
+            "pingInterval": 50000,
+            "pingTimeout": 7500,
+        }
+    ]
+    assert data["token"].endswith("==")
+    assert 150 < len(data["token"]) < 250
+
+
+async def test_each_token_is_a_new_one(tools: Any, autojump_clock: object) -> None:
+    async with MemoryNetwork(Exchange()) as network:
+        assert len({await tools.Dialler(network).token("spot") for _ in range(5)}) == 5
+
+
+@pytest.mark.parametrize("market", ["spot", "futures"])
+async def test_server_time_is_in_ms(tools: Any, autojump_clock: object, market: str) -> None:
+    async with MemoryNetwork(Exchange()) as network:
+        await trio.sleep(12.5)
+        response = await tools.Dialler(network).request(market, "GET", "/api/v1/timestamp")
+        assert response.data == EPOCH_NS // 1_000_000 + 12_500
+        status = await tools.Dialler(network).request(market, "GET", "/api/v1/status")
+        assert status.data == {"status": "open", "msg": ""}
+
+
+async def test_the_lists_of_symbols(tools: Any, autojump_clock: object) -> None:
+    async with MemoryNetwork(Exchange(generated=1)) as network:
+        dialler = tools.Dialler(network)
+        spot = (await dialler.request("spot", "GET", "/api/v2/symbols")).data
+        assert [row["symbol"] for row in spot] == ["BTC-USDT", "ETH-USDT", "T0001-USDT"]
+        assert (spot[0]["priceIncrement"], spot[0]["baseIncrement"]) == ("0.1", "0.00000001")
+        futures = (await dialler.request("futures", "GET", "/api/v1/contracts/active")).data
+        assert [row["symbol"] for row in futures] == ["XBTUSDTM", "ETHUSDTM", "T0001USDTM"]
+        one = (await dialler.request("futures", "GET", "/api/v1/contracts/XBTUSDTM")).data
+        assert one == futures[0]
+        assert (one["baseCurrency"], one["multiplier"], one["tickSize"], one["status"]) == ("XBT", 0.001, 0.1, "Open")
+        assert one["nextFundingRateTime"] == 28_800_000, "a countdown in ms"
+
+
+async def test_the_funding_rate_agrees_with_the_contract(tools: Any, autojump_clock: object) -> None:
+    async with MemoryNetwork(Exchange()) as network:
+        dialler = tools.Dialler(network)
+        rate = (await dialler.request("futures", "GET", "/api/v1/funding-rate/ETHUSDTM/current")).data
+        contract = (await dialler.request("futures", "GET", "/api/v1/contracts/ETHUSDTM")).data
+    assert rate["symbol"] == contract["fundingRateSymbol"] == ".ETHUSDTMFPI8H"
+    assert rate["value"] == contract["fundingFeeRate"]
+    assert rate["granularity"] == contract["fundingRateGranularity"] == 28_800_000
+    assert rate["fundingTime"] == EPOCH_NS // 1_000_000 + 28_800_000
+
+
+@pytest.mark.parametrize("levels", [20, 100])
+async def test_public_spot_books(tools: Any, autojump_clock: object, levels: int) -> None:
+    async with MemoryNetwork(Exchange()) as network:
+        path = f"/api/v1/market/orderbook/level2_{levels}?symbol=BTC-USDT"
+        book = (await tools.Dialler(network).request("spot", "GET", path)).data
+    assert isinstance(book["sequence"], str)
+    assert len(book["bids"]) == len(book["asks"]) == levels
+    assert all(isinstance(text, str) for row in book["bids"] + book["asks"] for text in row)
+    bids, asks = ([float(price) for price, _ in book[side]] for side in ("bids", "asks"))
+    assert bids == sorted(bids, reverse=True)
+    assert asks == sorted(asks)
+    assert bids[0] < asks[0]
+
+
+@pytest.mark.parametrize(("path", "levels"), [("snapshot", 130), ("depth20", 20), ("depth100", 100)])
+async def test_public_futures_books(tools: Any, autojump_clock: object, path: str, levels: int) -> None:
+    async with MemoryNetwork(Exchange()) as network:
+        book = (await tools.Dialler(network).request("futures", "GET", f"/api/v1/level2/{path}?symbol=XBTUSDTM")).data
+    assert isinstance(book["sequence"], int)
+    assert len(book["bids"]) == len(book["asks"]) == levels
+    assert all(isinstance(price, float) and isinstance(size, int) for price, size in book["bids"] + book["asks"])
+    assert len(str(book["ts"])) == 19
+
+
+@pytest.mark.parametrize(
+    ("market", "method", "path", "status", "code"),
+    [
+        ("spot", "GET", "/api/v3/market/orderbook/level2?symbol=BTC-USDT", 200, "400001"),
+        ("spot", "GET", "/api/v1/market/orderbook/level2_20?symbol=NO-PE", 200, "900001"),
+        ("spot", "GET", "/api/v1/market/orderbook/level2_20", 200, "400100"),
+        ("futures", "GET", "/api/v1/level2/snapshot?symbol=NOPE", 200, "200003"),
+        ("futures", "GET", "/api/v1/contracts/NOPE", 200, "200003"),
+        ("futures", "GET", "/api/v2/symbols", 404, "404000"),
+        ("spot", "GET", "/nowhere", 404, "404000"),
+        ("spot", "POST", "/api/v2/symbols", 404, "404000"),
+        ("spot", "GET", "/api/v1/bullet-public", 405, "400100"),
+    ],
+)
+async def test_errors_come_in_the_envelope(
+    tools: Any, autojump_clock: object, market: str, method: str, path: str, status: int, code: str
+) -> None:
+    async with MemoryNetwork(Exchange()) as network:
+        response = await tools.Dialler(network).request(market, method, path)
+    assert response.status == status
+    assert response.json["code"] == code
+    assert response.json["msg"]
+
+
+async def test_a_connection_serves_many_requests_and_closes_when_asked(tools: Any, autojump_clock: object) -> None:
+    async with MemoryNetwork(Exchange()) as network:
+        stream = await network.open_stream("api.kucoin.com", 443, None)
+        for _ in range(3):
+            response = await tools.http(stream, "GET", "/api/v1/status", "api.kucoin.com")
+            assert response.data["status"] == "open"
+        last = await tools.http(stream, "GET", "/api/v1/status", "api.kucoin.com", extra="Connection: close\r\n")
+        assert last.headers["connection"] == "close"
+        assert await stream.receive_some() == b""
+
+
+async def test_what_is_not_http_is_answered_with_400_and_harms_nobody(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange()
+    async with MemoryNetwork(exchange) as network:
+        stream = await network.open_stream("api.kucoin.com", 443, None)
+        await stream.send_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 400 ")
+        assert await stream.receive_some() == b""
+        await tools.Dialler(network).token("spot")
