@@ -1,9 +1,10 @@
 """The frame tap's parser: takes text messages out of a server's WebSocket bytes, in batches, and passes the rest on.
 
 Pure: bytes in; payloads of text messages, and the bytes another parser (trio-websocket's) is to see, out. Until the
-upgrade's response head has ended everything is passed on. Afterwards whole text messages are taken, single frames and
-fragment chains; every other frame is passed on untouched. Whether a fragmented message is open is known here alone, so
-that an illegal mixture is noticed here (RFC 6455, section 5.4), and nothing is taken once either side has closed.
+head of a 101 response has ended everything is passed on, and after any other response all that follows. Afterwards
+whole text messages are taken, single frames and fragment chains; every other frame is passed on untouched. Whether a
+fragmented message is open is known here alone, so that an illegal mixture is noticed here (RFC 6455, section 5.4), and
+nothing is taken once either side has closed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import codecs
 
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _WHOLE_TEXT = 0x81  # the first byte of a text message in a single frame
+_SWITCHING = b"HTTP/1.1 101"
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -35,15 +37,16 @@ class FrameParser:
         self.passed = bytearray()
         self._max_message_size = max_message_size
         self._upgraded = False
+        self._head_start = b""
         self._head_tail = b""
         self._rest = bytearray()
         self._wanted = 0
         self._taking = True
         self._ended = False
-        # The fragmented message that is open: its opcode, and of a text its parts, size and the state of its encoding.
+        # The fragmented message that is open: its opcode and size; of a text what has come, and the state of its encoding.
         self._open: int | None = None
-        self._parts: list[bytes] = []
         self._size = 0
+        self._text = bytearray()
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
 
     def stop(self) -> None:
@@ -71,9 +74,10 @@ class FrameParser:
                 self._rest += data[used:]
 
     def _pass_response_head(self, data: bytes) -> int:
+        self._head_start = (self._head_start + data[: len(_SWITCHING)])[: len(_SWITCHING)]
         seen = self._head_tail
         found = (seen + data).find(_HEAD_END)
-        if found < 0:
+        if found < 0 or self._head_start != _SWITCHING:
             self._head_tail = (seen + data[-3:])[-3:]
             end = len(data)
         else:
@@ -160,11 +164,11 @@ class FrameParser:
 
     def _take_part(self, part: bytes, final: bool) -> None:
         self._check_utf8(part, final=final)
-        self._parts.append(part)
+        self._text += part
         if final:
             if self._taking:
-                self.texts.append(b"".join(self._parts))
-            self._parts.clear()
+                self.texts.append(bytes(self._text))
+            self._text.clear()
 
     def _check_utf8(self, part: bytes, *, final: bool) -> None:
         try:

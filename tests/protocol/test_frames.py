@@ -1,0 +1,377 @@
+"""The frame tap's parser: whole text messages out, everything else untouched, however the bytes are cut."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import tracemalloc
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+import wsproto
+from hypothesis import example, given
+from hypothesis import strategies as st
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong
+from wsproto.events import Request as Upgrade
+
+from kufeed.protocol.frames import FrameParser, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+LIMIT = 70_000
+GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+HEAD = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+
+
+def frame(opcode: int, payload: bytes = b"", *, final: bool = True, flags: int = 0, size: int | None = None) -> bytes:
+    """A server's frame. *size* bytes of length are written in place of the shortest form; it may lie."""
+    length = len(payload)
+    if size is None:
+        size = 0 if length < 126 else 2 if length < 2**16 else 8
+    second = bytes([length]) if size == 0 else bytes([126 if size == 2 else 127]) + length.to_bytes(size, "big")
+    return bytes([opcode | flags | (0x80 if final else 0)]) + second + payload
+
+
+def head(opcode: int, length: int, *, final: bool = True) -> bytes:
+    """Only the head of a frame, which announces *length* bytes."""
+    size = 0 if length < 126 else 2 if length < 2**16 else 8
+    return frame(opcode, b"", final=final)[:1] + (
+        bytes([length]) if size == 0 else bytes([126 if size == 2 else 127]) + length.to_bytes(size, "big")
+    )
+
+
+@attrs.frozen
+class Stream:
+    """A server's bytes, and what is to become of them."""
+
+    data: bytes
+    texts: list[bytes]
+    passed: bytes
+
+
+def open_parser(limit: int = LIMIT) -> FrameParser:
+    """A parser that has seen the upgrade's answer."""
+    parser = FrameParser(limit)
+    parser.feed(HEAD)
+    assert bytes(parser.passed) == HEAD
+    parser.passed.clear()
+    return parser
+
+
+def feed(parser: FrameParser, pieces: Iterable[bytes]) -> Violation | None:
+    for piece in pieces:
+        try:
+            parser.feed(piece)
+        except Violation as violation:
+            return violation
+    return None
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    edges = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
+
+
+# -- what is valid ----------------------------------------------------------------------------------------------------
+
+sizes = st.sampled_from([0, 1, 2, 124, 125, 126, 127, 128, 1_000, 65_535, 65_536, 65_537, LIMIT]) | st.integers(0, 300)
+texts = st.text(max_size=40).map(str.encode) | st.builds(
+    lambda unit, size: (unit * (size // len(unit) + 1))[:size] if unit.isascii() else unit * (size // len(unit)),
+    st.sampled_from([b"x", b"kufeed", "é".encode(), "€".encode(), "𝄞".encode()]),
+    sizes,
+)
+binaries = st.builds(lambda size: bytes(range(256)) * (size // 256) + bytes(range(size % 256)), sizes)
+controls = st.builds(lambda opcode, text: (opcode, text), st.sampled_from([PING, PONG]), st.binary(max_size=125))
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> Stream:
+    """One message, whole or in fragments (perhaps inside a character), with control frames between them."""
+    is_text = draw(st.booleans())
+    payload = draw(texts if is_text else binaries)
+    parts = cut(payload, draw(st.lists(st.integers(0, 2**20), max_size=4)))
+    if draw(st.booleans()):
+        parts = [payload]
+    data = passed = b""
+    for index, part in enumerate(parts):
+        for opcode, content in draw(st.lists(controls, max_size=1)):
+            data += frame(opcode, content)
+            passed += frame(opcode, content)
+        opcode = CONTINUATION if index else TEXT if is_text else BINARY
+        piece = frame(opcode, part, final=index == len(parts) - 1)
+        data += piece
+        passed += b"" if is_text else piece
+    return Stream(data, [payload] if is_text else [], passed)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> Stream:
+    chosen = draw(st.lists(messages(), max_size=6))
+    data = HEAD + b"".join(one.data for one in chosen)
+    passed = HEAD + b"".join(one.passed for one in chosen)
+    return Stream(data, [text for one in chosen for text in one.texts], passed)
+
+
+@given(streams(), st.lists(st.integers(0, 2**20), max_size=12))
+def test_a_valid_stream_reads_the_same_wherever_it_is_cut(stream: Stream, cuts: list[int]) -> None:
+    """Text messages whole and in order; head, control frames and binary messages untouched and in order."""
+    parser = FrameParser(LIMIT)
+    assert feed(parser, cut(stream.data, cuts)) is None
+    assert parser.texts == stream.texts
+    assert bytes(parser.passed) == stream.passed
+
+
+@given(streams().filter(lambda stream: len(stream.data) < 3_000))
+def test_one_byte_at_a_time_reads_the_same(stream: Stream) -> None:
+    parser = FrameParser(LIMIT)
+    assert feed(parser, (bytes([byte]) for byte in stream.data)) is None
+    assert parser.texts == stream.texts
+    assert bytes(parser.passed) == stream.passed
+
+
+@given(streams(), st.lists(st.integers(0, 2**20), max_size=5))
+def test_an_independent_parser_understands_what_was_passed(stream: Stream, cuts: list[int]) -> None:
+    """wsproto sees the upgrade, the control frames and the binary messages as if there had been nothing else."""
+    parser = FrameParser(LIMIT)
+    assert feed(parser, cut(stream.data, cuts)) is None
+    whole, rest = events_of(stream.data), events_of(bytes(parser.passed))
+    assert rest == [event for event in whole if event[0] != "text"]
+    assert [event[1] for event in whole if event[0] == "text"] == parser.texts
+
+
+def events_of(data: bytes) -> list[tuple[str, bytes]]:
+    """What wsproto reads from a server's *data*, messages put together; the key of the handshake is made to fit."""
+    client = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+    request = client.send(Upgrade(host="h", target="/")).decode()
+    key = next(
+        line.partition(": ")[2] for line in request.split("\r\n") if line.lower().startswith("sec-websocket-key")
+    )
+    accept = base64.b64encode(hashlib.sha1((key + GUID).encode()).digest()).decode()  # noqa: S324  # RFC 6455
+    client.receive_data(HEAD.replace(b"\r\n\r\n", f"\r\nSec-WebSocket-Accept: {accept}\r\n\r\n".encode()))
+    client.receive_data(data.removeprefix(HEAD))
+    found: list[tuple[str, bytes]] = []
+    message = b""
+    for event in client.events():
+        match event:
+            case Ping(payload=payload):
+                found.append(("ping", bytes(payload)))
+            case Pong(payload=payload):
+                found.append(("pong", bytes(payload)))
+            case AcceptConnection():
+                found.append(("open", b""))
+            case CloseConnection():
+                found.append(("close", b""))
+            case _:
+                message += bytes(event.data) if isinstance(event, BytesMessage) else event.data.encode()
+                if event.message_finished:
+                    found.append(("binary" if isinstance(event, BytesMessage) else "text", message))
+                    message = b""
+    return found
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, LIMIT])
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_each_form_of_length(opcode: int, size: int) -> None:
+    parser = open_parser()
+    data = frame(opcode, b"x" * size)
+    parser.feed(data + data)
+    assert parser.texts == ([b"x" * size] * 2 if opcode == TEXT else [])
+    assert bytes(parser.passed) == (b"" if opcode == TEXT else data * 2)
+
+
+def test_texts_between_the_fragments_of_nothing_else_are_a_batch() -> None:
+    """One read may bring hundreds: all are there at once."""
+    parser = open_parser()
+    parser.feed(b"".join(frame(TEXT, str(number).encode()) for number in range(370)))
+    assert parser.texts == [str(number).encode() for number in range(370)]
+
+
+# -- the upgrade ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", range(len(HEAD) + 1))
+def test_the_head_may_be_cut_anywhere(place: int) -> None:
+    data = HEAD + frame(TEXT, b"first")
+    parser = FrameParser(LIMIT)
+    parser.feed(data[:place])
+    parser.feed(data[place:])
+    assert parser.texts == [b"first"]
+    assert bytes(parser.passed) == HEAD
+
+
+def test_a_refused_upgrade_is_passed_whole_with_its_body() -> None:
+    """Only a 101 is followed by frames: the other parser is to see why it was refused."""
+    body = b'{"code":401,"data":"token is expired"}\r\n\r\n\x81\x05hello'
+    for line in (b"HTTP/1.1 401 Unauthorized", b"HTTP/1.1 200 OK", b"HTTP/1.1 503", b"HTTP/1.1 404 101"):
+        data = line + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        for size in (1, 7, len(data)):
+            parser = FrameParser(LIMIT)
+            assert feed(parser, (data[start : start + size] for start in range(0, len(data), size))) is None
+            assert bytes(parser.passed) == data
+            assert parser.texts == []
+
+
+# -- what is not ------------------------------------------------------------------------------------------------------
+
+OPEN_TEXT = frame(TEXT, b"a", final=False)
+OPEN_BINARY = frame(BINARY, b"a", final=False)
+
+ILLEGAL: dict[str, tuple[int, bytes, bytes]] = {
+    "a masked frame": (1002, b"", bytes([0x81, 0x85]) + b"mask" + b"hello"),
+    "a masked empty frame": (1002, b"", bytes([0x81, 0x80]) + b"mask"),
+    "a masked long frame": (1002, b"", bytes([0x81, 0xFE, 0x00, 0xFF])),
+    "reserved bit 1": (1002, b"", frame(TEXT, b"x", flags=0x40)),
+    "reserved bit 2": (1002, b"", frame(BINARY, b"x", flags=0x20)),
+    "reserved bit 3": (1002, b"", frame(PING, b"x", flags=0x10)),
+    **{f"unknown opcode {opcode:#x}": (1002, b"", frame(opcode, b"")) for opcode in (*range(3, 8), *range(0xB, 0x10))},
+    "a fragmented ping": (1002, b"", frame(PING, b"x", final=False)),
+    "a fragmented pong": (1002, b"", frame(PONG, b"", final=False)),
+    "a fragmented close": (1002, b"", frame(CLOSE, b"", final=False)),
+    "a ping of 126 bytes": (1002, b"", frame(PING, b"x" * 126)),
+    "a close of 126 bytes": (1002, b"", frame(CLOSE, b"\x03\xe8" + b"x" * 124)),
+    "a pong whose length is written long": (1002, b"", frame(PONG, b"x", size=2)),
+    "a continuation of nothing": (1002, b"", frame(CONTINUATION, b"x")),
+    "a continuation after a whole message": (1002, frame(TEXT, b"ok"), frame(CONTINUATION, b"x")),
+    "a continuation after a finished one": (1002, OPEN_TEXT + frame(CONTINUATION, b"b"), frame(CONTINUATION, b"c")),
+    "a text inside a fragmented text": (1002, OPEN_TEXT, frame(TEXT, b"b")),
+    "a text inside a fragmented binary": (1002, OPEN_BINARY, frame(TEXT, b"b")),
+    "a binary inside a fragmented text": (1002, OPEN_TEXT, frame(BINARY, b"b")),
+    "a binary inside a fragmented binary": (1002, OPEN_BINARY, frame(BINARY, b"b")),
+    "a fragmented text inside a fragmented text": (1002, OPEN_TEXT, OPEN_TEXT),
+    "125 bytes written in 16 bits": (1002, b"", frame(TEXT, b"x" * 125, size=2)),
+    "nothing written in 64 bits": (1002, b"", frame(BINARY, b"", size=8)),
+    "65,535 bytes written in 64 bits": (1002, b"", frame(TEXT, b"x" * 65_535, size=8)),
+    "a length with the highest bit": (1002, b"", head(TEXT, 2**63)),
+    "a text larger than allowed": (1009, b"", head(TEXT, LIMIT + 1)),
+    "a binary larger than allowed": (1009, b"", head(BINARY, LIMIT + 1)),
+    "a text of 2^62 bytes": (1009, b"", head(TEXT, 2**62)),
+    "a binary of 2^62 bytes": (1009, b"", head(BINARY, 2**62)),
+    "a fragment of 2^62 bytes": (1009, OPEN_TEXT, head(CONTINUATION, 2**62)),
+    "fragments of a text larger together": (1009, frame(TEXT, b"x" * LIMIT, final=False), head(CONTINUATION, 1)),
+    "fragments of a binary larger together": (1009, frame(BINARY, b"x" * LIMIT, final=False), head(CONTINUATION, 1)),
+    "a byte that is never UTF-8": (1007, b"", frame(TEXT, b"\xff")),
+    "half a character": (1007, b"", frame(TEXT, "€".encode()[:2])),
+    "a surrogate": (1007, b"", frame(TEXT, b"\xed\xa0\x80")),
+    "an overlong form": (1007, b"", frame(TEXT, b"\xc0\xaf")),
+    "half a character, then a whole message": (1007, b"", frame(TEXT, b"\xe2\x82") + frame(TEXT, b"\xac")),
+    "half a character in the last fragment": (1007, OPEN_TEXT, frame(CONTINUATION, b"\xe2\x82")),
+    "a wrong byte in a fragment": (1007, frame(TEXT, b"\xe2", final=False), frame(CONTINUATION, b"x", final=False)),
+}
+
+
+@pytest.mark.parametrize("name", ILLEGAL)
+@pytest.mark.parametrize("size", [1, 3, 2**20], ids=["bytes", "threes", "whole"])
+def test_what_is_illegal_is_refused_with_its_close_code_and_ends_all_delivery(name: str, size: int) -> None:
+    """What was valid before stands; the violation is raised once; nothing after it is delivered or passed."""
+    code, opening, illegal = ILLEGAL[name]
+    before = frame(TEXT, b"before") + frame(PING, b"before") + opening
+    data = before + illegal + frame(TEXT, b"after") + frame(PING, b"after") + frame(CONTINUATION, b"after")
+    parser = open_parser()
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    raised = 0
+    for piece in pieces:
+        try:
+            parser.feed(piece)
+        except Violation as violation:
+            raised += 1
+            assert violation.code == code  # noqa: PT017  # every piece is tried; that exactly one raises is asserted below
+            assert str(violation)  # noqa: PT017
+    assert raised == 1
+    assert parser.texts[0] == b"before"
+    assert set(parser.texts) <= {b"before", b"ok", b"ab"}
+    assert bytes(parser.passed).startswith(frame(PING, b"before"))
+    assert b"after" not in bytes(parser.passed)
+
+
+@pytest.mark.parametrize("name", [name for name, (code, _, _) in ILLEGAL.items() if code != 1007])
+def test_a_frame_is_judged_by_its_head_alone(name: str) -> None:
+    """Nobody waits for the body of an illegal frame, least of all for 2^62 bytes."""
+    code, opening, illegal = ILLEGAL[name]
+    parser = open_parser()
+    parser.feed(opening)
+    violation = feed(parser, (illegal[at : at + 1] for at in range(min(10, len(illegal)))))
+    assert violation is not None
+    assert violation.code == code
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5), st.integers(0, 300))
+@example(b"\x81\x7f", [], 10)
+def test_arbitrary_bytes_are_read_or_refused_the_same_way_however_cut(data: bytes, cuts: list[int], limit: int) -> None:
+    whole, pieces = open_parser(limit), open_parser(limit)
+    one, other = feed(whole, [data]), feed(pieces, cut(data, cuts))
+    assert (one is None, one and one.code) == (other is None, other and other.code)
+    assert whole.texts == pieces.texts
+    assert whole.passed == pieces.passed
+    assert all(len(text) <= limit for text in whole.texts)
+
+
+# -- after a close ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2**20], ids=["bytes", "whole"])
+@pytest.mark.parametrize("before", [b"", OPEN_TEXT, OPEN_BINARY], ids=["idle", "inside a text", "inside a binary"])
+def test_nothing_is_taken_or_passed_after_the_peers_close_frame(before: bytes, size: int) -> None:
+    close = frame(CLOSE, b"\x03\xe8bye")
+    data = frame(TEXT, b"last") + before + close + frame(TEXT, b"after") + frame(PING) + b"\xff" * 20
+    parser = open_parser()
+    assert feed(parser, (data[start : start + size] for start in range(0, len(data), size))) is None
+    assert parser.texts == [b"last"]
+    assert bytes(parser.passed) == (before if before == OPEN_BINARY else b"") + close
+
+
+def test_after_our_own_close_frame_no_text_is_taken_but_the_answer_passes() -> None:
+    parser = open_parser()
+    parser.feed(frame(TEXT, b"before") + OPEN_TEXT)
+    parser.stop()
+    close = frame(CLOSE, b"\x03\xe8")
+    parser.feed(frame(CONTINUATION, b"b") + frame(TEXT, b"after") + frame(PING, b"p") + close + frame(TEXT, b"late"))
+    assert parser.texts == [b"before"]
+    assert bytes(parser.passed) == frame(PING, b"p") + close
+
+
+def test_what_is_illegal_stays_illegal_after_our_own_close_frame() -> None:
+    parser = open_parser()
+    parser.stop()
+    with pytest.raises(Violation):
+        parser.feed(frame(CONTINUATION, b"x"))
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+def grown(feeding: Any) -> int:
+    """Bytes of memory that *feeding* left allocated."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        feeding()
+        return tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("part", [b"", b"xy"], ids=["empty", "small"])
+def test_fragments_without_end_take_no_more_memory_than_a_message_may(part: bytes) -> None:
+    parser = open_parser(1_000)
+    parser.feed(frame(TEXT, b"", final=False))
+    pieces = frame(CONTINUATION, part, final=False) * (400 if part else 50_000)
+    assert grown(lambda: parser.feed(pieces)) < 8_000
+    parser.feed(frame(CONTINUATION, b"."))
+    assert parser.texts == [part * 400 + b"."]
+
+
+def test_an_announced_message_takes_memory_only_as_it_arrives() -> None:
+    parser = open_parser(2**30)
+    assert grown(lambda: parser.feed(head(TEXT, 2**30) + b"x" * 1_000)) < 8_000
+
+
+def test_a_slow_drip_of_a_large_message_is_linear() -> None:
+    """No assertion of time: this would take minutes if every byte were copied at every step."""
+    parser = open_parser(2**21)
+    data = frame(TEXT, b"x" * 2**21)
+    assert feed(parser, (data[start : start + 16] for start in range(0, len(data), 16))) is None
+    assert parser.texts == [b"x" * 2**21]
