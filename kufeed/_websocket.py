@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+import h11
 import trio
 import trio_websocket
 import wsproto.utilities
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 _READ_SIZE = 65_536
 """Bytes asked of the network at once; a batch is what one read brought."""
 _CLOSE_FRAME = 0x88
+_HTTP_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")
+_LONGEST_STATUS_LINE = 1000
 
 
 class FrameTap(trio.abc.Stream):
@@ -34,6 +38,9 @@ class FrameTap(trio.abc.Stream):
         self.violated = trio.Event()
         self.violation: Violation | None = None
         self.error: BaseException | None = None
+        self.refused_with: int | None = None
+        """The HTTP status of an answer that is not an upgrade; `ended` is set with it."""
+        self._status_line: bytes | None = b""
         self._stream = stream
         self._deliver = deliver
         self._parser = FrameParser(max_message_size)
@@ -50,6 +57,8 @@ class FrameTap(trio.abc.Stream):
             if not data:
                 self.ended.set()
                 return b""
+            if self._status_line is not None:
+                self._read_status(data)
             try:
                 parser.feed(bytes(data))
             except Violation as violation:
@@ -62,6 +71,15 @@ class FrameTap(trio.abc.Stream):
         passed = bytes(parser.passed[:max_bytes])
         del parser.passed[:max_bytes]
         return passed
+
+    def _read_status(self, data: bytes | bytearray) -> None:
+        """A refusal is known from its first line; nobody waits for its body, or its end."""
+        assert self._status_line is not None
+        line, found, _ = (self._status_line + data).partition(b"\r\n")
+        self._status_line = None if found or len(line) > _LONGEST_STATUS_LINE else line
+        if found and (status := _HTTP_STATUS.match(line)) and status[1] != b"101":
+            self.refused_with = int(status[1])
+            self.ended.set()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         # trio-websocket writes one event at a time: a close frame is at the start, or not there.
@@ -127,12 +145,17 @@ async def run_websocket(
     in any case.
     """
     tap = FrameTap(stream, deliver, max_message_size)
+    websocket: WebSocket | None = None
+    problem: str | None = None
     try:
         with one_error() as body:
             async with trio.open_nursery() as nursery:
                 with body.watched():
+                    # trio-websocket waits for an upgrade on a connection that has ended already.
                     upgraded = trio.Event()
-                    nursery.start_soon(_fail_unless_upgraded, tap, upgraded, name="upgrade guard")
+                    nursery.start_soon(
+                        _cancel_unless_upgraded, tap, upgraded, nursery.cancel_scope, name="upgrade guard"
+                    )
                     connection = await trio_websocket.wrap_client_stream(
                         nursery,
                         tap,  # type: ignore[arg-type]  # it takes any stream; its annotation names two
@@ -141,26 +164,38 @@ async def run_websocket(
                         max_message_size=max_message_size,
                     )
                     upgraded.set()
-                    nursery.start_soon(_drain_binary, connection, deliver, name="binary messages")
                     websocket = WebSocket(connection, tap)
+                    nursery.start_soon(_drain_binary, connection, deliver, name="binary messages")
                     task_status.started(websocket)
-    except trio_websocket.ConnectionRejected as rejection:
-        if rejection.status_code == 401:
-            raise TokenExpired("HTTP 401 at the handshake") from None
-        raise DialError("upgrade", f"the server answered HTTP {rejection.status_code}") from None
-    except wsproto.utilities.ProtocolError as error:
-        # What the tap let through and wsproto does not: the link's end, not ours.
-        return ProtocolViolation(1002, str(error))
+    except (trio_websocket.ConnectionRejected, wsproto.utilities.ProtocolError, h11.ProtocolError) as error:
+        # What the libraries below do not catch themselves when the peer misbehaves.
+        problem = str(_first(error))
     finally:
         await trio.aclose_forcefully(stream)
-    return websocket.end()
+    if websocket is None:
+        raise _upgrade_failure(tap, problem) from tap.error
+    return websocket.end() if problem is None else ProtocolViolation(1002, problem)
 
 
-async def _fail_unless_upgraded(tap: FrameTap, upgraded: trio.Event) -> None:
-    """trio-websocket waits for an upgrade answer on a connection that has ended already."""
+async def _cancel_unless_upgraded(tap: FrameTap, upgraded: trio.Event, scope: trio.CancelScope) -> None:
     await tap.ended.wait()
     if not upgraded.is_set():
-        raise DialError("upgrade", tap.error or "the connection ended before the upgrade") from tap.error
+        scope.cancel()
+
+
+def _upgrade_failure(tap: FrameTap, problem: str | None) -> LinkError:
+    if tap.refused_with == 401:
+        return TokenExpired("HTTP 401 at the handshake")
+    if tap.refused_with is not None:
+        return DialError("upgrade", f"the server answered HTTP {tap.refused_with}")
+    return DialError("upgrade", tap.error or problem or "the connection ended before the upgrade")
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error that others were raised while handling."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 async def _drain_binary(

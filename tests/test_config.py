@@ -343,7 +343,15 @@ async def test_a_ping_interval_longer_than_the_servers_is_cut_with_one_warning(
 # -- validation -------------------------------------------------------------------------------------------------------
 
 BAD = {
-    "futures_url": ["api.kucoin.com", "ftp://x", "https://", 7, "https://user:pw@host", "https://h?x=1", "http://h:99999"],
+    "futures_url": [
+        "api.kucoin.com",
+        "ftp://x",
+        "https://",
+        7,
+        "https://user:pw@host",
+        "https://h?x=1",
+        "http://h:99999",
+    ],
     "spot_url": ["wss://x"],
     "max_reconnect_attempts": [-1, 1.5, "3", True],
     "reconnect_delay": [-0.1, float("nan"), float("inf"), "1", True, None],

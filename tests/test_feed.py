@@ -605,7 +605,7 @@ async def test_the_body_wins_when_both_fail(autojump_clock: MockClock) -> None:
                 try:
                     await trio.sleep_forever()
                 finally:
-                    raise BodyError  # noqa: B012  # that is the case in question
+                    raise BodyError  # that is the case in question
         context = raised.value.__context__
         assert isinstance(context, ExceptionGroup)
         assert context.subgroup(lambda error: str(error) == "a bug") is not None

@@ -6,6 +6,7 @@ import random
 
 import pytest
 import trio
+import trio.lowlevel
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ async def hidden(body_error: BaseException | None, *task_errors: BaseException) 
                         await trio.lowlevel.checkpoint()
                         await trio.lowlevel.checkpoint()
                     raise body_error
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
 
 
 async def test_an_error_of_the_body_comes_out_as_itself() -> None:

@@ -1,0 +1,260 @@
+"""One WebSocket over the frame tap: texts in batches, everything else by trio-websocket, every end with its reason."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair
+
+from kufeed import DialError, LinkClosed, LinkError, ProtocolViolation, TokenExpired
+from kufeed._websocket import WebSocket, run_websocket
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
+    first = opcode | (0x80 if fin else 0)
+    if len(payload) < 126:
+        return struct.pack("!BB", first, len(payload)) + payload
+    if len(payload) < 65536:
+        return struct.pack("!BBH", first, 126, len(payload)) + payload
+    return struct.pack("!BBQ", first, 127, len(payload)) + payload
+
+
+async def read_head(stream: trio.abc.Stream) -> bytes:
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += await stream.receive_some(1)
+    return head
+
+
+def answer(head: bytes) -> bytes:
+    key = next(line.split(b": ")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
+    digest = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()  # noqa: S324  # RFC 6455 wants it
+    lines = [b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: Upgrade"]
+    return b"\r\n".join([*lines, b"Sec-WebSocket-Accept: " + base64.b64encode(digest), b"", b""])
+
+
+Server = Callable[[trio.abc.Stream], Awaitable[None]]
+
+
+class Outcome:
+    def __init__(self) -> None:
+        self.batches: list[list[bytes]] = []
+        self.end: LinkError | None = None
+        self.over = trio.Event()
+
+    @property
+    def texts(self) -> list[bytes]:
+        return [text for batch in self.batches for text in batch]
+
+
+@asynccontextmanager
+async def connected(server: Server, *, limit: int = 100_000) -> AsyncIterator[tuple[WebSocket, Outcome]]:
+    """A client connected to *server*, which gets the stream after the upgrade."""
+    ours, theirs = memory_stream_pair()
+    outcome = Outcome()
+
+    async def deliver(payloads: Sequence[bytes]) -> None:
+        outcome.batches.append(list(payloads))
+
+    async def serve() -> None:
+        await theirs.send_all(answer(await read_head(theirs)))
+        await server(theirs)
+
+    async def read(task_status: trio.TaskStatus[WebSocket]) -> None:
+        outcome.end = await run_websocket(
+            ours, host="h", target="/", deliver=deliver, max_message_size=limit, task_status=task_status
+        )
+        outcome.over.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        websocket = await nursery.start(read)
+        yield websocket, outcome
+        nursery.cancel_scope.cancel()
+
+
+async def test_texts_of_one_read_come_as_one_batch() -> None:
+    async def server(stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"".join(frame(0x1, b"%d" % number) for number in range(500)))
+        await stream.aclose()
+
+    async with connected(server) as (_, outcome):
+        await outcome.over.wait()
+        assert outcome.texts == [b"%d" % number for number in range(500)]
+        assert len(outcome.batches) < 10
+
+
+async def test_texts_may_follow_the_upgrade_in_the_same_packet() -> None:
+    ours, theirs = memory_stream_pair()
+    batches: list[Sequence[bytes]] = []
+
+    async def deliver(payloads: Sequence[bytes]) -> None:
+        batches.append(payloads)
+
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def serve() -> None:
+            await theirs.send_all(answer(await read_head(theirs)) + frame(0x1, b"first") + frame(0x1, b"second"))
+            await theirs.aclose()
+
+        async def read(task_status: trio.TaskStatus[WebSocket]) -> None:
+            await run_websocket(
+                ours, host="h", target="/", deliver=deliver, max_message_size=1000, task_status=task_status
+            )
+
+        await nursery.start(read)
+    assert [list(batch) for batch in batches] == [[b"first", b"second"]]
+
+
+async def test_fragments_pings_and_binary_messages() -> None:
+    """A fragmented text is one text, a ping inside it is answered, and JSON in binary messages is accepted too."""
+    got: list[bytes] = []
+
+    async def server(stream: trio.abc.Stream) -> None:
+        await stream.send_all(frame(0x1, b"he", fin=False) + frame(0x9, b"ping!") + frame(0x0, b"llo"))
+        for number in range(5):
+            await stream.send_all(frame(0x2, b"binary %d" % number))
+        while sum(map(len, got)) < 11:
+            got.append(await stream.receive_some(100))
+        await stream.aclose()
+
+    async with connected(server) as (_, outcome):
+        await outcome.over.wait()
+        assert sorted(outcome.texts) == [*(b"binary %d" % number for number in range(5)), b"hello"]
+    pong = b"".join(got)
+    assert pong[0] == 0x8A
+    mask = pong[2:6]
+    assert bytes(byte ^ mask[index % 4] for index, byte in enumerate(pong[6:])) == b"ping!"
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (frame(0x1, b"\xff\xfe"), 1007),
+        (frame(0x1, b"x" * 2000), 1009),
+        (frame(0x2, b"", fin=False) + frame(0x1, b"text inside"), 1002),
+        (frame(0x0, b"continues nothing"), 1002),
+        (frame(0x3), 1002),
+        (bytes([0x81, 0x81, 1, 2, 3, 4, 0]), 1002),
+    ],
+)
+async def test_a_violation_is_told_to_the_peer_and_named(autojump_clock: MockClock, sent: bytes, code: int) -> None:
+    """The close frame carries the code that RFC 6455 asks for; what came before is delivered, nothing after."""
+    received = b""
+
+    async def server(stream: trio.abc.Stream) -> None:
+        nonlocal received
+        await stream.send_all(frame(0x1, b"good") + sent + frame(0x1, b"too late"))
+        while data := await stream.receive_some(100):
+            received += data
+            if len(received) >= 8:
+                await stream.aclose()
+                return
+
+    async with connected(server, limit=1500) as (websocket, outcome):
+        await websocket.wait_violated()
+        await websocket.aclose()
+        await outcome.over.wait()
+        assert outcome.texts == [b"good"]
+        assert isinstance(outcome.end, ProtocolViolation)
+        assert outcome.end.code == code
+    assert received[0] == 0x88
+    mask = received[2:6]
+    assert struct.unpack("!H", bytes([received[6] ^ mask[0], received[7] ^ mask[1]])) == (code,)
+
+
+async def test_the_peers_close_is_reported_with_its_code_and_reason(autojump_clock: MockClock) -> None:
+    async def server(stream: trio.abc.Stream) -> None:
+        await stream.send_all(frame(0x8, struct.pack("!H", 1012) + b"restarting"))
+        await stream.receive_some(100)
+        await stream.aclose()
+
+    async with connected(server) as (_, outcome):
+        await outcome.over.wait()
+        assert isinstance(outcome.end, LinkClosed)
+        assert (outcome.end.code, outcome.end.reason) == (1012, "restarting")
+
+
+async def test_a_connection_that_just_ends_is_1006(autojump_clock: MockClock) -> None:
+    async def server(stream: trio.abc.Stream) -> None:
+        await stream.aclose()
+
+    async with connected(server) as (websocket, outcome):
+        await outcome.over.wait()
+        assert isinstance(outcome.end, LinkClosed)
+        assert outcome.end.code == 1006
+        with pytest.raises(LinkClosed):
+            await websocket.send("too late")
+
+
+async def test_our_close_is_answered(autojump_clock: MockClock) -> None:
+    async def server(stream: trio.abc.Stream) -> None:
+        await stream.receive_some(100)
+        await stream.send_all(frame(0x1, b"crossed our close") + frame(0x8, struct.pack("!H", 1000)))
+        await stream.aclose()
+
+    async with connected(server) as (websocket, outcome):
+        with trio.fail_after(1):
+            await websocket.aclose()
+        await outcome.over.wait()
+        assert outcome.texts == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "match"),
+    [
+        (b"", "ended before the upgrade"),
+        (b"HTTP/1.1 101 Swi", "ended before the upgrade"),
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy", "HTTP 503"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere/\r\nContent-Length: 0\r\n\r\n", "HTTP 302"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "illegal status line"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+         b"Sec-WebSocket-Accept: wrong\r\n\r\n", "Bad accept token"),
+    ],
+)  # fmt: skip
+async def test_a_failed_upgrade_is_reported_at_once_with_its_cause(
+    autojump_clock: MockClock, reply: bytes, match: str
+) -> None:
+    ours, theirs = memory_stream_pair()
+
+    async def deliver(payloads: Sequence[bytes]) -> None:
+        pytest.fail("nothing was sent")
+
+    async def read(task_status: trio.TaskStatus[WebSocket]) -> None:
+        await run_websocket(ours, host="h", target="/", deliver=deliver, max_message_size=1000, task_status=task_status)
+
+    async def connect() -> None:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def serve() -> None:
+                await read_head(theirs)
+                await theirs.send_all(reply)
+                await theirs.aclose()
+
+            await nursery.start(read)
+
+    with trio.fail_after(1), pytest.RaisesGroup(pytest.RaisesExc(DialError, match=match)):
+        await connect()
+
+
+async def test_a_refused_token_has_a_type_of_its_own(autojump_clock: MockClock) -> None:
+    ours, theirs = memory_stream_pair()
+
+    async def deliver(payloads: Sequence[bytes]) -> None:
+        pytest.fail("nothing was sent")
+
+    async def read(task_status: trio.TaskStatus[WebSocket]) -> None:
+        await run_websocket(ours, host="h", target="/", deliver=deliver, max_message_size=1000, task_status=task_status)
+
+    with pytest.RaisesGroup(TokenExpired):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(theirs.send_all, b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+            await nursery.start(read)
