@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlsplit
 
 import attrs
@@ -129,7 +129,7 @@ class Dialler:
         try:
             async with stream, open_services() as nursery:
                 target = f"/?token={quote(token, safe='')}{query}"
-                websocket = await trio_websocket.wrap_client_stream(nursery, stream, host, target)
+                websocket = await trio_websocket.wrap_client_stream(nursery, cast("Any", stream), host, target)
                 client = Client(websocket, stream)
                 if welcome:
                     assert (await client.receive())["type"] == "welcome"

@@ -193,8 +193,9 @@ async def test_an_exchange_is_open_once_at_a_time_and_may_open_again(tools: Any,
 @pytest.mark.parametrize("name", ["update_interval", "ping_interval", "ping_timeout", "send_buffer"])
 @pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
 def test_arguments_out_of_range_are_named(name: str, value: float) -> None:
+    arguments: dict[str, Any] = {name: value}
     with pytest.raises(ValueError, match=f"{name} must be positive"):
-        Exchange(**{name: value})
+        Exchange(**arguments)
 
 
 async def test_two_runs_with_one_seed_are_the_same_on_the_wire(tools: Any) -> None:
@@ -232,6 +233,18 @@ async def test_the_bodys_error_comes_out_as_itself(tools: Any, autojump_clock: o
 
     with pytest.raises(KeyError, match="mine"):
         await use_it()
+
+
+async def test_cancelling_ends_it_and_it_can_be_opened_again(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange()
+    for _ in range(2):
+        with trio.move_on_after(5) as scope:
+            async with tools.connected(exchange) as client:
+                await client.subscribe("/contractMarket/tickerV2:XBTUSDTM")
+                await trio.sleep_forever()
+        assert scope.cancelled_caught
+        assert exchange.sessions == ()
+        assert exchange.statistics().topics == 0
 
 
 async def test_leaving_cuts_every_connection(tools: Any, autojump_clock: object) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kufeed.testing.market import FUNDING_CAP, MarketModel, SymbolModel, decimal_text
+from kufeed.testing.market import FUNDING_CAP, MarketModel, SymbolModel, Trade, decimal_text
 
 SYMBOLS = ("XBTUSDTM", "ETHUSDTM", "BTC-USDT", "ETH-USDT", "T0002USDTM", "T0002-USDT")
 BEAT_NS = 100_000_000
@@ -193,7 +193,7 @@ def test_numbers_are_spelt_exactly_and_as_short_as_they_can_be(units: int, decim
 def test_candles_and_daily_statistics_are_those_of_the_trades(seed: int, gaps: list[int]) -> None:
     model = make(seed, "BTC-USDT")
     now = START_NS
-    trades = []
+    trades: list[Trade] = []
     for gap in gaps:
         now += gap * 1_000_000_000
         trades += model.advance(now).trades

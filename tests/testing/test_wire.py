@@ -12,7 +12,7 @@ import trio
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
-from kufeed.testing import Exchange, MemoryNetwork
+from kufeed.testing import Exchange, Limits, MemoryNetwork
 from kufeed.testing.wire import CHANNELS, text_frame
 
 # One push of each channel, from the samples: newest real capture, or newest documentation where there is none.
@@ -171,6 +171,23 @@ async def test_mark_prices_come_each_second_and_funding_rates_each_minute(tools:
     assert {later - earlier for earlier, later in pairwise(marks)} == {1000}
     assert len(rates) == 3
     assert rates[2] - rates[1] == 60_000
+
+
+async def test_a_new_spot_candle_is_announced(tools: Any, autojump_clock: object) -> None:
+    async with tools.connected(Exchange(limits=Limits.off()), "spot") as client:
+        await client.subscribe("/market/candles:BTC-USDT_1min")
+        rows: dict[str, list[str]] = {}
+        while len(rows) < 4:
+            push = await client.receive_until("message")
+            row = push["data"]["candles"]
+            new = row[0] not in rows
+            rows[row[0]] = row
+            assert push["subject"] == ("trade.candles.add" if new and len(rows) > 1 else "trade.candles.update")
+        starts = [int(start) for start in rows]
+        assert [start - starts[0] for start in starts] == [0, 60, 120, 180]
+        for _, opened, close, high, low, *_volumes in rows.values():
+            assert Decimal(low) <= min(Decimal(opened), Decimal(close))
+            assert max(Decimal(opened), Decimal(close)) <= Decimal(high)
 
 
 async def test_the_wire_tells_one_story_of_a_futures_market(tools: Any, autojump_clock: object) -> None:
