@@ -9,9 +9,7 @@ import re
 import time
 from collections import deque
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 
 import attrs
 import h11
@@ -21,8 +19,10 @@ import wsproto
 
 from kufeed.testing import rest, wire
 from kufeed.testing.gate import Gate
+from kufeed.testing.http import ENDPOINTS, MARKETS, Where, locate, next_request, send_reply
 from kufeed.testing.limits import Limits, SlidingWindow, WeightPool
 from kufeed.testing.market import MarketModel
+from kufeed.testing.records import Address, Dial, ExchangeStatistics, Faults
 from kufeed.testing.services import open_services
 from kufeed.testing.session import CONNECTION_LOST, Session
 from kufeed.testing.streams import SharedStream
@@ -30,85 +30,17 @@ from kufeed.testing.tokens import TokenOffice
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Container, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
-    from kufeed.testing.market import Beat, MarketName, SymbolModel
+    from kufeed.testing.market import Beat, SymbolModel
 
-HOSTS: dict[str, MarketName] = {  # PROTOCOL section 1
-    "api.kucoin.com": "spot",
-    "ws-api-spot.kucoin.com": "spot",
-    "api-futures.kucoin.com": "futures",
-    "ws-api-futures.kucoin.com": "futures",
-}
-_ENDPOINTS: dict[MarketName, str] = {
-    "spot": "wss://ws-api-spot.kucoin.com/",
-    "futures": "wss://ws-api-futures.kucoin.com/",
-}
-_PREFIXES: tuple[MarketName, ...] = ("spot", "futures")
 _LOST = (*CONNECTION_LOST, h11.RemoteProtocolError, trio_websocket.HandshakeError, wsproto.utilities.ProtocolError)
 _IDLE_HTTP = 75.0  # seconds an HTTP connection may wait for its next request
 _HANDSHAKE = 10.0  # seconds for the WebSocket upgrade
 _DROP_AFTER_509 = 0.07  # seconds; ISS cryptofeed 838 saw the connection dropped about 70 ms after the error
-_STATUSES = frozenset(HTTPStatus)
 _DIALS_KEPT = 10_000
 _BREATH = 200  # symbols advanced between two checkpoints
 _TOPIC = re.compile(r'"topic"\s*:\s*"([^"\\]*)"')
-
-
-@attrs.define(kw_only=True)
-class Faults:
-    """What the exchange does wrong, changeable at any time.
-
-    - `withhold_welcome`, `withhold_acks`, `withhold_pongs`: these frames are not sent.
-    - `refuse_dials`: True, or how many more connections (REST ones too) are refused at the transport.
-    - `token_error`: an HTTP status, or KuCoin's code and message in a reply with HTTP 200, instead of a token.
-    - `ignore_topics`: a subscribe naming one of these wire topics (one symbol each) is not answered, and they get no
-      pushes.
-    - `mute_topics`: acked as usual, but never pushed.
-    """
-
-    withhold_welcome: bool = False
-    withhold_acks: bool = False
-    withhold_pongs: bool = False
-    refuse_dials: bool | int = False
-    token_error: int | tuple[str, str] | None = None
-    ignore_topics: Container[str] = ()
-    mute_topics: Container[str] = ()
-
-
-@attrs.frozen
-class Dial:
-    """One attempt to open a WebSocket: when (`trio.current_time()`), on which market, and the HTTP status it got."""
-
-    at: float
-    market: MarketName
-    status: int
-
-
-@attrs.frozen
-class Address:
-    """Where a listening exchange is reached: REST bases of both markets. The token reply names the WebSocket."""
-
-    host: str
-    port: int
-    futures_url: str
-    spot_url: str
-
-
-@attrs.frozen(kw_only=True)
-class ExchangeStatistics:
-    """Counts since the exchange was made. `pushes` were queued, `dropped` had no room in their session's buffer."""
-
-    sessions: int
-    topics: int
-    dials: int
-    dials_refused: int
-    tokens_issued: int
-    requests: int
-    beats: int
-    pushes: int
-    dropped: int
-    connections_lost: int
 
 
 @attrs.define(eq=False)
@@ -122,7 +54,8 @@ class _Route:
 class Exchange:
     """A small KuCoin for tests and demonstrations: seeded, both markets, REST and WebSocket, with KuCoin's limits.
 
-    Open it with `listen()` (loopback TCP) or `MemoryNetwork(exchange)`; both may be opened again after they were left.
+    Open it with `listen()` (loopback TCP) or `MemoryNetwork(exchange)`; both may be opened again after they
+    were left, in the same `trio.run` (its clock is theirs).
     The market has XBTUSDTM, ETHUSDTM, BTC-USDT and ETH-USDT, the symbols of *futures* and *spot*, and *generated* pairs
     `T0001USDTM`, `T0001-USDT`, …; equal *seed*, equal market. It moves every *update_interval* seconds, and only for
     symbols somebody holds a topic of.
@@ -173,7 +106,7 @@ class Exchange:
         self._send_buffer = send_buffer
         self._rng = random.Random(f"{seed}:exchange")
         self._tokens = TokenOffice(seed, self.limits.token_life)
-        self._dial_windows = {market: SlidingWindow(self.limits.dials_per_minute, 60.0) for market in _PREFIXES}
+        self._dial_windows = {market: SlidingWindow(self.limits.dials_per_minute, 60.0) for market in MARKETS}
         self._weights = WeightPool(self.limits.rest_weight)
         self._time_ns: Callable[[], int] | None = None
         self._gate = Gate()
@@ -363,34 +296,34 @@ class Exchange:
             malformed = 0
             with trio.move_on_after(_IDLE_HTTP):
                 try:
-                    request = await _next_request(connection, stream, raw)
+                    request = await next_request(connection, stream, raw)
                 except h11.RemoteProtocolError as error:
                     malformed = error.error_status_hint
             if malformed and connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
                 reply = rest.failure("400000", "Bad Request", status=malformed)
-                await _send_reply(connection, stream, reply, close=True)
+                await send_reply(connection, stream, reply, close=True)
             if request is None:
                 return
             await self._gate.wait_open()
             headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
             target = request.target.decode("latin-1")
-            where = _locate(target, headers.get("host", host))
+            where = locate(target, headers.get("host", host))
             if "websocket" in headers.get("upgrade", "").lower():
                 refusal, token = self._judge_dial(where, headers)
                 if refusal is None and where is not None:
                     await self._serve_websocket(stream, bytes(raw), where, token)
                 else:
-                    await _send_reply(connection, stream, refusal or rest.Reply(404, ""), close=True)
+                    await send_reply(connection, stream, refusal or rest.Reply(404, ""), close=True)
                 return
             secure = isinstance(stream, trio.SSLStream)
             reply = self._answer(request.method.decode(), where, secure=secure)
-            await _send_reply(connection, stream, reply)
+            await send_reply(connection, stream, reply)
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
             raw = bytearray(connection.trailing_data[0])
             connection.start_next_cycle()
 
-    def _answer(self, method: str, where: _Where | None, *, secure: bool) -> rest.Reply:
+    def _answer(self, method: str, where: Where | None, *, secure: bool) -> rest.Reply:
         self._requests += 1
         if where is None:
             return rest.failure("404000", "Url Not Found", status=404)
@@ -408,7 +341,7 @@ class Exchange:
             reply = rest.answer(self.model, request)
         return attrs.evolve(reply, headers=(*reply.headers, *quota))
 
-    def _issue_token(self, method: str, where: _Where, now: float, *, secure: bool) -> rest.Reply:
+    def _issue_token(self, method: str, where: Where, now: float, *, secure: bool) -> rest.Reply:
         if method != "POST":
             return rest.failure("400100", "Request method not supported", status=405)
         fault = self.faults.token_error
@@ -416,7 +349,7 @@ class Exchange:
             return rest.Reply(fault, "")
         if fault is not None:
             return rest.failure(*fault)
-        endpoint = _ENDPOINTS[where.market]
+        endpoint = ENDPOINTS[where.market]
         if where.prefixed:
             endpoint = f"{'wss' if secure else 'ws'}://{where.host}/{where.market}/endpoint"
         token = self._tokens.issue(where.market, now)
@@ -424,7 +357,7 @@ class Exchange:
 
     # WebSocket
 
-    def _judge_dial(self, where: _Where | None, headers: dict[str, str]) -> tuple[rest.Reply | None, str]:
+    def _judge_dial(self, where: Where | None, headers: dict[str, str]) -> tuple[rest.Reply | None, str]:
         """None and the token where the upgrade may go on, else the HTTP refusal."""
         if where is None:
             return rest.failure("404000", "Url Not Found", status=404), ""
@@ -444,7 +377,7 @@ class Exchange:
         self._refused_count += refusal is not None
         return refusal, token
 
-    async def _serve_websocket(self, stream: trio.abc.Stream, raw: bytes, where: _Where, token: str) -> None:
+    async def _serve_websocket(self, stream: trio.abc.Stream, raw: bytes, where: Where, token: str) -> None:
         shared = SharedStream(stream, raw)
         async with trio.open_nursery() as nursery:
             with trio.move_on_after(_HANDSHAKE) as handshake:
@@ -645,68 +578,6 @@ class Exchange:
             frame = wire.text_frame(text)
             for session in route.sessions:
                 self._pushes += session.push(frame)
-
-
-@attrs.frozen
-class _Where:
-    """Which market a request is for, and what is asked of it."""
-
-    market: MarketName
-    prefixed: bool
-    host: str
-    path: str
-    query: dict[str, str]
-
-
-def _locate(target: str, host: str) -> _Where | None:
-    parts = urlsplit(target)
-    query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-    first, _, path = parts.path.removeprefix("/").partition("/")
-    for market in _PREFIXES:
-        if first == market:
-            return _Where(market, True, host, f"/{path}", query)
-    named = HOSTS.get(host.rpartition(":")[0] or host)
-    return None if named is None else _Where(named, False, host, parts.path, query)
-
-
-async def _next_request(connection: h11.Connection, stream: trio.abc.Stream, raw: bytearray) -> h11.Request | None:
-    """The next request, its body read and thrown away; None at the end of the connection.
-
-    *raw* collects the bytes as they came, for the WebSocket handshake which starts from the beginning. For an upgrade
-    it returns as soon as the head is complete.
-    """
-    request: h11.Request | None = None
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            data = await stream.receive_some()
-            if request is None:
-                raw += data
-            connection.receive_data(bytes(data))
-        elif isinstance(event, h11.Request):
-            request = event
-            if any(name == b"upgrade" for name, _ in event.headers):
-                return request
-        elif isinstance(event, h11.EndOfMessage):
-            return request
-        elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
-            return None
-
-
-async def _send_reply(
-    connection: h11.Connection, stream: trio.abc.Stream, reply: rest.Reply, *, close: bool = False
-) -> None:
-    body = reply.body.encode()
-    headers = [
-        ("content-type", "application/json"),
-        ("content-length", str(len(body))),
-        *reply.headers,
-        *([("connection", "close")] if close else []),
-    ]
-    reason = HTTPStatus(reply.status).phrase if reply.status in _STATUSES else ""
-    response = h11.Response(status_code=reply.status, headers=headers, reason=reason.encode())
-    parts = [connection.send(event) for event in (response, h11.Data(data=body), h11.EndOfMessage())]
-    await stream.send_all(b"".join(part for part in parts if part))
 
 
 def _topic_of(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from kufeed.testing.exchange import HOSTS
+from kufeed.testing.http import HOSTS
 from kufeed.testing.streams import open_pipe
 
 if TYPE_CHECKING:

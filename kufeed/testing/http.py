@@ -1,0 +1,91 @@
+"""HTTP/1.1 as the exchange speaks it: requests in, replies out, and which market a request is for."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import attrs
+import h11
+
+if TYPE_CHECKING:
+    import trio
+
+    from kufeed.testing.market import MarketName
+    from kufeed.testing.rest import Reply
+
+HOSTS: dict[str, MarketName] = {  # PROTOCOL section 1
+    "api.kucoin.com": "spot",
+    "ws-api-spot.kucoin.com": "spot",
+    "api-futures.kucoin.com": "futures",
+    "ws-api-futures.kucoin.com": "futures",
+}
+ENDPOINTS: dict[MarketName, str] = {
+    "spot": "wss://ws-api-spot.kucoin.com/",
+    "futures": "wss://ws-api-futures.kucoin.com/",
+}
+MARKETS: tuple[MarketName, ...] = ("spot", "futures")
+_STATUSES = frozenset(HTTPStatus)
+
+
+@attrs.frozen
+class Where:
+    """Which market a request is for, and what is asked of it."""
+
+    market: MarketName
+    prefixed: bool
+    host: str
+    path: str
+    query: dict[str, str]
+
+
+def locate(target: str, host: str) -> Where | None:
+    """Whose request this is, by the path's prefix or else by the host's name; None where neither tells."""
+    parts = urlsplit(target)
+    query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+    first, _, path = parts.path.removeprefix("/").partition("/")
+    for market in MARKETS:
+        if first == market:
+            return Where(market, True, host, f"/{path}", query)
+    named = HOSTS.get(host.rpartition(":")[0] or host)
+    return None if named is None else Where(named, False, host, parts.path, query)
+
+
+async def next_request(connection: h11.Connection, stream: trio.abc.Stream, raw: bytearray) -> h11.Request | None:
+    """The next request, its body read and thrown away; None at the end of the connection.
+
+    *raw* collects the bytes as they came, for the WebSocket handshake which starts from the beginning. For an upgrade
+    it returns as soon as the head is complete.
+    """
+    request: h11.Request | None = None
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            data = await stream.receive_some()
+            if request is None:
+                raw += data
+            connection.receive_data(bytes(data))
+        elif isinstance(event, h11.Request):
+            request = event
+            if any(name == b"upgrade" for name, _ in event.headers):
+                return request
+        elif isinstance(event, h11.EndOfMessage):
+            return request
+        elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
+            return None
+
+
+async def send_reply(connection: h11.Connection, stream: trio.abc.Stream, reply: Reply, *, close: bool = False) -> None:
+    """Send *reply*, with *close* as the last one of its connection."""
+    body = reply.body.encode()
+    headers = [
+        ("content-type", "application/json"),
+        ("content-length", str(len(body))),
+        *reply.headers,
+        *([("connection", "close")] if close else []),
+    ]
+    reason = HTTPStatus(reply.status).phrase if reply.status in _STATUSES else ""
+    response = h11.Response(status_code=reply.status, headers=headers, reason=reason.encode())
+    parts = [connection.send(event) for event in (response, h11.Data(data=body), h11.EndOfMessage())]
+    await stream.send_all(b"".join(part for part in parts if part))
