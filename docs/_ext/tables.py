@@ -1,0 +1,85 @@
+"""What is drawn from the package itself, so that it cannot differ: tables of channels, markets, fields; errors."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from docutils import nodes
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.docutils import SphinxDirective
+
+from kufeed import FeedConfig, errors
+from kufeed.protocol import CHANNELS, MARKETS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sphinx.application import Sphinx
+
+
+class _Table(SphinxDirective):
+    def draw(self, header: Sequence[str], rows: Iterable[Sequence[str]], widths: str = "auto") -> list[nodes.Node]:
+        lines = [".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", ""]
+        for row in (header, *rows):
+            first, *others = (cell or "\\" for cell in row)
+            lines += [f"   * - {first}", *(f"     - {cell}" for cell in others)]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class ChannelTable(_Table):
+    def run(self) -> list[nodes.Node]:
+        rows = [
+            (
+                channel.market.name,
+                channel.kind.value,
+                f"``{channel.path}``",
+                ", ".join(f"``{subject}``" for subject in channel.subjects),
+                f"`{channel.record.__name__}`",
+                channel.time,
+                channel.merge_key.value,
+                channel.source,
+            )
+            for channel in CHANNELS
+        ]
+        return self.draw(
+            ("market", "kind", "wire topic", "subject", "record", "time stamp", "merge key", "source"), rows
+        )
+
+
+class MarketTable(_Table):
+    def run(self) -> list[nodes.Node]:
+        fields = [field.name for field in attrs.fields(type(MARKETS[0])) if field.name != "name"]
+        rows = [(f"``{field}``", *(f"``{getattr(market, field)}``" for market in MARKETS)) for field in fields]
+        return self.draw(("", *(market.name for market in MARKETS)), rows)
+
+
+class ConfigTable(_Table):
+    def run(self) -> list[nodes.Node]:
+        analyzer = ModuleAnalyzer.for_module(FeedConfig.from_env.__func__.__globals__["__name__"])
+        analyzer.analyze()
+        rows = []
+        for field in attrs.fields(FeedConfig):
+            text = " ".join(analyzer.attr_docs["FeedConfig", field.name]).strip()
+            kind = re.sub(r"Callable\[.*\]", "callable", str(field.type))
+            rows.append((f"``{field.name}``", f"``{kind}``", f"``{_shown(field.default)}``", text))
+        return self.draw(("field", "type", "default", "meaning"), rows, "22 18 15 45")
+
+
+class ErrorTree(SphinxDirective):
+    def run(self) -> list[nodes.Node]:
+        drawn = errors.__doc__.partition("\n\n")[2].rstrip()
+        return [nodes.literal_block(drawn, drawn, language="text")]
+
+
+def _shown(value: object) -> str:
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("channel-table", ChannelTable)
+    app.add_directive("market-table", MarketTable)
+    app.add_directive("config-table", ConfigTable)
+    app.add_directive("error-tree", ErrorTree)
+    return {"parallel_read_safe": True}
