@@ -43,7 +43,7 @@ class FrameParser:
         self._wanted = 0
         self._taking = True
         self._ended = False
-        # The fragmented message that is open: its opcode and size; of a text what has come, and the state of its encoding.
+        # The fragmented message that is open: opcode and size; of a text what has come, and the state of its encoding.
         self._open: int | None = None
         self._size = 0
         self._text = bytearray()

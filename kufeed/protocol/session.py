@@ -138,17 +138,39 @@ class Session:
         self._pings: deque[Frame] = deque()
         self._queued: deque[Request] = deque()
         self._waiting: dict[str, Request] = {}
+        # Each topic's newest open request. What an older one asked for is neither repeated nor told: asked again, an
+        # unsubscribe whose ack was lost would silence a stream that everybody believes acked.
+        self._newest: dict[Topic, Request] = {}
         self._failed = False
 
     # -- what the user of the link wants ------------------------------------------------------------------------------
 
     def subscribe(self, topics: Iterable[Topic]) -> None:
         for batch in messages.batches(topics):
-            self._queued.append(Request(batch, subscribe=True))
+            self._queued.append(self._request(batch, subscribe=True))
 
     def unsubscribe(self, topics: Iterable[Topic]) -> None:
         for batch in messages.batches(topics):
-            self._queued.append(Request(batch, subscribe=False))
+            self._queued.append(self._request(batch, subscribe=False))
+
+    def _request(self, topics: tuple[Topic, ...], *, subscribe: bool) -> Request:
+        request = Request(topics, subscribe)
+        self._newest.update(dict.fromkeys(topics, request))
+        return request
+
+    def _still_meant(self, request: Request) -> tuple[Topic, ...]:
+        return tuple(topic for topic in request.topics if self._newest.get(topic) is request)
+
+    def _finish(self, request: Request) -> tuple[Topic, ...]:
+        """Expect no answer to *request* any more, under none of its ids; returns what of it was still meant."""
+        for frame_id in [key for key, value in self._waiting.items() if value is request]:
+            del self._waiting[frame_id]
+        if request in self._queued:
+            self._queued.remove(request)
+        topics = self._still_meant(request)
+        for topic in topics:
+            del self._newest[topic]
+        return topics
 
     # -- what the server says -----------------------------------------------------------------------------------------
 
@@ -158,6 +180,8 @@ class Session:
 
     def receive(self, frame: Mapping[str, Any], now: float) -> list[Event]:
         """Take one control frame: any frame without a topic of ours."""
+        if self._failed:
+            return []
         match frame.get("type"):
             case "welcome" if not self.welcomed:
                 self.welcomed = True
@@ -165,24 +189,15 @@ class Session:
                 self._next_ping = now + self.ping_interval
                 return [Welcomed()]
             case "ack":
-                request = self._answered(messages.read_id(frame))
+                request = self._waiting.get(messages.read_id(frame) or "")
                 if request is not None:
-                    return [Acked(request.topics)] if request.subscribe else []
+                    topics = self._finish(request)
+                    return [Acked(topics)] if request.subscribe and topics else []
             case "pong":
                 return []
             case "error":
                 return self._refused(messages.read_error(frame), frame, now)
         return [Unknown(frame)]
-
-    def _answered(self, frame_id: str | None) -> Request | None:
-        request = self._waiting.pop(frame_id, None) if frame_id is not None else None
-        if request is not None:
-            # A request asked twice has two ids; the answer to one is the answer to both.
-            for other in [key for key, value in self._waiting.items() if value is request]:
-                del self._waiting[other]
-            if request in self._queued:
-                self._queued.remove(request)
-        return request
 
     def _refused(self, error: messages.ErrorFrame, frame: Mapping[str, Any], now: float) -> list[Event]:
         if error.meaning is Meaning.TOKEN_EXPIRED:
@@ -191,24 +206,28 @@ class Session:
         if error.meaning is Meaning.TOO_FAST:
             self._paused_until = max(self._paused_until, now + error.wait)
             events.append(Slowed(error.wait))
-        request = self._answered(error.frame_id)
+        request = self._waiting.get(error.frame_id or "")
         if request is None:
             return events or [Unknown(frame)]
+        topics = self._finish(request)
         if error.meaning is Meaning.TOO_FAST:
             # It was not looked at; asked again it starts anew, so that the pause does not use up its time.
-            self._queued.appendleft(Request(request.topics, request.subscribe))
+            self._ask_anew(request, topics)
         elif not request.subscribe:
             events.append(Unknown(frame))  # it streams on, or never did: either way nobody listens
-        elif error.meaning is Meaning.LINK_FULL:
-            events.append(LinkFull(request.topics))
+        elif error.meaning is Meaning.LINK_FULL and topics:
+            events.append(LinkFull(topics))
         elif len(request.topics) > 1:
             # Which of them is at fault, the frame may not say: halves find it, and the others get through.
-            middle = len(request.topics) // 2
-            for half in (request.topics[middle:], request.topics[:middle]):
-                self._queued.appendleft(Request(half, subscribe=True))
-        else:
-            events.append(Rejected(request.topics[0], error.code, error.message))
+            middle = len(topics) // 2
+            self._ask_anew(request, topics[:middle], topics[middle:])
+        elif topics:
+            events.append(Rejected(topics[0], error.code, error.message))
         return events
+
+    def _ask_anew(self, request: Request, *parts: tuple[Topic, ...]) -> None:
+        anew = [self._request(part, subscribe=request.subscribe) for part in parts if part]
+        self._queued.extendleft(reversed(anew))
 
     def _fail(self, error: LinkError) -> list[Event]:
         if self._failed:
@@ -251,11 +270,10 @@ class Session:
 
     def _overdue(self, now: float) -> list[Event]:
         given_up: list[Topic] = []
-        for frame_id, request in list(self._waiting.items()):
+        for request in dict.fromkeys(self._waiting.values()):
             if now >= request.give_up_at:
-                del self._waiting[frame_id]
-                if request.subscribe:
-                    given_up += [topic for topic in request.topics if topic not in given_up]
+                topics = self._finish(request)
+                given_up += topics if request.subscribe else ()
             elif now >= request.ask_again_at:
                 request.ask_again_at = math.inf
                 self._queued.append(request)
@@ -264,19 +282,23 @@ class Session:
     # -- frames to send -----------------------------------------------------------------------------------------------
 
     def wants_to_send(self) -> bool:
+        if self._failed:
+            return False
         return bool(self._pings) or (self.welcomed and bool(self._queued) and self._paused_until == -math.inf)
 
     def next_frame(self) -> Frame | None:
         """The next frame to send, pings first; None while there is nothing, or the exchange asked for a pause."""
-        if self._pings:
-            return self._pings.popleft()
-        if not self.wants_to_send():
-            return None
-        request = self._queued.popleft()
-        frame_id = self._new_id()
-        self._waiting[frame_id] = request
-        encode = messages.subscribe if request.subscribe else messages.unsubscribe
-        return Frame(encode(frame_id, messages.joined(request.topics)), request)
+        while self.wants_to_send():
+            if self._pings:
+                return self._pings.popleft()
+            request = self._queued.popleft()
+            is_repeated = request.give_up_at < math.inf
+            if topics := self._still_meant(request) if is_repeated else request.topics:
+                frame_id = self._new_id()
+                self._waiting[frame_id] = request
+                encode = messages.subscribe if request.subscribe else messages.unsubscribe
+                return Frame(encode(frame_id, messages.joined(topics)), request)
+        return None
 
     def sending(self, frame: Frame, now: float) -> None:
         """*frame* goes out now; `sent()` follows when the network has taken it."""
