@@ -1,0 +1,125 @@
+"""The records users receive: frozen values, however they were built."""
+
+from __future__ import annotations
+
+import copy
+from decimal import Decimal
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kufeed.protocol import CHANNELS, Side, Ticker, Trade, Update, UpdateType, topic
+from kufeed.protocol.updates import fast_constructor
+
+WHERE = {"topic": topic("ticker", "BTC-USDT"), "symbol": "BTC-USDT"}
+WHEN = {"sequence": 7, "exchange_time_ns": 1_750_000_000_000_000_000, "received_time_ns": 1_750_000_000_012_000_000}
+TICKER: dict[str, Any] = {
+    **WHERE,
+    **WHEN,
+    "bid": Decimal("1.1"),
+    "bid_size": Decimal(2),
+    "ask": Decimal("1.2"),
+    "ask_size": Decimal(3),
+    "price": Decimal("1.15"),
+    "size": Decimal(1),
+}
+TRADE: dict[str, Any] = {
+    **WHERE,
+    **WHEN,
+    "topic": topic("trade", "BTC-USDT"),
+    "price": Decimal("1.1"),
+    "size": Decimal(2),
+    "side": Side.BUY,
+    "trade_id": "t7",
+}
+RECORDS = [(Ticker, TICKER), (Trade, TRADE)]
+
+records = pytest.mark.parametrize(("record", "values"), RECORDS, ids=["ticker", "trade"])
+
+
+def quick(record: Any, values: dict[str, Any]) -> Any:
+    return fast_constructor(record)(*values.values())
+
+
+@records
+def test_the_fast_way_builds_the_very_same_value(record: Any, values: dict[str, Any]) -> None:
+    slow, fast = record(**values), quick(record, values)
+    assert type(fast) is record
+    assert fast == slow
+    assert hash(fast) == hash(slow)
+    assert repr(fast) == repr(slow)
+    assert attrs.astuple(fast, recurse=False) == attrs.astuple(slow, recurse=False) == tuple(values.values())
+    assert attrs.evolve(fast, sequence=8) == attrs.evolve(slow, sequence=8) != fast
+
+
+@records
+def test_every_field_counts_in_a_comparison(record: Any, values: dict[str, Any]) -> None:
+    made = quick(record, values)
+    for field in attrs.fields(record):
+        other = dict(values, **{field.name: topic("ticker", "A-B") if field.name == "topic" else "something else"})
+        assert quick(record, other) != made
+
+
+@records
+@pytest.mark.parametrize("build", ["slow", "fast"])
+def test_a_record_is_frozen(record: Any, values: dict[str, Any], build: str) -> None:
+    """The same object stands in the queues of many subscriptions."""
+    made = record(**values) if build == "slow" else quick(record, values)
+    for name in (*values, "kind", "latency", "new"):
+        with pytest.raises((attrs.exceptions.FrozenInstanceError, AttributeError)):
+            setattr(made, name, 1)
+        with pytest.raises((attrs.exceptions.FrozenInstanceError, AttributeError)):
+            delattr(made, name)
+    assert made == record(**values)
+    assert not hasattr(made, "__dict__")
+
+
+@records
+def test_a_record_is_an_update_of_its_kind(record: Any, values: dict[str, Any]) -> None:
+    made = quick(record, values)
+    assert isinstance(made, Update)
+    assert made.kind is record.kind
+    assert str(made.topic).endswith(":BTC-USDT")
+    assert {made} == {record(**values)}
+    assert copy.copy(made) == made
+
+
+@pytest.mark.parametrize("channel", CHANNELS, ids=lambda channel: channel.path)
+def test_every_channel_has_a_record_of_its_kind(channel: Any) -> None:
+    assert issubclass(channel.record, Update)
+    assert isinstance(channel.record.kind, UpdateType)
+    assert channel.record.kind is channel.kind
+
+
+def test_what_futures_do_not_have_is_none() -> None:
+    values = {name: value for name, value in TICKER.items() if name not in ("price", "size")}
+    for made in (Ticker(**values), quick(Ticker, values)):
+        assert (made.price, made.size) == (None, None)
+
+
+def test_a_record_needs_all_its_fields() -> None:
+    with pytest.raises(TypeError):
+        fast_constructor(Trade)(*list(TRADE.values())[:-1])
+    with pytest.raises(TypeError):
+        fast_constructor(Trade)(*TRADE.values(), 1)
+
+
+def test_latency_is_seconds_from_the_exchange_to_here() -> None:
+    assert quick(Ticker, TICKER).latency == 0.012
+    assert Ticker(**{**TICKER, "exchange_time_ns": None}).latency is None
+    assert Ticker(**{**TICKER, "exchange_time_ns": WHEN["received_time_ns"] + 5_000_000}).latency == -0.005
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1))
+def test_latency_is_never_off_by_more_than_a_float_must_be(sent: int, received: int) -> None:
+    """The difference is taken in whole nanoseconds, before anything is rounded."""
+    made = Trade(**{**TRADE, "exchange_time_ns": sent, "received_time_ns": received})
+    assert made.latency == (received - sent) / 1e9
+
+
+def test_a_side_is_text() -> None:
+    assert (Side.BUY, Side.SELL) == ("buy", "sell")
+    assert f"{Side.BUY}" == "buy"

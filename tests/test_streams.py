@@ -1,0 +1,377 @@
+"""From payloads to the queues: what is wanted arrives in order, what is not is counted, and nothing is raised."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import orjson
+import pytest
+import ujson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kufeed._channels import UpdateQueue
+from kufeed._streams import Refusals, Routes, Stream, stage
+from kufeed.errors import MessageRefused
+from kufeed.protocol import Channel, MergeKey, Topic, UpdateType, topic
+from kufeed.protocol.spot import SPOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOW = 1_750_000_000_500_000_000
+
+TICKER = topic("ticker", "AB-CD")
+TRADES = topic("trade", "AB-CD")
+FUTURES = topic("trade", "ABCDM")
+
+
+def ticker(sequence: int, **more: Any) -> dict[str, Any]:
+    data = {
+        "sequence": str(sequence),
+        "bestBid": "1.1",
+        "bestBidSize": "2",
+        "bestAsk": "1.2",
+        "bestAskSize": "3",
+        "price": "1.1",
+        "size": "0.5",
+        "time": 1_750_000_000_250,
+    }
+    return {"type": "message", "topic": str(TICKER), "subject": "trade.ticker", "data": {**data, **more}}
+
+
+def spot_trade(sequence: int, **more: Any) -> dict[str, Any]:
+    data = {
+        "symbol": "AB-CD",
+        "sequence": str(sequence),
+        "price": "1.1",
+        "size": "0.5",
+        "side": "buy",
+        "tradeId": f"t{sequence}",
+        "time": "1750000000250000000",
+    }
+    return {"type": "message", "topic": str(TRADES), "subject": "trade.l3match", "data": {**data, **more}}
+
+
+def futures_trade(sequence: int, **more: Any) -> dict[str, Any]:
+    data = {
+        "symbol": "ABCDM",
+        "sequence": sequence,
+        "price": 1.1,
+        "size": 4,
+        "side": "sell",
+        "tradeId": f"t{sequence}",
+        "ts": 1_750_000_000_250_000_000,
+    }
+    return {"subject": "match", "topic": str(FUTURES), "type": "message", "sn": sequence, "data": {**data, **more}}
+
+
+MAKERS = [ticker, spot_trade, futures_trade]
+
+
+class Desk:
+    """A queue that wants some topics, and everything else that `stage()` tells."""
+
+    def __init__(self, *topics: Topic, loads: Callable[[bytes], Any] = ujson.loads) -> None:
+        self.queue = UpdateQueue(10_000)
+        self.routes = Routes()
+        self.streams = [Stream(one) for one in topics]
+        for stream in self.streams:
+            stream.add(self.queue)
+            self.routes.add(stream)
+        self.loads = loads
+        self.control: list[Any] = []
+        self.refusals = Refusals()
+
+    def stage(self, *payloads: bytes | dict[str, Any]) -> set[Stream]:
+        return stage(
+            [one if isinstance(one, bytes) else json.dumps(one).encode() for one in payloads],
+            loads=self.loads,
+            by_wire=self.routes.by_wire,
+            received_time_ns=NOW,
+            on_control=self.control.append,
+            refusals=self.refusals,
+        )
+
+    def staged(self) -> list[tuple[str, int | None]]:
+        return [(str(update.topic), update.sequence) for update in self.queue.staged]
+
+    def assert_untouched(self) -> None:
+        assert self.staged() == []
+        assert self.control == []
+
+
+# -- what is wanted ---------------------------------------------------------------------------------------------------
+
+
+def test_updates_are_staged_in_the_order_of_their_messages() -> None:
+    desk = Desk(TICKER, TRADES, FUTURES)
+    touched = desk.stage(ticker(1), futures_trade(9), spot_trade(5), ticker(2))
+    assert desk.staged() == [(str(TICKER), 1), (str(FUTURES), 9), (str(TRADES), 5), (str(TICKER), 2)]
+    assert touched == set(desk.streams)
+    assert all(update.received_time_ns == NOW for update in desk.queue.staged)
+    assert (desk.refusals.causes, desk.refusals.unwanted, desk.control) == ({}, 0, [])
+
+
+def test_only_the_streams_that_have_something_staged_are_told() -> None:
+    desk = Desk(TICKER, TRADES, FUTURES)
+    assert desk.stage(spot_trade(1)) == {desk.streams[1]}
+    assert desk.stage(ticker(1, price="?")) == set()
+    assert desk.stage() == set()
+
+
+def test_one_decoding_serves_every_queue_that_wants_the_stream() -> None:
+    desk = Desk(TICKER)
+    other = UpdateQueue(10)
+    desk.streams[0].add(other)
+    desk.stage(ticker(1))
+    assert desk.queue.staged[0] is other.staged[0]
+    desk.streams[0].remove(desk.queue)
+    desk.stage(ticker(2))
+    assert len(desk.queue.staged) == 1
+    assert len(other.staged) == 2
+
+
+def test_route_lists_are_copied_on_change() -> None:
+    """The decoding loop may be walking over the old one."""
+    stream = Stream(TICKER)
+    stream.add(UpdateQueue(1))
+    queues, stagers = stream.queues, stream.stagers
+    stream.add(UpdateQueue(1))
+    assert (len(queues), len(stagers), len(stream.queues), len(stream.stagers)) == (1, 1, 2, 2)
+
+
+def test_fields_nobody_knows_and_any_order_of_fields_survive() -> None:
+    desk = Desk(TICKER)
+    message = {**ticker(1), "sn": 1, "userId": None, "channelType": "public"}
+    desk.stage(message, dict(reversed(message.items())))
+    assert len(desk.queue.staged) == 2
+
+
+# -- several streams on one wire topic --------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Note:
+    topic: Topic
+    sequence: int
+
+
+def channel(*subjects: str) -> Channel:
+    """A channel whose wire topic others may share, as mark prices and funding rates share `/contract/instrument`."""
+
+    def decode(data: Any, topic: Topic, received_time_ns: int) -> Note:
+        if "bad" in data:
+            raise MessageRefused("bad", "in the data")
+        return Note(topic, data["n"])
+
+    return Channel(
+        market=SPOT,
+        kind=UpdateType.TICKER,
+        path="/shared/topic",
+        subjects=subjects,
+        record=Note,
+        decode=decode,
+        merge_key=MergeKey.TIME,
+        time="none",
+        source="made up",
+    )
+
+
+MARK, FUNDING, ANY = (Topic(channel(*subjects), "S-S") for subjects in (["mark"], ["rate", "settled"], []))
+
+
+def note(subject: Any, n: int) -> dict[str, Any]:
+    return {"topic": "/shared/topic:S-S", "subject": subject, "data": {"n": n}}
+
+
+def staged_by(desk: Desk) -> list[tuple[Topic, int]]:
+    return [(one.topic, one.sequence) for one in desk.queue.staged]  # type: ignore[misc]
+
+
+def test_streams_that_share_a_wire_topic_are_told_apart_by_subject() -> None:
+    desk = Desk(MARK, FUNDING)
+    desk.stage(note("mark", 1), note("rate", 2), note("settled", 3), note("mark", 4), note("other", 5))
+    assert staged_by(desk) == [(MARK, 1), (FUNDING, 2), (FUNDING, 3), (MARK, 4)]
+    assert desk.refusals.unwanted == 1
+
+
+def test_a_stream_without_subjects_takes_what_no_other_wants() -> None:
+    """The subject of such a channel carries something else, such as the symbol."""
+    desk = Desk(MARK, ANY)
+    desk.stage(note("mark", 1), note("whatever", 2))
+    assert staged_by(desk) == [(MARK, 1), (ANY, 2)]
+
+
+def test_removing_a_stream_leaves_its_neighbours() -> None:
+    desk = Desk(MARK, FUNDING)
+    mark, funding = desk.streams
+    assert desk.routes.streams() == [mark, funding], "each once, however many subjects it has"
+    desk.routes.remove(funding)
+    desk.stage(note("mark", 1), note("rate", 2), note("settled", 3))
+    assert staged_by(desk) == [(MARK, 1)]
+    assert desk.refusals.unwanted == 2
+    desk.routes.remove(mark)
+    desk.routes.remove(mark)
+    assert desk.routes.by_wire == {}
+
+
+# -- what is not wanted -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {**ticker(1), "topic": "/market/ticker:EF-GH"},
+        {**ticker(1), "topic": "/market/level2:AB-CD"},
+        {**ticker(1), "topic": ""},
+        {**ticker(1), "subject": "trade.snapshot"},
+        {**ticker(1), "subject": None},
+        {**ticker(1), "subject": ["trade.ticker"]},
+        {"topic": str(TICKER)},
+        {"topic": "/market/ticker:EF-GH", "data": None},
+    ],
+)
+def test_what_nobody_here_asked_for_is_counted_as_unwanted(message: dict[str, Any]) -> None:
+    desk = Desk(TICKER)
+    assert desk.stage(message) == set()
+    desk.assert_untouched()
+    assert (desk.refusals.unwanted, desk.refusals.causes) == (1, {})
+
+
+@pytest.mark.parametrize("frame", [{"id": "1", "type": "ack"}, {}, {"type": "notice"}, {"code": "200000", "data": []}])
+def test_a_frame_without_a_topic_goes_to_the_session(frame: dict[str, Any]) -> None:
+    desk = Desk(TICKER)
+    desk.stage(ticker(1), frame, ticker(2))
+    assert desk.control == [frame]
+    assert desk.staged() == [(str(TICKER), 1), (str(TICKER), 2)]
+    assert (desk.refusals.unwanted, desk.refusals.causes) == (0, {})
+
+
+# -- what is not valid ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "cause"),
+    [
+        *((text, "json") for text in (b"", b"{", b"nonsense", b"\xff", b"{}{}", b'{"a":1', b"[" * 400_000)),
+        (b"9" * 4_000_000, "json"),
+        *((text, "envelope") for text in (b"[]", b"1", b"null", b'"topic"', b"true", b'["topic"]', b"1.5")),
+        *(({**ticker(1), "topic": wire}, "topic") for wire in (None, 1, [], {}, [str(TICKER)], True)),
+        *(({**ticker(1), "data": data}, "data") for data in (None, [], "text", 1, ["symbol"])),
+        ({key: value for key, value in ticker(1).items() if key != "data"}, "data"),
+        ({**ticker(1), "data": {}}, "bestBid"),
+        (ticker(1, price="1_0"), "price"),
+        (ticker(-1), "sequence"),
+        (ticker(1, time=1), "time"),
+        (spot_trade(1, symbol="EF-GH"), "symbol"),
+        (spot_trade(1, symbol=None), "symbol"),
+        (spot_trade(1, side="both"), "side"),
+        (spot_trade(1, tradeId=7), "tradeId"),
+        (b'{"topic":"/market/match:AB-CD","subject":"trade.l3match","data":{"symbol":"AB-CD"}}', "sequence"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else repr(value)[:12],
+)
+def test_what_is_not_valid_is_counted_by_its_cause_and_changes_nothing(
+    payload: bytes | dict[str, Any], cause: str
+) -> None:
+    desk = Desk(TICKER, TRADES)
+    assert desk.stage(payload) == set()
+    desk.assert_untouched()
+    assert (desk.refusals.causes, desk.refusals.unwanted) == ({cause: 1}, 0)
+    assert list(desk.refusals.samples) == [cause]
+    assert len(desk.refusals.samples[cause]) < 200
+
+
+def test_of_each_cause_the_first_is_kept_as_a_sample() -> None:
+    desk = Desk(TICKER)
+    desk.stage(ticker(1, price="first"), ticker(2, price="second"), ticker(3, size="third"))
+    assert desk.refusals.causes == {"price": 2, "size": 1}
+    assert desk.refusals.samples == {"price": "price: 'first'", "size": "size: 'third'"}
+
+
+def test_duplicate_keys_are_read_as_the_json_decoder_reads_them() -> None:
+    """The last one counts, in ujson as in json; whichever it is must be valid."""
+    desk = Desk(TICKER)
+    text = json.dumps(ticker(1))
+    desk.stage(text.replace('"price": "1.1"', '"price": "x", "price": "1.1"').encode())
+    desk.stage(text.replace('"price": "1.1"', '"price": "1.1", "price": "x"').encode())
+    assert len(desk.queue.staged) == 1
+    assert desk.refusals.causes == {"price": 1}
+
+
+# -- garbage among good messages --------------------------------------------------------------------------------------
+
+LOADS = {"ujson": ujson.loads, "orjson": orjson.loads, "json": json.loads}
+
+junk = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.sampled_from([2**63, 10**400, "1_0", " 1 ", "١", "1e999999", "NaN", "-1", "\u202e", "x" * 10_000, [], {}, [[]]]),
+    st.recursive(st.none(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)),
+)
+good = st.builds(lambda maker, sequence: maker(sequence), st.sampled_from(MAKERS), st.integers(0, 2**63 - 1))
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A valid message with one thing wrong with it, by name or by byte; it may still be valid."""
+    message = draw(good)
+    match draw(st.sampled_from(["field", "envelope", "missing", "byte", "cut", "spliced", "nested", "digits"])):
+        case "field":
+            message["data"][draw(st.sampled_from(sorted(message["data"])))] = draw(junk)
+        case "envelope":
+            message[draw(st.sampled_from(sorted(message)))] = draw(junk)
+        case "missing":
+            part = draw(st.sampled_from([message, message["data"]]))
+            del part[draw(st.sampled_from(sorted(part)))]
+        case "nested":
+            depth = draw(st.sampled_from([10, 1_000, 5_000, 100_000]))
+            text = json.dumps(message).replace(draw(st.sampled_from(['"1.1"', '"buy"', '"message"'])), "[" * depth)
+            return text.encode() + b"]" * depth
+        case "digits":
+            return (
+                json.dumps(message).replace("1750000000", "9" * draw(st.sampled_from([9, 500, 4_400, 10**5]))).encode()
+            )
+        case damage:
+            text = bytearray(json.dumps(message).encode())
+            place = draw(st.integers(0, len(text) - 1))
+            if damage == "byte":
+                text[place] = draw(st.integers(0, 255))
+            elif damage == "cut":
+                del text[place:]
+            else:
+                text[place:place] = draw(st.binary(max_size=10))
+            return bytes(text)
+    return json.dumps(message).encode()
+
+
+bad = damaged() | st.binary(max_size=100) | st.builds(lambda value: json.dumps(value).encode(), junk)
+
+
+@pytest.mark.parametrize("loads", LOADS)
+@given(st.lists(st.tuples(bad, good), min_size=1, max_size=5))
+@settings(max_examples=400, deadline=None)
+def test_garbage_costs_nothing_but_itself(loads: str, pairs: list[tuple[bytes, dict[str, Any]]]) -> None:
+    """Every good message around the bad ones arrives, in order; every bad one is counted exactly once, or was valid."""
+    desk = Desk(TICKER, TRADES, FUTURES, loads=LOADS[loads])
+    accepted = 0
+    for payload, message in pairs:
+        before = len(desk.queue.staged)
+        desk.stage(payload)
+        accepted += len(desk.queue.staged) - before
+        desk.stage(message)
+        assert desk.staged()[-1] == (message["topic"], int(message["data"]["sequence"]))
+    assert len(desk.queue.staged) == len(pairs) + accepted
+    assert accepted + len(desk.control) + desk.refusals.unwanted + desk.refusals.causes.total() == len(pairs)
+
+    batch = Desk(TICKER, TRADES, FUTURES, loads=LOADS[loads])
+    batch.stage(*(one for pair in pairs for one in pair))
+    assert batch.staged() == desk.staged(), "one batch or many: the same"
+    assert batch.refusals == desk.refusals
+    assert len(batch.control) == len(desk.control)
