@@ -264,6 +264,8 @@ class Session:
             # (KuCoin futures documentation; python-kucoin issue 56).
             missed = math.floor((now - self._next_ping) / self.ping_interval)
             self._next_ping += (missed + 1) * self.ping_interval
+            if self._next_ping <= now:  # the quotient was rounded down: this turn is now, not once more
+                self._next_ping += self.ping_interval
             if not self._pings:
                 self._pings.append(Frame(messages.ping(self._new_id())))
         return self._overdue(now)
@@ -287,7 +289,10 @@ class Session:
         return bool(self._pings) or (self.welcomed and bool(self._queued) and self._paused_until == -math.inf)
 
     def next_frame(self) -> Frame | None:
-        """The next frame to send, pings first; None while there is nothing, or the exchange asked for a pause."""
+        """The next frame to send, pings first; None while there is nothing, or the exchange asked for a pause.
+
+        Also None where all that was to be asked for again has been superseded meanwhile.
+        """
         while self.wants_to_send():
             if self._pings:
                 return self._pings.popleft()
