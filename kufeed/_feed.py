@@ -186,7 +186,10 @@ async def open_feed(
     with one_error() as body:
         async with trio.open_nursery() as nursery:
             await nursery.start(run_pool, name="pool")
-            lifeline.shield = True  # from here on the body is cancelled before the connections it uses
+            # From here on the body is cancelled before the connections it uses. A shield any earlier would leave
+            # `start()` stuck for ever when it is cancelled; and where a cancel came since, the pool is ending already.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            lifeline.shield = True
             feed._nursery = nursery  # noqa: SLF001
             try:
                 with body.watched():

@@ -98,6 +98,8 @@ class Link:
                 with body.watched():
                     lifeline = trio.CancelScope()
                     websocket = await self._dial(nursery, lifeline, deadline)
+                    # Where a cancel came since, the reader is ending already: a shield would come too late for it.
+                    await trio.lowlevel.checkpoint_if_cancelled()
                     lifeline.shield = True
                     try:
                         await self._serve(websocket)
@@ -272,10 +274,15 @@ async def _hand_out(queues: Iterable[UpdateQueue]) -> None:
     much a single read brought; for any other the queue's policy decides.
     """
     waiting = [queue for queue in queues if not queue.hand_over()]
-    while waiting:
-        await trio.lowlevel.checkpoint()
-        await trio.lowlevel.checkpoint()
-        for queue in waiting:
-            if not queue.is_empty():
-                queue.overflow()
-        waiting = [queue for queue in waiting if not queue.hand_over()]
+    try:
+        while waiting:
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            for queue in waiting:
+                if not queue.is_empty():
+                    queue.overflow()
+            waiting = [queue for queue in waiting if not queue.hand_over()]
+    finally:
+        for queue in waiting:  # cancelled: nothing that arrived stays behind uncounted
+            queue.overflow()
+            queue.hand_over()

@@ -98,16 +98,21 @@ class Pool:
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        with one_error() as body:
-            async with trio.open_nursery() as self._nursery:
-                with body.watched():
-                    task_status.started()
-                    await trio.sleep_forever()
+        try:
+            with one_error() as body:
+                async with trio.open_nursery() as self._nursery:
+                    with body.watched():
+                        task_status.started()
+                        await trio.sleep_forever()
+        finally:
+            self._nursery = None
 
     # -- what subscriptions ask for -----------------------------------------------------------------------------------
 
     def attach(self, topics: Sequence[Topic], queue: UpdateQueue) -> Entering:
         """Have *topics* delivered to *queue*. Raises `UsageError`, with nothing changed, beyond `max_connections`."""
+        if self._nursery is None:
+            raise UsageError("the feed is closed")
         self._place([topic for topic in topics if topic not in self._streams])
         entering = Entering(topics, queue)
         for topic in topics:
@@ -179,8 +184,7 @@ class Pool:
         return next((one for one in self.connections if not one.retired and one.carries(wire)), None)
 
     def _start(self, connection: Connection) -> None:
-        if self._nursery is None:
-            raise UsageError("the feed is not open")
+        assert self._nursery is not None
         self._next_number += 1
         self.connections.append(connection)
         self._nursery.start_soon(self._run_connection, connection, name=f"connection #{connection.number}")
