@@ -320,6 +320,7 @@ def test_an_answer_that_comes_before_the_second_asking_went_out_withdraws_it() -
     client.session.tick(client.now)
     assert client.session.wants_to_send()
     assert client.ack(sent) == [Acked((A,))]
+    assert not client.session.wants_to_send()
     assert client.flush() == []
 
 
