@@ -68,6 +68,7 @@ def futures_trade(sequence: int, **more: Any) -> dict[str, Any]:
     return {"subject": "match", "topic": str(FUTURES), "type": "message", "sn": sequence, "data": {**data, **more}}
 
 
+LOADS = {"ujson": ujson.loads, "orjson": orjson.loads, "json": json.loads}
 MAKERS = [ticker, spot_trade, futures_trade]
 
 
@@ -253,13 +254,16 @@ def test_a_frame_without_a_topic_goes_to_the_session(frame: dict[str, Any]) -> N
 # -- what is not valid ------------------------------------------------------------------------------------------------
 
 
+NOT_A_TOPIC: list[Any] = [None, 1, [], {}, [str(TICKER)], True]
+
+
 @pytest.mark.parametrize(
     ("payload", "cause"),
     [
         *((text, "json") for text in (b"", b"{", b"nonsense", b"\xff", b"{}{}", b'{"a":1', b"[" * 400_000)),
         (b"9" * 4_000_000, "json"),
         *((text, "envelope") for text in (b"[]", b"1", b"null", b'"topic"', b"true", b'["topic"]', b"1.5")),
-        *(({**ticker(1), "topic": wire}, "topic") for wire in (None, 1, [], {}, [str(TICKER)], True)),
+        *(({**ticker(1), "topic": wire}, "topic") for wire in NOT_A_TOPIC),
         *(({**ticker(1), "data": data}, "data") for data in (None, [], "text", 1, ["symbol"])),
         ({key: value for key, value in ticker(1).items() if key != "data"}, "data"),
         ({**ticker(1), "data": {}}, "bestBid"),
@@ -285,6 +289,19 @@ def test_what_is_not_valid_is_counted_by_its_cause_and_changes_nothing(
     assert len(desk.refusals.samples[cause]) < 200
 
 
+@pytest.mark.parametrize("number", [b"-", b"01", b"1.", b"1e400", b"NaN", b"-Infinity"], ids=bytes.decode)
+@pytest.mark.parametrize("loads", ["ujson", "orjson"])
+def test_a_number_that_is_no_json_is_refused(loads: str, number: bytes, request: pytest.FixtureRequest) -> None:
+    """Also where the price is a JSON number, as in messages of 2023 and before."""
+    if loads == "ujson" and number in (b"-", b"01", b"1."):
+        reason = "ujson reads 0, 1 and 1.0 here, and leaves no trace of how they were written"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    desk = Desk(FUTURES, loads=LOADS[loads])
+    desk.stage(json.dumps(futures_trade(1)).encode().replace(b'"price": 1.1', b'"price": ' + number))
+    desk.assert_untouched()
+    assert desk.refusals.causes in ({"price": 1}, {"json": 1})
+
+
 def test_of_each_cause_the_first_is_kept_as_a_sample() -> None:
     desk = Desk(TICKER)
     desk.stage(ticker(1, price="first"), ticker(2, price="second"), ticker(3, size="third"))
@@ -303,8 +320,6 @@ def test_duplicate_keys_are_read_as_the_json_decoder_reads_them() -> None:
 
 
 # -- garbage among good messages --------------------------------------------------------------------------------------
-
-LOADS = {"ujson": ujson.loads, "orjson": orjson.loads, "json": json.loads}
 
 junk = st.one_of(
     st.none(),
@@ -339,15 +354,15 @@ def damaged(draw: st.DrawFn) -> bytes:
                 json.dumps(message).replace("1750000000", "9" * draw(st.sampled_from([9, 500, 4_400, 10**5]))).encode()
             )
         case damage:
-            text = bytearray(json.dumps(message).encode())
-            place = draw(st.integers(0, len(text) - 1))
+            written = bytearray(json.dumps(message).encode())
+            place = draw(st.integers(0, len(written) - 1))
             if damage == "byte":
-                text[place] = draw(st.integers(0, 255))
+                written[place] = draw(st.integers(0, 255))
             elif damage == "cut":
-                del text[place:]
+                del written[place:]
             else:
-                text[place:place] = draw(st.binary(max_size=10))
-            return bytes(text)
+                written[place:place] = draw(st.binary(max_size=10))
+            return bytes(written)
     return json.dumps(message).encode()
 
 

@@ -24,7 +24,7 @@ PLAIN = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
 SCIENTIFIC = re.compile(r"[0-9]+(\.[0-9]+)?[eE][+-]?[0-9]{1,2}", re.ASCII)
 LONGEST = 200
 
-OF_ANOTHER_TYPE = [None, True, False, [], ["1"], {}, {"a": 1}, b"1", [[[]]] * 1000]
+OF_ANOTHER_TYPE: list[Any] = [None, True, False, [], ["1"], {}, {"a": 1}, b"1", [[[]]] * 1000]
 HUGE = 10**100_000
 
 json_values = st.recursive(

@@ -13,7 +13,7 @@ import pytest
 import wsproto
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.events import Request as Upgrade
 
 from kufeed.protocol.frames import FrameParser, Violation
@@ -165,7 +165,7 @@ def events_of(data: bytes) -> list[tuple[str, bytes]]:
                 found.append(("open", b""))
             case CloseConnection():
                 found.append(("close", b""))
-            case _:
+            case BytesMessage() | TextMessage():
                 message += bytes(event.data) if isinstance(event, BytesMessage) else event.data.encode()
                 if event.message_finished:
                     found.append(("binary" if isinstance(event, BytesMessage) else "text", message))

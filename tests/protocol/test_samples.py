@@ -16,7 +16,7 @@ import pytest
 import ujson
 
 from kufeed._streams import Refusals, Routes, Stream, stage
-from kufeed.protocol import Side, Ticker, Trade, parse_topic
+from kufeed.protocol import Side, Ticker, Trade, Update, parse_topic
 from kufeed.protocol.session import Acked, Failed, Rejected, Session, Slowed, Unknown, Welcomed
 
 from .. import samples
@@ -46,7 +46,7 @@ def nanoseconds(raw: Any) -> int:
 
 # PROTOCOL.md, sections 5 (units), 6 and 7: attribute of the record -> (what it is, its names in `data`, best first).
 # `matchSize` and `time` are how the futures documents of 2019 call them; `size` is then what is left of the order.
-BUILT: dict[tuple[str, str], tuple[type, dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]]]] = {
+BUILT: dict[tuple[str, str], tuple[type[Update], dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]]]] = {
     ("/market/ticker", "trade.ticker"): (
         Ticker,
         {
