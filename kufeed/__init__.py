@@ -11,10 +11,13 @@ async def main():
 trio.run(main)
 """
 
+import logging as _logging
+
 from ._channels import QueueStatistics
 from ._config import FeedConfig
 from ._connection import ConnectionStatistics
 from ._feed import Feed, FeedStatistics, open_feed
+from ._limiter import SlidingWindowLimiter
 from ._network import Network, RealNetwork
 from ._subscription import Subscription
 from .errors import (
@@ -56,6 +59,7 @@ __all__ = [
     "RealNetwork",
     "SendStuck",
     "Side",
+    "SlidingWindowLimiter",
     "Subscription",
     "SubscriptionRejected",
     "SubscriptionTimeout",
@@ -70,6 +74,9 @@ __all__ = [
     "parse_topic",
     "topic",
 ]
+
+# A program that configures no logging hears of failures by exceptions and statistics, not on its stderr.
+_logging.getLogger("kufeed").addHandler(_logging.NullHandler())
 
 # Tracebacks and reprs name what users import, not the file it happens to live in.
 for _name in __all__:

@@ -43,6 +43,8 @@ class Owner(Protocol):
 
 @attrs.frozen
 class ConnectionStatistics:
+    """One connection of a feed at this moment."""
+
     number: int
     market: str
     topics: int
@@ -164,7 +166,7 @@ class Connection:
             link.idle_at = self._idle_since + around.config.linger
             self._link = link
             with one_error():
-                async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # a task of its own, to be seen in the tree
                     nursery.start_soon(link.run, name="link")
         finally:
             self._link = None

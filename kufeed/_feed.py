@@ -104,6 +104,7 @@ class Feed:
     # -- watching -----------------------------------------------------------------------------------------------------
 
     def statistics(self) -> FeedStatistics:
+        """What the feed has done so far, all its connections included."""
         refusals = self._pool.refusals
         return FeedStatistics(
             connections=tuple(connection.statistics() for connection in self._pool.connections),
@@ -179,7 +180,7 @@ async def open_feed(
     )
     lifeline = trio.CancelScope()
 
-    async def run_pool(*, task_status: trio.TaskStatus[None]) -> None:
+    async def run_pool(*, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128  # the pool calls it
         with lifeline:
             await feed._pool.run(task_status=task_status)  # noqa: SLF001  # the other half of Feed
 

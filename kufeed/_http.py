@@ -56,10 +56,10 @@ class _Stream(httpcore2.AsyncNetworkStream):
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # httpcore2's
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # httpcore2's
         return bytes(await self._stream.receive_some(max_bytes))
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # httpcore2's
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # httpcore2's
         if buffer:
             await self._stream.send_all(buffer)
 

@@ -104,7 +104,7 @@ class Link:
                     try:
                         await self._serve(websocket)
                     finally:
-                        await self._close(websocket)
+                        await self._close(websocket)  # noqa: ASYNC102  # shielded and bounded in there
                         lifeline.cancel()
         if self._failure is not None:
             raise self._failure
@@ -162,7 +162,7 @@ class Link:
             ack_timeout=config.ack_timeout,
         )
 
-    async def _read(
+    async def _read(  # noqa: ASYNC128  # run_websocket calls task_status
         self,
         lifeline: trio.CancelScope,
         stream: trio.abc.Stream,

@@ -83,6 +83,15 @@ class Subscription(Generic[T]):
         # No checkpoint here: in a cancelled scope it would swap the body's error for Cancelled.
         self.close()
 
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close this end. The last end to close unsubscribes and discards what is pending. Idempotent, never waits."""
         if self.closed or not self._opened:
@@ -95,7 +104,10 @@ class Subscription(Generic[T]):
             self._queue.close()
 
     def clone(self) -> Subscription[T]:
-        """Another end of the same stream, open already: each update goes to one of the ends. Close each of them."""
+        """Another end of the same stream, open already: `with tickers.clone() as mine:` closes it again.
+
+        Each update goes to one of the ends. The stream ends when its last end is closed.
+        """
         self._check_open()
         other: Subscription[T] = object.__new__(type(self))
         other.closed = False

@@ -1,4 +1,4 @@
-"""Arrows between modules point one way: a module imports only from the lines above its own (docs/design.md)."""
+"""Arrows between modules point one way: a module imports only from the lines above its own (docs/design.rst)."""
 
 from __future__ import annotations
 

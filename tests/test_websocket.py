@@ -73,7 +73,7 @@ async def connected(server: Server, *, limit: int = 100_000) -> AsyncIterator[tu
         outcome.over.set()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
+        nursery.start_soon(serve)  # noqa: ASYNC113  # the upgrade below waits for it
         websocket = await nursery.start(read)
         yield websocket, outcome
         nursery.cancel_scope.cancel()

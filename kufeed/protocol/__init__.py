@@ -20,3 +20,10 @@ __all__ = [
     "parse_topic",
     "topic",
 ]
+
+# Tracebacks and reprs name what users import; what `kufeed` exports as well, it claims afterwards.
+for _name in __all__:
+    _thing = globals()[_name]
+    if getattr(_thing, "__module__", "").startswith("kufeed."):
+        _thing.__module__ = "kufeed.protocol"
+del _name, _thing

@@ -31,7 +31,7 @@ class MergeKey(Enum):
 
 @attrs.frozen
 class Market:
-    """One of KuCoin's two market families, which share neither hosts nor tokens. Limits: PROTOCOL notes in `docs/`."""
+    """One of KuCoin's two market families, which share neither hosts nor tokens. Disagreements: `docs/protocol.rst`."""
 
     name: str
     rest_url: str
@@ -84,6 +84,7 @@ class Topic:
 
     @property
     def kind(self) -> UpdateType:
+        """What its updates are."""
         return self.channel.kind
 
     def __str__(self) -> str:

@@ -82,7 +82,7 @@ _PER_FRAME = re.compile(r"exceed max subscription count limitation of \d+ per ti
 
 
 def read_error(frame: Mapping[str, Any]) -> ErrorFrame:
-    """Read an error frame; the texts were all recorded (`docs/protocol.md` has the list with sources)."""
+    """Read an error frame; the texts were all recorded (`docs/protocol.rst` has the list with sources)."""
     frame_id = read_id(frame)
     code = frame.get("code")
     code = code if type(code) is int and 0 <= code < 10**9 else 0

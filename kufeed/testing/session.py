@@ -136,16 +136,20 @@ class Session:
     # What follows is called by the exchange only.
 
     def note_received(self, text: str) -> None:
+        """Keep a client's frame for `received`."""
         self._received.append(text)
 
     def note_ping(self) -> None:
+        """The client is alive: its silence counts from now."""
         self._last_ping = trio.current_time()
 
     def cut(self) -> None:
+        """Drop the connection without a close frame."""
         self._stop_sending()
         self.scope.cancel()
 
     def end(self) -> None:
+        """The connection is over; wakes whoever waits for that."""
         self._stop_sending()
         self._ended.set()
 
