@@ -134,7 +134,7 @@ class FeedConfig:
     trust_env: bool = attrs.field(default=False, validator=_Checked.flag)
     """Whether `HTTPS_PROXY` and `SSL_CERT_FILE` of the environment are honoured. Without effect yet."""
     allowed_hosts: tuple[str, ...] = attrs.field(default=())
-    """Hosts a token reply may name besides KuCoin's own. Without effect yet."""
+    """Hosts a token reply may send us to, besides the base's own and those under `kucoin.com` and `kucoin.eu`."""
 
     loads: Callable[[bytes], Any] = attrs.field(default=ujson.loads, repr=False)
     """The JSON decoder, from bytes; `orjson.loads` fits. What it lets through is checked afterwards."""

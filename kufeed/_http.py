@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import httpcore2
@@ -40,10 +41,11 @@ async def exchange_bytes(
         connection = httpcore2.AsyncHTTP11Connection(target.origin, _Stream(stream))
         async with connection.stream(method, target, headers=headers) as response:
             body = bytearray()
-            async for part in response.aiter_stream():
-                body += part
-                if len(body) > max_body:
-                    raise ExchangeError(f"the answer from {host} has more than {max_body} bytes")
+            async with aclosing(response.aiter_stream()) as parts:
+                async for part in parts:
+                    body += part
+                    if len(body) > max_body:
+                        raise ExchangeError(f"the answer from {host} has more than {max_body} bytes")
             return response.status, bytes(body)
     except httpcore2.ProtocolError as error:
         raise ExchangeError(f"the answer from {host} is not HTTP: {error}") from None

@@ -203,7 +203,7 @@ class Pool:
                 market=market,
                 config=config,
                 network=self._network,
-                rest=Rest(self._network, base_url, self._tls, config.loads),
+                rest=Rest(self._network, base_url, self._tls, config.loads, config.allowed_hosts),
                 tls=self._tls,
                 rng=self._rng,
                 dial_budget=self._dial_limiter or dial_budget(base_url, market, config.budget_share),

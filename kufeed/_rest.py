@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -12,12 +13,13 @@ from .errors import ExchangeError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ._network import Network
 
 _MAX_BODY = 16 * 2**20
 """Bytes of one answer. The largest that a feed asks for, the list of all contracts, has about 1 MB."""
+_KUCOIN_DOMAINS = ("kucoin.com", "kucoin.eu")
 
 
 @attrs.frozen
@@ -48,9 +50,15 @@ class Rest:
     """Requests to one market's REST base, each on a connection of its own (a feed asks seldom)."""
 
     def __init__(
-        self, network: Network, base_url: str, tls: Callable[[], ssl.SSLContext], loads: Callable[[bytes], Any]
+        self,
+        network: Network,
+        base_url: str,
+        tls: Callable[[], ssl.SSLContext],
+        loads: Callable[[bytes], Any],
+        allowed_hosts: Sequence[str] = (),
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        self._allowed_hosts = tuple(allowed_hosts)
         self._network = network
         self._tls = tls
         self._loads = loads
@@ -69,7 +77,20 @@ class Rest:
             raise ExchangeError("the token reply does not have the documented shape") from None
         if not servers or not isinstance(secret, str) or not secret:
             raise ExchangeError("the token reply names no server or no token")
+        for server in servers:
+            self._check_endpoint(server)
         return Token(servers, secret)
+
+    def _check_endpoint(self, server: Server) -> None:
+        """The token goes where the reply says: only to hosts that are KuCoin's or that the user named, and encrypted."""
+        base, endpoint = urlsplit(self.base_url), urlsplit(server.endpoint)
+        host = (endpoint.hostname or "").rstrip(".")
+        known = {base.hostname, *(name.lower() for name in self._allowed_hosts)}
+        if host not in known and not any(host == name or host.endswith(f".{name}") for name in _KUCOIN_DOMAINS):
+            raise ExchangeError(f"the token reply names the host {host}; FeedConfig.allowed_hosts does not have it")
+        plain_loopback = base.scheme == "http" and is_loopback(base.hostname or "")
+        if endpoint.scheme != "wss" and not plain_loopback:
+            raise ExchangeError(f"the token reply names {endpoint.scheme}://{host}; only wss:// is encrypted")
 
     async def _request(self, method: str, path: str) -> Any:
         """The `data` of an answer whose `code` is KuCoin's word for success."""
@@ -93,10 +114,18 @@ class Rest:
         raise ExchangeError(f"{path}: {shown}", code=code if isinstance(code, str) else None)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether *host* is this machine: `localhost`, or an address of 127.0.0.0/8 or ::1."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _read_server(server: Mapping[str, Any]) -> Server:
     endpoint, interval, timeout = server["endpoint"], server["pingInterval"], server["pingTimeout"]
     parts = urlsplit(endpoint)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.port == 0:  # .port raises where it is none
         raise ValueError("not a WebSocket endpoint")
     for number in (interval, timeout):
         if type(number) is not int or not 0 < number < 86_400_000:

@@ -31,7 +31,6 @@ LATER = {
     "redundancy",
     "proxy",
     "trust_env",
-    "allowed_hosts",
     "numbers",
     "keep_raw",
     "on_reject",
@@ -295,6 +294,26 @@ async def ssl_context() -> None:
             async with feed.ticker("XBTUSDTM"):
                 pass
     assert asked == [context, context]  # for the token, for the WebSocket
+
+
+@effect
+async def allowed_hosts() -> None:
+    class Renamed(MemoryNetwork):
+        async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+            return await super().open_stream(host.replace("relay.example", "ws-api-futures.kucoin.com"), port, tls)
+
+    def relayed(text: bytes) -> Any:
+        return ujson.loads(text.replace(b"ws-api-futures.kucoin.com", b"relay.example"))
+
+    async with Renamed(Exchange()) as network:
+        config = FeedConfig(loads=relayed, max_reconnect_attempts=0)
+        async with kufeed.open_feed(config, network=network) as feed:
+            with pytest.raises(kufeed.ConnectionFailed, match=r"relay\.example; FeedConfig\.allowed_hosts"):
+                async with feed.ticker("XBTUSDTM"):
+                    pass
+        config = attrs.evolve(config, allowed_hosts=("relay.example",))
+        async with kufeed.open_feed(config, network=network) as feed, feed.ticker("XBTUSDTM") as tickers:
+            await tickers.receive()
 
 
 @effect
