@@ -82,7 +82,7 @@ class Rest:
         return Token(servers, secret)
 
     def _check_endpoint(self, server: Server) -> None:
-        """The token goes where the reply says: only to hosts that are KuCoin's or that the user named, and encrypted."""
+        """The token goes where the reply says: only to hosts that are KuCoin's or named by the user, and encrypted."""
         base, endpoint = urlsplit(self.base_url), urlsplit(server.endpoint)
         host = (endpoint.hostname or "").rstrip(".")
         known = {base.hostname, *(name.lower() for name in self._allowed_hosts)}

@@ -303,7 +303,7 @@ async def allowed_hosts() -> None:
             return await super().open_stream(host.replace("relay.example", "ws-api-futures.kucoin.com"), port, tls)
 
     def relayed(text: bytes) -> Any:
-        return ujson.loads(text.replace(b"ws-api-futures.kucoin.com", b"relay.example"))
+        return ujson.loads(text.replace(b"ws-api-futures.kucoin.com/", b"relay.example/futures/endpoint"))
 
     async with Renamed(Exchange()) as network:
         config = FeedConfig(loads=relayed, max_reconnect_attempts=0)
