@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from ._tls import TLSStream
+
 if TYPE_CHECKING:
     import ssl
 
@@ -38,8 +40,8 @@ class RealNetwork:
         stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
         if tls is None:
             return stream
-        secured = trio.SSLStream(stream, tls, server_hostname=host, https_compatible=True)
         try:
+            secured = TLSStream(stream, tls, server_hostname=host)
             await secured.do_handshake()
         except BaseException:
             await trio.aclose_forcefully(stream)

@@ -24,6 +24,7 @@ LAYERS = [
     ["protocol.frames"],
     ["protocol"],
     ["_limiter", "_supervisor"],
+    ["_tls"],
     ["_network"],
     ["_websocket", "_http"],
     ["_rest"],
@@ -42,7 +43,7 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_PUBLIC_NAMES = {"cli": {"", "errors", "protocol", "testing"}, "testing": {"", "errors", "protocol", "_network"}}
 NOT_IN_PROTOCOL = {"trio", "trio_websocket", "time", "random", "httpcore2", "socket", "asyncio"}
-NOTHING_OF_KUCOIN = ("_limiter", "_supervisor")
+NOTHING_OF_KUCOIN = ("_limiter", "_supervisor", "_tls")
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
