@@ -97,7 +97,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
     transport then still is the caller's.
     """
 
-    def __init__(self, transport: trio.abc.Stream, context: ssl.SSLContext, *, server_hostname: str | None) -> None:
+    def __init__(self, transport: trio.abc.Stream, context: ssl.SSLContext, *, server_hostname: str) -> None:
         self._transport = transport
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -206,10 +206,11 @@ class TLSStream(trio.abc.HalfCloseableStream):
                     return data
                 if self._failure is not None:
                     await self._fail(self._failure)
-                # A renegotiation waits for our answer. Whoever holds the lock sends it along.
+                # The peer may wait for an answer of TLS itself. Whoever holds the lock sends it along.
                 if self._outgoing.pending and not self._send_broken and not self._send_lock.locked():
                     await self._flush()
-                await self._read_transport()
+                else:
+                    await self._read_transport()
                 waited = True
 
     def _decrypt(self, limit: int) -> bytes:
@@ -270,9 +271,12 @@ class TLSStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint_if_cancelled()
             with self._breaks_sending():
                 while not self._encrypt(data):
-                    # The peer renegotiates (TLS 1.2 only), and takes no data before it has what it asked for.
-                    await self._flush()
-                    await self._read_transport()
+                    # The peer renegotiates (TLS 1.2 only), and takes no data before it has what it asked for. One wait,
+                    # then another look: what a receiver does meanwhile may be all that was missing.
+                    if self._outgoing.pending:
+                        await self._flush()
+                    else:
+                        await self._read_transport()
                     if self._truncated:
                         raise trio.BrokenResourceError("the peer has left in a renegotiation")
                 await self._flush()
