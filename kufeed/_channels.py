@@ -150,6 +150,14 @@ class UpdateQueue:
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
 
+    def take_up_to(self, count: int) -> list[Update]:
+        """What is there now, at most *count* updates and none beyond the place of an error."""
+        if self._errors:
+            count = min(count, self._errors[0][0] - self._received + len(self._queue))
+        taken = [self._queue.popleft() for _ in range(min(count, len(self._queue)))]
+        self._delivered += len(taken)
+        return taken
+
     def take(self) -> Update:
         """The next update, or the error that stands before it.
 

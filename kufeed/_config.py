@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import attrs
 import ujson
 
+from ._proxy import Proxy
 from .errors import UsageError
 from .protocol.futures import FUTURES
 from .protocol.spot import SPOT
@@ -130,9 +131,12 @@ class FeedConfig:
     )
     """TLS settings. None: `ssl.create_default_context()`."""
     proxy: str | None = attrs.field(default=None, repr=False)
-    """An HTTP proxy, `http://user:password@host:port`. Not supported yet: anything but None is a `UsageError`."""
+    """An HTTP proxy for REST and WebSocket, `http://user:password@host:port`, percent-encoded where need be."""
     trust_env: bool = attrs.field(default=False, validator=_Checked.flag)
-    """Whether `HTTPS_PROXY` and `SSL_CERT_FILE` of the environment are honoured. Without effect yet."""
+    """Whether `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR` of the environment are honoured.
+
+    What is set here wins: `proxy` over `HTTPS_PROXY`, `ssl_context` over the certificates.
+    """
     allowed_hosts: tuple[str, ...] = attrs.field(default=())
     """Hosts a token reply may send us to, besides the base's own and those under `kucoin.com` and `kucoin.eu`."""
 
@@ -175,7 +179,7 @@ class FeedConfig:
     @proxy.validator
     def _check_proxy(self, _: object, value: Any) -> None:
         if value is not None:
-            raise UsageError("proxy is not supported yet")  # the value may hold a password: it is not repeated
+            Proxy.from_url(value)
 
     @credentials.validator
     def _check_credentials(self, _: object, value: Any) -> None:

@@ -18,6 +18,7 @@ from .protocol import session as events
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from ._limiter import Permit
     from ._link import Surroundings
     from ._streams import Stream
     from .protocol.market import Topic
@@ -32,8 +33,8 @@ class Owner(Protocol):
 
     def rejected(self, connection: Connection, topic: Topic, code: int, message: str) -> None: ...
 
-    def unanswered(self, connection: Connection, topics: Sequence[Topic]) -> bool:
-        """True where a subscription was told; False where the topics were being restored, and the link is at fault."""
+    def unanswered(self, connection: Connection, topics: Sequence[Topic]) -> list[Topic]:
+        """Tells those who wait, and returns the topics that others still want: they were being restored."""
         ...
 
     def link_full(self, connection: Connection, topics: Sequence[Topic]) -> None: ...
@@ -72,10 +73,13 @@ class Connection:
         self._owner = owner
         self._routes = Routes()
         self._acked: set[str] = set()
+        self._wait_to_dial = trio.CancelScope()
+        self._permits: list[Permit] = []
+        self._holds_place = False
+        self._blamed_link = False
         self._link: Link | None = None
         self._idle_since = math.inf
         self._up_since: float | None = None
-        self._holds_place = False
         self._failures = 0
         self._dials = 0
         self._last_failure: LinkError | None = None
@@ -86,6 +90,10 @@ class Connection:
 
     def room(self) -> int:
         return 0 if self.retired else max(0, self.capacity - len(self._routes.by_wire))
+
+    def is_busy(self) -> bool:
+        """Whether it has topics to carry; another lingers, or ends."""
+        return bool(self._routes.by_wire) and not self.retired
 
     def carries(self, wire: str) -> bool:
         return wire in self._routes.by_wire
@@ -116,6 +124,7 @@ class Connection:
         if not self._routes.by_wire:
             self._set_idle_since(trio.current_time())
             self._try_now.set()
+            self._wait_to_dial.cancel()
 
     def streams(self) -> list[Stream]:
         return self._routes.streams()
@@ -137,8 +146,13 @@ class Connection:
             self._link.idle_at = time + self._around.config.linger
             self._link.stir()
 
-    def _retire(self) -> None:
+    def retire(self) -> None:
+        """Carry nothing any more, and end."""
         self.retired = True
+        if self._link is not None:
+            self._link.end(None)
+        self._try_now.set()
+        self._wait_to_dial.cancel()
 
     # -- the supervisor -----------------------------------------------------------------------------------------------
 
@@ -146,7 +160,7 @@ class Connection:
         """Keep a link up while there are topics to carry; returns once it has been idle for `linger` seconds."""
         while True:
             if not self._routes.by_wire:
-                self._retire()
+                self.retire()
             if self.retired:
                 return
             try:
@@ -156,13 +170,13 @@ class Connection:
 
     async def _run_link(self) -> None:
         around = self._around
-        # The place first: a dial that waited for one after its turn in the budget would no longer be inside the window.
-        await around.dial_places.acquire()
-        self._holds_place = True
+        dialled = False
         try:
-            await around.dial_budget.acquire()
+            if not await self._wait_for_turn():
+                return
+            dialled = True
             self._dials += 1
-            link = Link(self._dials, around, self._routes, on_event=self._handle, on_idle=self._retire)
+            link = Link(self._dials, around, self._routes, on_event=self._handle, on_idle=self.retire)
             link.idle_at = self._idle_since + around.config.linger
             self._link = link
             with one_error():
@@ -171,9 +185,26 @@ class Connection:
         finally:
             self._link = None
             self._acked.clear()
-            self._give_back_place()
+            self._end_turn(unused=not dialled)
 
-    def _give_back_place(self) -> None:
+    async def _wait_for_turn(self) -> bool:
+        """Wait for the dial budget, then for one of the places; False where nobody wants the connection any more.
+
+        Both are held until the link is up or lost: the budget counts from then, whenever before the exchange saw the
+        dial. The budget comes first, so that a market which has used up its own keeps no other from dialling.
+        """
+        with trio.CancelScope() as self._wait_to_dial:
+            for budget in self._around.dial_budgets:
+                self._permits.append(await budget.take())
+            await self._around.dial_places.acquire()
+            self._holds_place = True
+            return True
+        return False
+
+    def _end_turn(self, *, unused: bool) -> None:
+        for permit in self._permits:
+            permit.release(unused=unused)
+        self._permits.clear()
         if self._holds_place:
             self._holds_place = False
             self._around.dial_places.release()
@@ -184,7 +215,7 @@ class Connection:
         assert link.session is not None
         match event:
             case events.Welcomed():
-                self._give_back_place()
+                self._end_turn(unused=False)
                 self._up_since = trio.current_time()
                 self.failed = None
                 _log.info("connection #%d (%s) is up", self.number, self.market.name)
@@ -192,21 +223,44 @@ class Connection:
             case events.Acked(topics):
                 held = [topic for topic in topics if self.carries(topic.wire)]
                 self._acked.update(topic.wire for topic in held)
+                self._blamed_link = False
                 self._owner.acked(held)
             case events.Rejected(topic, code, message):
                 self._owner.rejected(self, topic, code, message)
             case events.Unanswered(topics):
-                held = [topic for topic in topics if self.carries(topic.wire)]
-                if held and not self._owner.unanswered(self, held):
+                wanted = self._owner.unanswered(self, [topic for topic in topics if self.carries(topic.wire)])
+                if wanted and not self._acked and not self._blamed_link:
+                    self._blamed_link = True
                     link.end(LinkSilent("acknowledgement", 2 * link.session.ack_timeout))
-            case events.LinkFull(topics):
-                held = [topic for topic in topics if self.carries(topic.wire)]
-                self.capacity = max(1, len(self._routes.by_wire) - len(held))
-                self._owner.link_full(self, held)
+                else:
+                    # The link is not at fault: others were acknowledged, or another link did no better. Halves find
+                    # the topic that the exchange does not answer for.
+                    middle = len(wanted) // 2
+                    link.session.subscribe(wanted[:middle])
+                    link.session.subscribe(wanted[middle:])
+            case events.LinkFull(topics, limit):
+                self._relieve(link.session, [topic for topic in topics if self.carries(topic.wire)], limit)
             case events.Slowed(seconds):
                 _log.warning("connection #%d: the exchange asks for fewer frames; waiting %g s", self.number, seconds)
             case events.Unknown(frame):
                 _log.debug("connection #%d: a frame nothing waits for, type %.20s", self.number, frame.get("type"))
+
+    def _relieve(self, session: events.Session, refused: list[Topic], limit: int | None) -> None:
+        """Learn how many topics this connection takes, keep what fits, and have the rest go elsewhere."""
+        others = len(self._routes.by_wire) - len(refused)
+        if limit is not None and limit < others + len(refused):
+            self.capacity = limit
+            keep, rest = refused[: max(0, limit - others)], refused[max(0, limit - others) :]
+        elif len(refused) > 1:  # the text gives no number, or not the one that was applied: halves find it
+            keep, rest = refused, []
+        else:
+            self.capacity = others
+            keep, rest = [], refused
+        middle = (len(keep) + 1) // 2 if not rest else len(keep)
+        session.subscribe(keep[:middle])
+        session.subscribe(keep[middle:])
+        if rest:
+            self._owner.link_full(self, rest)
 
     def _one_topic_each(self) -> list[Topic]:
         return [next(iter(subjects.values())).topic for subjects in self._routes.by_wire.values()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import ssl
 import weakref
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -16,13 +15,16 @@ from ._channels import UpdateQueue
 from ._config import FeedConfig
 from ._network import RealNetwork
 from ._pool import Pool
+from ._proxy import Proxy, ProxyNetwork
 from ._subscription import Subscription
 from ._supervisor import one_error
+from ._tls import default_context
 from .errors import UsageError
 from .protocol.market import Topic, UpdateType
 from .protocol.topics import distinct, topics
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Mapping
 
     from ._connection import ConnectionStatistics
@@ -55,6 +57,9 @@ class Feed:
         dial_limiter: SlidingWindowLimiter | None,
     ) -> None:
         self.config = config
+        proxy = None if config.proxy is None else Proxy.from_url(config.proxy)
+        if proxy is not None or config.trust_env:
+            network = ProxyNetwork(network, proxy)
         self._network = network
         self._close_deadline = math.inf
         self._tls: ssl.SSLContext | None = config.ssl_context
@@ -134,13 +139,14 @@ class Feed:
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = ssl.create_default_context()
+            self._tls = default_context(self.config.trust_env)
         return self._tls
 
     def _close(self) -> None:
         """Fix the one deadline by which everything has ended, and end every iteration."""
         self._close_deadline = trio.current_time() + self.config.close_timeout
         self._nursery = None
+        self._pool.close()
         for queue in list(self._queues):
             queue.close()
 

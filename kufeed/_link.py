@@ -51,7 +51,8 @@ class Surroundings:
     rest: Rest
     tls: Callable[[], ssl.SSLContext]
     rng: random.Random
-    dial_budget: SlidingWindowLimiter
+    dial_budgets: tuple[SlidingWindowLimiter, ...]
+    """All of them hold: the market's own, and this feed's share of it."""
     dial_places: trio.Semaphore
     refusals: Refusals
     close_deadline: Callable[[], float]
@@ -141,7 +142,7 @@ class Link:
                 websocket: WebSocket = await nursery.start(self._read, lifeline, stream, server, token, name="reader")
                 return websocket
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise DialError(phase, error.__cause__ or error) from error
+                raise DialError(phase, _plain(error.__cause__ or error)) from error
             except ExchangeError as error:
                 raise DialError(phase, error) from error
         assert scope.cancelled_caught
@@ -176,7 +177,8 @@ class Link:
                 await run_websocket(
                     stream,
                     host=urlsplit(server.endpoint).netloc,
-                    target=token.target(server, f"kufeed-{self.generation}"),
+                    # KuCoin asks for an id that is unique among clients; it comes back in the welcome.
+                    target=token.target(server, f"{self._around.rng.getrandbits(64):016x}"),
                     deliver=self._deliver,
                     max_message_size=self._around.config.max_message_size,
                     task_status=task_status,
@@ -249,7 +251,6 @@ class Link:
             self._tell(session.tick(now))
             if now >= self.idle_at:
                 self._on_idle()
-                self.end(None)
 
     # -- close --------------------------------------------------------------------------------------------------------
 
@@ -265,6 +266,13 @@ class Link:
     def _session(self) -> Session:
         assert self.session is not None, "the session is made before the first byte is read"
         return self.session
+
+
+def _plain(error: BaseException) -> BaseException | str:
+    """Happy eyeballs fails with one error for each address it tried."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    return "; ".join(dict.fromkeys(str(_plain(one)) for one in error.exceptions))
 
 
 async def _hand_out(queues: Iterable[UpdateQueue]) -> None:

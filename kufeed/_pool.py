@@ -31,18 +31,23 @@ if TYPE_CHECKING:
 _dial_budgets: trio.lowlevel.RunVar[dict[tuple[str, int], SlidingWindowLimiter]] = trio.lowlevel.RunVar("dial budgets")
 
 
-def dial_budget(base_url: str, market: Market, share: float) -> SlidingWindowLimiter:
-    """The limiter that all feeds of this `trio.run` share for dials to one market's host."""
+def dial_budgets(base_url: str, market: Market, share: float) -> tuple[SlidingWindowLimiter, ...]:
+    """The limiters that all feeds of this `trio.run` share for dials to one market's host.
+
+    The market's own always holds; feeds that were given a share of it have that in common besides.
+    """
     try:
         budgets = _dial_budgets.get()
     except LookupError:
         budgets = {}
         _dial_budgets.set(budgets)
-    dials = max(1, math.floor(market.dials_per_minute * share))
-    key = (urlsplit(base_url).netloc, dials)
-    if key not in budgets:
-        budgets[key] = SlidingWindowLimiter(dials, 60.0)
-    return budgets[key]
+    parts = urlsplit(base_url)
+    host = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    limits = {market.dials_per_minute, max(1, math.floor(market.dials_per_minute * share))}
+    for dials in limits:
+        if (host, dials) not in budgets:
+            budgets[host, dials] = SlidingWindowLimiter(dials, 60.0)
+    return tuple(budgets[host, dials] for dials in sorted(limits))
 
 
 class Entering:
@@ -96,6 +101,7 @@ class Pool:
         self._entering: set[Entering] = set()
         self._next_number = 1
         self._nursery: trio.Nursery | None = None
+        self._closed = False
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         try:
@@ -106,12 +112,19 @@ class Pool:
                         await trio.sleep_forever()
         finally:
             self._nursery = None
+            self.close()
+
+    def close(self) -> None:
+        """Take no more subscriptions, and let nobody wait for an ack that will not come. Idempotent."""
+        self._closed = True
+        for entering in self._entering:
+            entering.fail(UsageError("the feed was closed while a subscription was being entered"))
 
     # -- what subscriptions ask for -----------------------------------------------------------------------------------
 
     def attach(self, topics: Sequence[Topic], queue: UpdateQueue) -> Entering:
         """Have *topics* delivered to *queue*. Raises `UsageError`, with nothing changed, beyond `max_connections`."""
-        if self._nursery is None:
+        if self._nursery is None or self._closed:
             raise UsageError("the feed is closed")
         self._place([topic for topic in topics if topic not in self._streams])
         entering = Entering(topics, queue)
@@ -129,8 +142,16 @@ class Pool:
         """Nobody waits for *entering* any more."""
         self._entering.discard(entering)
 
+    def has(self, topic: Topic) -> bool:
+        """Whether *topic* is wanted by anybody, and the exchange has not refused it."""
+        return topic in self._streams
+
     def detach(self, topics: Iterable[Topic], queue: UpdateQueue) -> None:
-        """Deliver *topics* to *queue* no more; what nobody else wants is unsubscribed."""
+        """Deliver *topics* to *queue* no more; what nobody else wants is unsubscribed. Whoever waits for one fails."""
+        topics = list(topics)
+        for entering in self._entering:
+            if entering.queue is queue and not entering.pending.isdisjoint(topic.wire for topic in topics):
+                entering.fail(trio.ClosedResourceError("closed while it was being entered"))
         unwanted: dict[Connection, list[Stream]] = {}
         for topic in topics:
             stream, connection = self._streams.get(topic, (None, None))
@@ -160,7 +181,9 @@ class Pool:
             connection = wires.get(topic.wire) or self._carrier(topic.wire)
             if connection is None:
                 market = topic.channel.market
-                connection = next((one for one in room if one.market is market and room[one] > 0), None)
+                # One that works, where there is one: what is sent to a failed one waits for its trial dial.
+                roomy = [one for one in room if one.market is market and room[one] > 0]
+                connection = min(roomy, key=lambda one: one.failed is not None, default=None)
                 if connection is None:
                     connection = Connection(self._next_number + len(new), self._surroundings(market), self)
                     new.append(connection)
@@ -168,11 +191,13 @@ class Pool:
                 room[connection] -= 1
                 wires[topic.wire] = connection
             plan.setdefault(connection, []).append(topic)
-        alive = sum(not connection.retired for connection in self.connections) + len(new)
-        if alive > self._config.max_connections:
-            raise UsageError(
-                f"{len(topics)} more topics need {alive} connections; max_connections is {self._config.max_connections}"
-            )
+        busy = {connection for connection in self.connections if connection.is_busy()} | plan.keys()
+        allowed = self._config.max_connections
+        if len(busy) > allowed:
+            raise UsageError(f"{len(topics)} more topics need {len(busy)} connections; max_connections is {allowed}")
+        if len(self.connections) + len(new) > allowed:
+            for idle in set(self.connections) - busy:
+                idle.retire()  # it lingered for a topic like these, but not of its market
         for connection, chosen in plan.items():
             streams = [Stream(topic) for topic in chosen]
             self._streams.update((stream.topic, (stream, connection)) for stream in streams)
@@ -206,7 +231,11 @@ class Pool:
                 rest=Rest(self._network, base_url, self._tls, config.loads, config.allowed_hosts),
                 tls=self._tls,
                 rng=self._rng,
-                dial_budget=self._dial_limiter or dial_budget(base_url, market, config.budget_share),
+                dial_budgets=(
+                    (self._dial_limiter,)
+                    if self._dial_limiter is not None
+                    else dial_budgets(base_url, market, config.budget_share)
+                ),
                 dial_places=self._dial_places,
                 refusals=self.refusals,
                 close_deadline=self._close_deadline,
@@ -216,61 +245,72 @@ class Pool:
     # -- what connections tell ----------------------------------------------------------------------------------------
 
     def acked(self, topics: Sequence[Topic]) -> None:
-        wires = [topic.wire for topic in topics]
+        wires = {topic.wire for topic in topics}
         for entering in self._entering:
             entering.acked(wires)
+        for stream in self._streams_of(wires):
+            stream.overdue = False
 
     def rejected(self, connection: Connection, topic: Topic, code: int, message: str) -> None:
-        self._tell([topic], SubscriptionRejected(topic.wire, code, message))
-        self._forget(connection, [topic])
+        gone = self._forget(connection, {topic.wire})
+        self._tell(gone, SubscriptionRejected(topic.wire, code, message))
 
-    def unanswered(self, connection: Connection, topics: Sequence[Topic]) -> bool:
-        waiting = [one for one in self._entering if any(topic.wire in one.pending for topic in topics)]
-        covered = all(any(topic.wire in one.pending for one in waiting) for topic in topics)
-        for entering in waiting if covered else ():
-            missing = [topic.wire for topic in topics if topic.wire in entering.pending]
-            entering.fail(SubscriptionTimeout(missing, 2 * self._config.ack_timeout))
-        return covered
+    def unanswered(self, connection: Connection, topics: Sequence[Topic]) -> list[Topic]:
+        seconds = 2 * self._config.ack_timeout
+        wires = {topic.wire for topic in topics}
+        waiting = [one for one in self._entering if not one.pending.isdisjoint(wires)]
+        for entering in waiting:
+            entering.fail(SubscriptionTimeout(sorted(entering.pending & wires), seconds))
+        told = {one.queue for one in waiting}
+        restored: list[Topic] = []
+        for stream in self._streams_of(wires):
+            others = [queue for queue in stream.queues if queue not in told]
+            if others:
+                restored.append(stream.topic)
+            if not stream.overdue:  # told once, until it is acknowledged again
+                stream.overdue = True
+                for queue in others:
+                    queue.fail(SubscriptionTimeout([stream.topic.wire], seconds))
+        return list({topic.wire: topic for topic in restored}.values())
 
     def link_full(self, connection: Connection, topics: Sequence[Topic]) -> None:
-        moved = self._forget(connection, topics)
-        try:
-            self._place([stream.topic for stream in moved])
-        except UsageError as error:
-            self._tell(topics, ExchangeError(f"the exchange takes no more topics on a connection, and {error}"))
-            return
-        for stream in moved:
-            for queue in stream.queues:
-                self._streams[stream.topic][0].add(queue)
+        for stream in self._forget(connection, {topic.wire for topic in topics}):
+            try:
+                self._place([stream.topic])
+            except UsageError as error:
+                self._tell([stream], ExchangeError(f"the exchange takes no more topics on a connection, and {error}"))
+            else:
+                for queue in stream.queues:
+                    self._streams[stream.topic][0].add(queue)
 
     def gave_up(self, connection: Connection, cause: LinkError) -> None:
         by_queue: dict[UpdateQueue, list[str]] = {}
         for stream in connection.streams():
             for queue in stream.queues:
                 by_queue.setdefault(queue, []).append(stream.topic.wire)
-        entering = {one.queue: one for one in self._entering if one.pending}
+        for entering in self._entering:
+            lost = entering.pending.intersection(by_queue.get(entering.queue, ()))
+            if lost:
+                entering.fail(ConnectionFailed(sorted(lost), cause))
         for queue, wires in by_queue.items():
-            error = ConnectionFailed(wires, cause)
-            if queue in entering and not entering[queue].pending.isdisjoint(wires):
-                entering[queue].fail(error)
-            else:
-                queue.fail(error)
+            queue.fail(ConnectionFailed(wires, cause))
 
-    def _tell(self, topics: Sequence[Topic], error: Exception) -> None:
-        """Raise *error* where *topics* are waited for: in the entering, else at its place in the stream."""
-        wires = {topic.wire for topic in topics}
+    def _tell(self, streams: Sequence[Stream], error: Exception) -> None:
+        """Raise *error* where *streams* are waited for: in the entering, else at its place in the stream."""
+        wires = {stream.topic.wire for stream in streams}
         told = [one for one in self._entering if not one.pending.isdisjoint(wires)]
         for entering in told:
             entering.fail(error)
         waiting = {entering.queue for entering in told}
-        streams = [stream for topic, (stream, _) in self._streams.items() if topic.wire in wires]
         for queue in {queue for stream in streams for queue in stream.queues} - waiting:
             queue.fail(error)
 
-    def _forget(self, connection: Connection, topics: Sequence[Topic]) -> list[Stream]:
-        """Take the streams of *topics* off *connection*, where the exchange does not have them."""
-        wires = {topic.wire for topic in topics}
-        gone = [stream for topic, (stream, _) in self._streams.items() if topic.wire in wires]
+    def _streams_of(self, wires: set[str]) -> list[Stream]:
+        return [stream for topic, (stream, _) in self._streams.items() if topic.wire in wires]
+
+    def _forget(self, connection: Connection, wires: set[str]) -> list[Stream]:
+        """Take the streams of *wires* off *connection*, where the exchange does not have them."""
+        gone = self._streams_of(wires)
         for stream in gone:
             del self._streams[stream.topic]
         connection.remove(gone, unsubscribe=False)

@@ -22,11 +22,14 @@ class Stream:
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
         self.decode = topic.channel.decode
+        self.overdue = False
+        """Its subscribers were told that the exchange does not acknowledge it."""
         self.queues: tuple[UpdateQueue, ...] = ()
         self.stagers: tuple[Callable[[Any], None], ...] = ()
 
     def add(self, queue: UpdateQueue) -> None:
-        self._set((*self.queues, queue))
+        if queue not in self.queues:
+            self._set((*self.queues, queue))
 
     def remove(self, queue: UpdateQueue) -> None:
         self._set(tuple(one for one in self.queues if one is not queue))

@@ -29,6 +29,8 @@ class _Shared:
         self.pool = pool
         self.queue = queue
         self.ends = 1
+        self.adding = trio.Lock()
+        self.kinds = {topic.kind for topic in chosen}
 
     async def attach(self, chosen: tuple[Topic, ...]) -> None:
         """Subscribe to *chosen* and wait for the acks; where that fails, or is cancelled, nothing of it stays."""
@@ -142,6 +144,12 @@ class Subscription(Generic[T]):
         self._check_open()
         return self._queue.take()  # type: ignore[return-value]
 
+    def batches(self, max_size: int = 1000) -> Batches[T]:
+        """Iterate lists of what is there, one to *max_size* updates each; otherwise as iterating updates."""
+        if type(max_size) is not int or max_size < 1:
+            raise UsageError(f"max_size must be a whole number from 1 up, not {max_size!r}")
+        return Batches(self, max_size)
+
     def _check_open(self) -> None:
         if self.closed:
             raise trio.ClosedResourceError("this end of the subscription is closed")
@@ -157,12 +165,17 @@ class Subscription(Generic[T]):
         """
         self._check_open()
         shared = self._shared
-        new = tuple(topic for topic in self._read(more) if topic not in shared.topics)
-        if new:
-            await shared.attach(new)
-            shared.topics = (*shared.topics, *new)
-        else:
-            await trio.lowlevel.checkpoint()
+        async with shared.adding:  # one at a time: the second finds what the first has added
+            self._check_open()
+            new = tuple(one for one in self._read(more) if one not in shared.topics or not shared.pool.has(one))
+            if not new:
+                return
+            shared.topics = tuple(dict.fromkeys((*shared.topics, *new)))
+            try:
+                await shared.attach(new)
+            except BaseException:
+                shared.topics = tuple(one for one in shared.topics if one not in new)
+                raise
 
     def remove(self, *less: str | Topic) -> None:
         """Unsubscribe from symbols or topics. Never waits; what is in the buffer already is still delivered."""
@@ -176,7 +189,7 @@ class Subscription(Generic[T]):
         shared.pool.detach(gone, self._queue)
 
     def _read(self, given: tuple[str | Topic, ...]) -> tuple[Topic, ...]:
-        kinds = {topic.kind for topic in self._shared.topics}
+        kinds = self._shared.kinds
         chosen: list[Topic] = []
         for one in given:
             if isinstance(one, Topic):
@@ -201,3 +214,19 @@ class Subscription(Generic[T]):
         shown = ", ".join(wires[:3]) + (f" and {len(wires) - 3} more" if len(wires) > 3 else "")
         state = "closed" if self.closed else "open" if self._opened else "entering" if self._entered else "inert"
         return f"<Subscription {state}: {shown}>"
+
+
+class Batches(Generic[T]):
+    """What `Subscription.batches()` iterates."""
+
+    def __init__(self, subscription: Subscription[T], max_size: int) -> None:
+        self._subscription = subscription
+        self._max_size = max_size
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[T]:
+        first = await self._subscription.__anext__()
+        rest = self._subscription._queue.take_up_to(self._max_size - 1)  # noqa: SLF001  # one subject, two classes
+        return [first, *rest]  # type: ignore[list-item]

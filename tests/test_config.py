@@ -29,8 +29,6 @@ LATER = {
     "latency_warning",
     "rotate_after",
     "redundancy",
-    "proxy",
-    "trust_env",
     "numbers",
     "keep_raw",
     "on_reject",
@@ -316,6 +314,32 @@ async def allowed_hosts() -> None:
             await tickers.receive()
 
 
+async def _asked_host(**fields: Any) -> str:
+    """The host of the first connection; it fails, as it is not the exchange's."""
+    async with feed_with(max_reconnect_attempts=0, **fields) as (_, feed, _):
+        with pytest.raises(kufeed.ConnectionFailed) as failure:
+            async with feed.ticker("XBTUSDTM"):
+                pass
+    return str(failure.value.cause)
+
+
+@effect
+async def proxy() -> None:
+    """Seen from the outside: test_proxy.py shows that what goes in comes out."""
+    assert "proxy.example: no such host" in await _asked_host(proxy="http://proxy.example:3128")
+
+
+@effect
+async def trust_env() -> None:
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("https_proxy", "no_proxy", "NO_PROXY"):
+            environment.delenv(name, raising=False)
+        environment.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+        assert "proxy.example: no such host" in await _asked_host(trust_env=True)
+        async with feed_with() as (_, feed, _), feed.ticker("XBTUSDTM") as tickers:
+            await tickers.receive()
+
+
 @effect
 async def loads() -> None:
     seen: list[bytes] = []
@@ -394,7 +418,7 @@ BAD = {
     "rotate_after": [0],
     "redundancy": [0],
     "ssl_context": [True],
-    "proxy": ["http://user:secret@proxy:8080"],
+    "proxy": ["https://user:secret@proxy:8080", "http://user:secret@"],
     "trust_env": [1, "yes"],
     "allowed_hosts": ["kucoin.com", ("",)],
     "loads": ["json"],

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -532,7 +533,8 @@ async def test_no_welcome_fails_the_dial(autojump_clock: MockClock) -> None:
 
 async def test_a_day_of_pings(autojump_clock: MockClock) -> None:
     """24 h through the real trio-websocket: one ping each 18 s, none late, never a reconnect before the token ends."""
-    exchange = Exchange(update_interval=60.0, limits=Limits(token_life=None))
+    # The exchange hangs up on whoever is silent for longer: so no ping comes late.
+    exchange = Exchange(update_interval=60.0, limits=Limits(token_life=None, client_silence=18.01))
     async with simulated(exchange) as (_, feed), feed.ticker("XBTUSDTM") as tickers:
         with trio.move_on_after(24 * 3600):
             async for _ in tickers:
@@ -763,3 +765,265 @@ async def test_a_bad_message_is_counted_and_ends_nothing(autojump_clock: MockClo
         assert statistics.refused_samples == {"bestBid": "bestBid: '1_5'"}
         assert tickers.statistics().received == 1
         assert len(exchange.dials) == 1
+
+
+# -- several at once --------------------------------------------------------------------------------------------------
+
+
+async def test_leaving_the_feed_fails_whoever_is_entering(autojump_clock: MockClock) -> None:
+    """In another task, which outlives the feed: it must not wait for an ack that cannot come."""
+    exchange = Exchange()
+    exchange.faults.withhold_acks = True
+    failures: list[str] = []
+
+    async def enter(feed: kufeed.Feed, opened: kufeed.Subscription[kufeed.Ticker] | None) -> None:
+        with pytest.raises(kufeed.UsageError, match="closed") as failure:
+            if opened is None:
+                async with feed.trades("XBTUSDTM"):
+                    pass
+            else:
+                await opened.add("BTC-USDT")
+        failures.append(str(failure.value))
+
+    async with MemoryNetwork(exchange) as network, trio.open_nursery() as nursery:
+        async with kufeed.open_feed(network=network) as feed:
+            exchange.faults.withhold_acks = False
+            opened = await feed.ticker("XBTUSDTM").__aenter__()
+            exchange.faults.withhold_acks = True
+            nursery.start_soon(enter, feed, None)
+            nursery.start_soon(enter, feed, opened)
+            await trio.sleep(1)
+    assert len(failures) == 2
+
+
+async def test_the_same_symbol_added_twice_at_once_comes_once(autojump_clock: MockClock) -> None:
+    async with simulated() as (_, feed), feed.trades("XBTUSDTM") as trades:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(trades.add, "ETHUSDTM")
+        assert len(trades.topics) == 2
+        numbers = [
+            trade.sequence for trade in [await trades.receive() for _ in range(200)] if trade.symbol == "ETHUSDTM"
+        ]
+        assert numbers == sorted(set(numbers))
+
+
+async def test_a_cancelled_add_leaves_its_place_to_the_next(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed), feed.trades("XBTUSDTM") as trades:
+        exchange.faults.withhold_acks = True
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def impatient() -> None:
+                with trio.move_on_after(1):
+                    await trades.add("ETHUSDTM")
+                exchange.faults.withhold_acks = False
+
+            await wait_all_tasks_blocked()
+            await trades.add("ETHUSDTM")
+        assert (await trades.receive()).symbol
+        assert set(exchange.sessions[0].topics) == {str(one) for one in trades.topics}
+
+
+async def test_closing_while_another_task_adds_leaves_nothing(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed), trio.open_nursery() as nursery:
+        async with feed.ticker("XBTUSDTM") as tickers:
+            exchange.faults.withhold_acks = True
+
+            @nursery.start_soon
+            async def add() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await tickers.add("ETHUSDTM")
+
+            await trio.sleep(1)
+        exchange.faults.withhold_acks = False
+        await trio.sleep(3)
+        assert exchange.sessions[0].topics == ()
+
+
+async def test_used_up_attempts_are_told_to_everybody_they_concern(autojump_clock: MockClock) -> None:
+    """To the consumer and to each task that adds, all of one subscription."""
+    async with simulated(config=QUICK) as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
+        told: list[str] = []
+
+        async def expect(name: str, wait: Callable[[], Awaitable[object]]) -> None:
+            with pytest.raises(kufeed.ConnectionFailed):
+                while True:
+                    await wait()
+            told.append(name)
+
+        exchange.faults.refuse_dials = True
+        await exchange.disconnect_all()
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(expect, "consumer", tickers.receive)
+                nursery.start_soon(expect, "first", partial(tickers.add, "ETHUSDTM"))
+                nursery.start_soon(expect, "second", partial(tickers.add, "T0001USDTM"))
+        assert sorted(told) == ["consumer", "first", "second"]
+
+
+async def test_a_restored_topic_without_an_ack_is_told_and_asked_for_again(autojump_clock: MockClock) -> None:
+    """Its neighbours stay up; whoever enters it meanwhile gets a time-out of its own, in its own time."""
+    wire = "/contractMarket/execution:ETHUSDTM"
+    wanted = [topic("ticker", "XBTUSDTM"), topic("trade", "ETHUSDTM")]
+    async with simulated() as (exchange, feed), feed.subscribe(*wanted) as tickers:
+        exchange.faults.ignore_topics = {wire}
+        await exchange.disconnect_all()
+        await exchange.wait_subscribed("/contractMarket/tickerV2:XBTUSDTM")
+        await trio.sleep(5)
+        start = trio.current_time()
+        with pytest.raises(kufeed.SubscriptionTimeout):
+            async with feed.trades("ETHUSDTM"):
+                pass
+        assert trio.current_time() - start <= 10.1
+        with pytest.raises(kufeed.SubscriptionTimeout, match=wire):
+            while True:
+                assert (await tickers.receive()).symbol
+        assert len(exchange.dials) == 2
+        exchange.faults.ignore_topics = set()
+        await exchange.wait_subscribed(wire)
+        with trio.fail_after(5):
+            while (await tickers.receive()).symbol != "ETHUSDTM":
+                pass
+        assert len(exchange.dials) == 2
+
+
+async def test_a_topic_that_is_never_answered_keeps_no_other_from_coming_back(autojump_clock: MockClock) -> None:
+    """Asked for in one frame: another link is tried once, then halves find the one that is at fault."""
+    symbols = [f"T{number:04}USDTM" for number in range(1, 17)]
+    async with simulated(Exchange(generated=16)) as (exchange, feed), feed.ticker(*symbols):
+        exchange.faults.ignore_topics = {"/contractMarket/tickerV2:T0005USDTM"}
+        await exchange.disconnect_all()
+        await trio.sleep(75)
+        assert len(exchange.sessions[0].topics) == 15
+        assert len(exchange.dials) == 3
+        exchange.faults.ignore_topics = set()
+        await trio.sleep(15)
+        assert len(exchange.sessions[0].topics) == 16
+
+
+async def test_without_any_ack_the_link_is_at_fault(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
+        exchange.faults.withhold_acks = True
+        await exchange.disconnect_all()
+        await trio.sleep(12)
+        assert len(exchange.dials) == 3
+        assert feed.statistics().connections[0].last_failure == "no acknowledgement within 10 s"
+        exchange.faults.withhold_acks = False
+        await trio.sleep(15)
+        assert feed.statistics().connections[0].acked == 1
+        with pytest.raises(kufeed.SubscriptionTimeout):
+            while True:
+                tickers.receive_nowait()
+
+
+@pytest.mark.parametrize(("limit", "links"), [(98, [98, 2]), (50, [50, 50]), (30, [30, 30, 30, 10])])
+async def test_the_exchanges_own_limit_is_learnt(autojump_clock: MockClock, limit: int, links: list[int]) -> None:
+    """One refusal tells it: the topics are spread in as few links as that allows."""
+    exchange = Exchange(generated=100, limits=Limits(futures_topics=limit))
+    async with simulated(exchange) as (_, feed), feed.ticker(*(f"T{number:04}USDTM" for number in range(1, 101))):
+        assert [len(session.topics) for session in exchange.sessions] == links
+
+
+async def test_a_full_link_with_no_other_allowed_is_told(autojump_clock: MockClock) -> None:
+    exchange = Exchange(limits=Limits(futures_topics=1))
+    async with simulated(exchange, FeedConfig(max_connections=1)) as (_, feed):
+        with pytest.raises(kufeed.ExchangeError, match="max_connections is 1"):
+            async with feed.ticker("XBTUSDTM", "ETHUSDTM"):
+                pass
+
+
+async def test_changing_ones_mind_costs_the_exchange_nothing(autojump_clock: MockClock) -> None:
+    """A storm of entering and cancelling does not keep the next subscription waiting."""
+    async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM"):
+        for _ in range(3000):
+            with trio.move_on_after(0.0001):
+                async with feed.ticker("ETHUSDTM"):
+                    pass
+        start = trio.current_time()
+        async with feed.trades("ETHUSDTM"):
+            assert trio.current_time() - start <= 10.01
+        assert exchange.statistics().dials == 1
+
+
+async def test_feeds_with_different_shares_stay_within_one_budget(autojump_clock: MockClock) -> None:
+    exchange = Exchange(generated=60)
+    async with MemoryNetwork(exchange) as network, trio.open_nursery() as nursery:
+        for start, share in ((1, 1.0), (31, 0.9)):
+
+            @nursery.start_soon
+            async def run(start: int = start, share: float = share) -> None:
+                config = FeedConfig(topics_per_connection=1, budget_share=share)
+                async with kufeed.open_feed(config, network=network) as feed:
+                    async with feed.ticker(*(f"T{number:04}USDTM" for number in range(start, start + 30))):
+                        pass
+
+    assert exchange.statistics().dials_refused == 0
+    times = [dial.at for dial in exchange.dials]
+    assert len(times) == 60
+    assert all(later - earlier >= 60.0 for earlier, later in zip(times, times[30:], strict=False))
+
+
+async def test_one_market_waiting_for_its_budget_keeps_no_other_from_dialling(autojump_clock: MockClock) -> None:
+    config = FeedConfig(topics_per_connection=1)
+    async with simulated(Exchange(generated=40), config) as (_, feed), trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def many() -> None:
+            async with feed.ticker(*(f"T{number:04}USDTM" for number in range(1, 41))):
+                pass
+
+        await trio.sleep(1)
+        start = trio.current_time()
+        async with feed.ticker("BTC-USDT"):
+            assert trio.current_time() - start < 1
+
+
+async def test_a_connection_that_nobody_wants_any_more_does_not_dial(autojump_clock: MockClock) -> None:
+    config = FeedConfig(topics_per_connection=1)
+    async with simulated(Exchange(generated=60), config) as (exchange, feed):
+        with trio.move_on_after(1):
+            async with feed.ticker(*(f"T{number:04}USDTM" for number in range(1, 61))):
+                pass
+        await trio.sleep(200)
+        assert exchange.statistics().dials == 30
+
+
+async def test_an_idle_link_makes_room_for_another_market(autojump_clock: MockClock) -> None:
+    async with simulated(config=FeedConfig(max_connections=1, linger=1000.0)) as (exchange, feed):
+        async with feed.ticker("XBTUSDTM"):
+            pass
+        async with feed.ticker("BTC-USDT") as tickers:
+            await tickers.receive()
+            assert [session.market for session in exchange.sessions] == ["spot"]
+
+
+async def test_all_symbols_removed_others_may_be_added(autojump_clock: MockClock) -> None:
+    async with simulated() as (_, feed), feed.ticker("XBTUSDTM") as tickers:
+        tickers.remove("XBTUSDTM")
+        await tickers.add("ETHUSDTM")
+        while (await tickers.receive()).symbol != "ETHUSDTM":
+            pass
+
+
+async def test_each_dial_has_a_connect_id_of_its_own(autojump_clock: MockClock) -> None:
+    async with simulated(config=FeedConfig(topics_per_connection=1)) as (exchange, feed):
+        async with feed.ticker("XBTUSDTM", "ETHUSDTM", "BTC-USDT"):
+            assert len({session.connect_id for session in exchange.sessions}) == 3
+
+
+async def test_batches_are_what_is_there(autojump_clock: MockClock) -> None:
+    async with simulated() as (_, feed), feed.trades("XBTUSDTM") as trades:
+        await trio.sleep(20)
+        waiting = trades.statistics().pending
+        sizes, numbers = [], []
+        async for batch in trades.batches(max_size=7):
+            sizes.append(len(batch))
+            numbers += [trade.sequence for trade in batch]
+            if sum(sizes) >= waiting:
+                break
+        assert sizes[:-1] == [7] * (len(sizes) - 1)
+        assert numbers == sorted(set(numbers))
+        assert trades.statistics().delivered == len(numbers)
+        with pytest.raises(kufeed.UsageError, match="max_size"):
+            trades.batches(0)

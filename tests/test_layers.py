@@ -26,6 +26,7 @@ LAYERS = [
     ["_limiter", "_supervisor"],
     ["_tls"],
     ["_network"],
+    ["_proxy"],
     ["_websocket", "_http"],
     ["_rest"],
     ["_config"],

@@ -683,7 +683,7 @@ def test_a_peer_that_vanishes_anywhere_in_the_handshake_is_noticed_with_a_cause(
     async def main() -> None:
         error, length = await answer_of(1 << 20, *[1] * 10_000)
         assert error is None
-        for limit in range(0, length, 3):
+        for limit in range(0, length - 10, 3):  # the length of a signature differs by some bytes
             error, _ = await answer_of(limit)
             assert error is not None
             assert isinstance(error.__cause__, ssl.SSLError), limit

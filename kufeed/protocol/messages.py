@@ -75,9 +75,14 @@ class ErrorFrame:
     meaning: Meaning
     wait: float = 0.0
     """Seconds to send nothing, for `TOO_FAST`."""
+    limit: int | None = None
+    """How many topics a connection may have, for `LINK_FULL`."""
+    topic: str | None = None
+    """The wire topic that the text names, for `TOPIC_REFUSED`."""
 
 
-_PER_SESSION = re.compile(r"exceed max subscription count limitation of \d+ per session")
+_PER_SESSION = re.compile(r"exceed max subscription count limitation of (\d{1,6}) per session")
+_NOT_FOUND = re.compile(r"topic (\S+) is not found")
 _PER_FRAME = re.compile(r"exceed max subscription count limitation of \d+ per time")
 
 
@@ -88,20 +93,22 @@ def read_error(frame: Mapping[str, Any]) -> ErrorFrame:
     code = code if type(code) is int and 0 <= code < 10**9 else 0
     data = frame.get("data", "")
     message = data[:200] if isinstance(data, str) and data.isprintable() else fields.shown(data)
-    meaning, wait = Meaning.OTHER, 0.0
+    meaning, wait, limit, topic = Meaning.OTHER, 0.0, None, None
     if code == 401:
         meaning = Meaning.TOKEN_EXPIRED
     elif code == 404:
         meaning = Meaning.TOPIC_REFUSED
+        if named := _NOT_FOUND.search(message):
+            topic = named[1]
     elif code == 509:
-        if _PER_SESSION.search(message):
-            meaning = Meaning.LINK_FULL
+        if full := _PER_SESSION.search(message):
+            meaning, limit = Meaning.LINK_FULL, int(full[1])
         elif _PER_FRAME.search(message):
             meaning = Meaning.FRAME_TOO_LARGE
         else:
             # "exceed max permits per second" and "... per 10 seconds"; an unknown text is read as the careful one.
             meaning, wait = Meaning.TOO_FAST, 1.0 if message.endswith("per second") else 10.0
-    return ErrorFrame(frame_id, code, message, meaning, wait)
+    return ErrorFrame(frame_id, code, message, meaning, wait, limit, topic)
 
 
 def read_id(frame: Mapping[str, Any]) -> str | None:

@@ -61,9 +61,11 @@ class Unanswered:
 
 @attrs.frozen
 class LinkFull:
-    """This connection takes no more topics; `topics` need another."""
+    """This connection takes no more topics; `topics` were refused for it."""
 
     topics: tuple[Topic, ...]
+    limit: int | None
+    """How many topics a connection may have, where the exchange's text says so."""
 
 
 @attrs.frozen
@@ -141,17 +143,35 @@ class Session:
         # Each topic's newest open request. What an older one asked for is neither repeated nor told: asked again, an
         # unsubscribe whose ack was lost would silence a stream that everybody believes acked.
         self._newest: dict[Topic, Request] = {}
+        self._asked: set[Topic] = set()  # what the exchange may be streaming to us
         self._failed = False
 
     # -- what the user of the link wants ------------------------------------------------------------------------------
 
     def subscribe(self, topics: Iterable[Topic]) -> None:
-        for batch in messages.batches(topics):
-            self._queued.append(self._request(batch, subscribe=True))
+        self._queue(topics, subscribe=True)
 
     def unsubscribe(self, topics: Iterable[Topic]) -> None:
+        """Give *topics* back. Nothing is sent for those that were never asked for on this link."""
+        topics = list(topics)
+        self._withdraw(topics)
+        self._queue([topic for topic in topics if topic in self._asked], subscribe=False)
+
+    def _queue(self, topics: Iterable[Topic], *, subscribe: bool) -> None:
+        topics = list(topics)
+        self._withdraw(topics)
         for batch in messages.batches(topics):
-            self._queued.append(self._request(batch, subscribe=False))
+            self._queued.append(self._request(batch, subscribe=subscribe))
+
+    def _withdraw(self, topics: Iterable[Topic]) -> None:
+        """Take *topics* out of requests that were not sent yet: of each topic at most one waits to be sent."""
+        for topic in topics:
+            request = self._newest.get(topic)
+            if request is not None and request in self._queued and request not in self._waiting.values():
+                request.topics = tuple(other for other in request.topics if other != topic)
+                del self._newest[topic]
+                if not request.topics:
+                    self._queued.remove(request)
 
     def _request(self, topics: tuple[Topic, ...], *, subscribe: bool) -> Request:
         request = Request(topics, subscribe)
@@ -206,7 +226,12 @@ class Session:
         if error.meaning is Meaning.TOO_FAST:
             self._paused_until = max(self._paused_until, now + error.wait)
             events.append(Slowed(error.wait))
+        if error.frame_id is None and error.topic is not None:
+            return events + self._refused_by_name(error, frame)
         request = self._waiting.get(error.frame_id or "")
+        if error.frame_id is None and error.meaning in (Meaning.LINK_FULL, Meaning.FRAME_TOO_LARGE):
+            asked = [one for one in dict.fromkeys(self._waiting.values()) if one.subscribe]
+            request = asked[0] if len(asked) == 1 else None  # of several, the server does not say which
         if request is None:
             return events or [Unknown(frame)]
         topics = self._finish(request)
@@ -216,7 +241,7 @@ class Session:
         elif not request.subscribe:
             events.append(Unknown(frame))  # it streams on, or never did: either way nobody listens
         elif error.meaning is Meaning.LINK_FULL and topics:
-            events.append(LinkFull(topics))
+            events.append(LinkFull(topics, error.limit))
         elif len(request.topics) > 1:
             # Which of them is at fault, the frame may not say: halves find it, and the others get through.
             middle = len(topics) // 2
@@ -224,6 +249,20 @@ class Session:
         elif topics:
             events.append(Rejected(topics[0], error.code, error.message))
         return events
+
+    def _refused_by_name(self, error: messages.ErrorFrame, frame: Mapping[str, Any]) -> list[Event]:
+        """The server named no request, but the topic: what else was asked for with it is still to be answered."""
+        for request in dict.fromkeys(self._waiting.values()):
+            for topic in request.topics:
+                if topic.wire == error.topic and request.subscribe:
+                    request.topics = tuple(other for other in request.topics if other != topic)
+                    told = self._newest.get(topic) is request
+                    if told:
+                        del self._newest[topic]
+                    if not request.topics:
+                        self._finish(request)
+                    return [Rejected(topic, error.code, error.message)] if told else []
+        return [Unknown(frame)]
 
     def _ask_anew(self, request: Request, *parts: tuple[Topic, ...]) -> None:
         anew = [self._request(part, subscribe=request.subscribe) for part in parts if part]
@@ -301,6 +340,10 @@ class Session:
             if topics := self._still_meant(request) if is_repeated else request.topics:
                 frame_id = self._new_id()
                 self._waiting[frame_id] = request
+                if request.subscribe:
+                    self._asked.update(topics)
+                else:
+                    self._asked.difference_update(topics)
                 encode = messages.subscribe if request.subscribe else messages.unsubscribe
                 return Frame(encode(frame_id, messages.joined(topics)), request)
         return None

@@ -89,8 +89,21 @@ def error(code: Any, data: Any, **more: Any) -> ErrorFrame:
 )
 def test_what_an_error_means(code: int, text: str, meaning: Meaning, wait: float) -> None:
     """509 stands for four different things; an unknown text of it is read as the careful one."""
-    assert error(code, text, id="7-1") == ErrorFrame("7-1", code, text, meaning, wait)
-    assert error(code, text) == ErrorFrame(None, code, text, meaning, wait)
+    for frame_id, read in (("7-1", error(code, text, id="7-1")), (None, error(code, text))):
+        assert (read.frame_id, read.code, read.message, read.meaning, read.wait) == (
+            frame_id,
+            code,
+            text,
+            meaning,
+            wait,
+        )
+
+
+def test_what_an_error_names() -> None:
+    assert error(404, "topic /market/ticker:NO-NO is not found").topic == "/market/ticker:NO-NO"
+    assert error(404, "no such thing").topic is None
+    assert error(509, "exceed max subscription count limitation of 98 per session").limit == 98
+    assert error(509, "exceed max permits per second").limit is None
 
 
 def test_every_control_frame_of_the_samples_has_its_meaning() -> None:

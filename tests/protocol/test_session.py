@@ -324,23 +324,69 @@ def test_an_answer_that_comes_before_the_second_asking_went_out_withdraws_it() -
     assert client.flush() == []
 
 
+def subscribed(client: Client, *topics: Topic) -> None:
+    client.session.subscribe(topics)
+    (sent,) = client.flush()
+    assert client.ack(sent) == [Acked(topics)]
+    client.frames.clear()
+
+
 def test_an_unsubscribe_is_answered_silently() -> None:
     client = Client()
+    subscribed(client, A, B, C)
     client.session.unsubscribe([A])
     (sent,) = client.flush()
     assert sent["type"] == "unsubscribe"
     assert client.ack(sent) == []
-    client.session.unsubscribe([A])
+    client.session.unsubscribe([B])
     (sent,) = client.flush()
     assert [type(event) for event in client.error(sent, 404, "topic is not found")] == [Unknown]
-    client.session.unsubscribe([A])
+    client.session.unsubscribe([C])
     client.flush()
     assert client.pass_time(20, heard=True) == []
+
+
+def test_what_was_never_asked_for_is_not_given_back() -> None:
+    """However often somebody changes their mind before a frame leaves, at most one waits for each topic."""
+    client = Client()
+    for _ in range(1000):
+        client.session.subscribe([A, B])
+        client.session.unsubscribe([A, B])
+    assert client.flush() == []
+    subscribed(client, A)
+    for _ in range(1000):
+        client.session.unsubscribe([A])
+        client.session.subscribe([A, B])
+    (sent,) = client.flush()
+    assert sent["topic"] == "/market/ticker:A-USDT,B-USDT"
+    assert client.ack(sent) == [Acked((A, B))]
+
+
+def test_a_full_link_without_an_id_concerns_the_only_request_there_is() -> None:
+    client = Client()
+    text = "exceed max subscription count limitation of 300 per session"
+    client.session.subscribe([A])
+    client.flush()
+    assert client.error(None, 509, text) == [LinkFull((A,), 300)]
+    client.session.subscribe([B, topic("trade", "B-USDT")])
+    client.flush()
+    assert [type(event) for event in client.error(None, 509, text)] == [Unknown]
+
+
+def test_a_refusal_without_an_id_concerns_the_topic_it_names() -> None:
+    client = Client()
+    client.session.subscribe([A, B])
+    (sent,) = client.flush()
+    refusal = {"type": "error", "code": 404, "data": "topic /market/ticker:B-USDT is not found"}
+    assert client.receive(refusal) == [Rejected(B, 404, "topic /market/ticker:B-USDT is not found")]
+    assert [type(event) for event in client.receive(refusal)] == [Unknown]
+    assert client.ack(sent) == [Acked((A,))]
 
 
 def test_an_unanswered_unsubscribe_is_not_repeated_over_a_newer_subscribe() -> None:
     """Asked again after the topic is wanted anew, it would silence a stream that everybody believes acked."""
     client = Client()
+    subscribed(client, A, B)
     client.session.unsubscribe([A, B])
     client.flush()
     client.session.subscribe([A])
@@ -355,6 +401,7 @@ def test_an_unanswered_unsubscribe_is_not_repeated_over_a_newer_subscribe() -> N
 
 def test_a_refused_unsubscribe_is_not_repeated_over_a_newer_subscribe() -> None:
     client = Client()
+    subscribed(client, A)
     client.session.unsubscribe([A])
     (older,) = client.flush()
     client.session.subscribe([A])
@@ -484,7 +531,9 @@ def test_a_full_link_names_the_topics_that_need_another() -> None:
     client = Client()
     client.session.subscribe([A, B])
     (sent,) = client.flush()
-    assert client.error(sent, 509, "exceed max subscription count limitation of 300 per session") == [LinkFull((A, B))]
+    assert client.error(sent, 509, "exceed max subscription count limitation of 300 per session") == [
+        LinkFull((A, B), 300)
+    ]
     assert client.pass_time(20, heard=True) == []
     assert client.frames == [sent, *client.pings()]
 
@@ -862,7 +911,8 @@ class AnyServer(RuleBasedStateMachine):
         assert PENDING not in self.state.values(), "somebody would wait for ever"
         for wire, how in self.state.items():
             if how in (ACKED, GIVEN_BACK):
-                assert self.last_said[wire] == ("subscribe" if how == ACKED else "unsubscribe"), f"{wire} is {how}"
+                said = self.last_said.get(wire, "unsubscribe")  # what was never asked for needs no giving back
+                assert said == ("subscribe" if how == ACKED else "unsubscribe"), f"{wire} is {how}"
 
 
 AnyServer.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

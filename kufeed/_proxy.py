@@ -1,0 +1,107 @@
+"""Connections through an HTTP proxy: a network around a network, so that nothing above it knows."""
+
+from __future__ import annotations
+
+import base64
+import urllib.request
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import attrs
+import h11
+import trio
+
+from ._tls import TLSStream
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ._network import Network
+
+
+@attrs.frozen
+class Proxy:
+    """An HTTP proxy. Its repr has no password."""
+
+    host: str
+    port: int
+    authorization: bytes | None = attrs.field(default=None, repr=False)
+    """The value of `Proxy-Authorization`, where the URL had a user."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Proxy:
+        """Read `http://user:password@host:port`, percent-encoded where need be; a `UsageError` does not repeat it."""
+        try:
+            parts = urlsplit(url)
+            port = 80 if parts.port is None else parts.port
+        except (ValueError, AttributeError, TypeError):
+            raise UsageError("proxy must be a URL such as http://user:password@host:8080") from None
+        if parts.scheme != "http" or not parts.hostname or not port:
+            raise UsageError("proxy must be a URL such as http://user:password@host:8080")
+        authorization = None
+        if parts.username is not None:
+            secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            authorization = b"Basic " + base64.b64encode(secret.encode())
+        return cls(parts.hostname, port, authorization)
+
+
+class ProxyNetwork:
+    """*network*, with connections through *proxy*; without one, TLS connections through the environment's.
+
+    The environment's is `HTTPS_PROXY`, except for the hosts of `NO_PROXY`, as Python's own `urllib` reads them; it is
+    looked at for each connection.
+    """
+
+    def __init__(self, network: Network, proxy: Proxy | None) -> None:
+        self._network = network
+        self._proxy = proxy
+        self.time_ns = network.time_ns
+        self.perf_counter = network.perf_counter
+
+    async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+        """As `Network.open_stream`; a refusal of the proxy is a `ConnectionError` with its status."""
+        proxy = self._proxy
+        if proxy is None and tls is not None:
+            proxy = _proxy_of_environment(host)
+        if proxy is None:
+            return await self._network.open_stream(host, port, tls)
+        stream = await self._network.open_stream(proxy.host, proxy.port, None)
+        try:
+            await _connect(stream, proxy, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            if tls is not None:
+                stream = secured = TLSStream(stream, tls, server_hostname=host)
+                await secured.do_handshake()
+            return stream
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+
+
+def _proxy_of_environment(host: str) -> Proxy | None:
+    proxies = urllib.request.getproxies_environment()
+    if "https" not in proxies or urllib.request.proxy_bypass_environment(host, proxies):  # type: ignore[attr-defined]
+        return None
+    return Proxy.from_url(proxies["https"])
+
+
+async def _connect(stream: trio.abc.Stream, proxy: Proxy, target: str) -> None:
+    """Ask for a tunnel to *target* (RFC 9110, section 9.3.6). h11 bounds the answer's head to 16 KiB."""
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=16 * 1024)
+    headers = [(b"Host", target.encode())]
+    if proxy.authorization is not None:
+        headers.append((b"Proxy-Authorization", proxy.authorization))
+    request = h11.Request(method=b"CONNECT", target=target.encode(), headers=headers)
+    await stream.send_all((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
+    where = f"the proxy {proxy.host}:{proxy.port}"
+    try:
+        while not isinstance(event := connection.next_event(), h11.Response):
+            # A byte at a time: what follows the head belongs to the tunnel, and nobody may read it here.
+            byte = await stream.receive_some(1)
+            if not byte:
+                raise ConnectionError(f"{where} closed the connection")
+            connection.receive_data(bytes(byte))
+    except h11.RemoteProtocolError as error:
+        raise ConnectionError(f"{where} did not answer in HTTP: {error}") from None
+    if not 200 <= event.status_code < 300:
+        raise ConnectionError(f"{where} answered HTTP {event.status_code} to CONNECT {target}")

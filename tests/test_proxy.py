@@ -1,0 +1,150 @@
+"""Through an HTTP proxy: a tunnel for REST and WebSocket alike, and its password nowhere to be seen."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trustme
+
+import kufeed
+from kufeed import FeedConfig, UsageError
+from kufeed._proxy import Proxy
+from kufeed.testing import Exchange
+
+SECRET = "p@ss:word"  # noqa: S105  # a test's
+USER = "user:p%40ss%3Aword"
+
+
+async def read_head(stream: trio.abc.Stream) -> str:
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        data = await stream.receive_some(1)
+        assert data, head
+        head += data
+    return head.decode()
+
+
+async def pump(source: trio.abc.Stream, sink: trio.abc.Stream) -> None:
+    try:
+        while data := await source.receive_some(65536):
+            await sink.send_all(data)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+    await trio.aclose_forcefully(sink)
+
+
+@asynccontextmanager
+async def proxy(answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> AsyncIterator[tuple[str, list[str]]]:
+    """A CONNECT proxy on loopback: its address, and the heads of the requests it got."""
+    heads: list[str] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        heads.append(head := await read_head(stream))
+        await stream.send_all(answer)
+        if b" 200 " in answer:
+            host, _, port = head.split()[1].rpartition(":")
+            target = await trio.open_tcp_stream(host, int(port))
+            async with trio.open_nursery() as tunnel:
+                tunnel.start_soon(pump, stream, target)
+                tunnel.start_soon(pump, target, stream)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        yield f"127.0.0.1:{listener.socket.getsockname()[1]}", heads
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def feed_over(authority: trustme.CA, **fields: Any) -> AsyncIterator[tuple[kufeed.Feed, int]]:
+    """A feed of an exchange that is served over TLS on loopback, and its port."""
+    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(client)
+    async with Exchange(update_interval=0.01).listen(tls=server) as address:
+        config = FeedConfig(futures_url=address.futures_url, ssl_context=client, max_reconnect_attempts=0, **fields)
+        async with kufeed.open_feed(config) as feed:
+            yield feed, address.port
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+async def test_everything_goes_through_the_proxy(authority: trustme.CA, caplog: pytest.LogCaptureFixture) -> None:
+    """REST and WebSocket, TLS spoken inside the tunnel, and the password in no log and no repr."""
+    with trio.fail_after(10), caplog.at_level(logging.DEBUG):
+        async with proxy() as (where, heads), feed_over(authority, proxy=f"http://{USER}@{where}") as (feed, port):
+            async with feed.ticker("XBTUSDTM") as tickers:
+                await tickers.receive()
+                shown = repr(feed) + repr(feed.config) + repr(vars(feed)) + feed.tree() + repr(feed.statistics())
+    assert [head.splitlines()[0] for head in heads] == [f"CONNECT 127.0.0.1:{port} HTTP/1.1"] * 2
+    credentials = base64.b64encode(b"user:" + SECRET.encode()).decode()
+    assert all(f"Proxy-Authorization: Basic {credentials}\r\n" in head for head in heads)
+    for secret in (SECRET, "p%40ss", credentials):
+        assert secret not in caplog.text + shown
+
+
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "answered HTTP 407 to CONNECT"),
+        (b"HTTP/1.1 503 Busy\r\n\r\n", "answered HTTP 503"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "did not answer in HTTP"),
+        (b"HTTP/1.1 101 OK\r\n" + b"X: y\r\n" * 10_000, "did not answer in HTTP"),
+        (b"", "closed the connection"),
+    ],
+)
+async def test_a_refusal_is_named_without_the_password(authority: trustme.CA, answer: bytes, match: str) -> None:
+    async with proxy(answer) as (where, _), feed_over(authority, proxy=f"http://{USER}@{where}") as (feed, _):
+        with trio.fail_after(5), pytest.raises(kufeed.ConnectionFailed, match=match) as failure:
+            async with feed.ticker("XBTUSDTM"):
+                pass
+    assert where in str(failure.value)
+    assert "pass" not in str(failure.value)
+
+
+async def test_the_certificate_is_the_exchanges_own(authority: trustme.CA) -> None:
+    async with proxy() as (where, _), feed_over(trustme.CA(), proxy=f"http://{where}") as (feed, _):
+        feed._tls = ssl.create_default_context()  # which does not know this exchange's authority
+        with trio.fail_after(5), pytest.raises(kufeed.ConnectionFailed, match="CERTIFICATE_VERIFY_FAILED"):
+            async with feed.ticker("XBTUSDTM"):
+                pass
+
+
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize(("excepted", "used"), [("", True), ("127.0.0.1", False)])
+async def test_the_environment_is_honoured_only_when_trusted(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, trust: bool, excepted: str, used: bool
+) -> None:
+    for name in ("https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", excepted)
+    with trio.fail_after(10):
+        async with proxy() as (where, heads):
+            monkeypatch.setenv("HTTPS_PROXY", f"http://{where}")
+            async with feed_over(authority, trust_env=trust) as (feed, _), feed.ticker("XBTUSDTM") as tickers:
+                await tickers.receive()
+    assert len(heads) == (2 if trust and used else 0)
+
+
+@pytest.mark.parametrize("url", ["proxy:8080", "https://proxy", "socks5://proxy", "http:///x", "http://h:99999", 7])
+def test_a_bad_proxy_is_refused_without_being_repeated(url: Any) -> None:
+    with pytest.raises(UsageError, match="proxy must be a URL") as error:
+        FeedConfig(proxy=url)
+    assert str(url) not in str(error.value)
+
+
+def test_what_a_proxy_url_may_say() -> None:
+    assert Proxy.from_url("http://h") == Proxy("h", 80)
+    assert Proxy.from_url("http://[::1]:99") == Proxy("::1", 99)
+    assert Proxy.from_url("http://u@h:1").authorization == b"Basic " + base64.b64encode(b"u:")
+    assert SECRET not in repr(Proxy.from_url(f"http://{USER}@h"))
