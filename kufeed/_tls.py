@@ -139,10 +139,11 @@ class TLSStream(trio.abc.HalfCloseableStream):
     async def do_handshake(self) -> None:
         """Agree on keys and verify the server; returns when both are done, at once when they were done before.
 
-        There is no time-out: put it into a cancel scope. Raises `trio.BrokenResourceError`, with the `ssl.SSLError` as
-        its cause, where the handshake is refused by either side or the peer leaves in it; an
-        `ssl.SSLCertVerificationError` as soon as the certificate has been seen. The peer is told by an alert, unless it
-        does not take one within half a second. After a failed or cancelled handshake the stream can only be closed.
+        There is no time-out: put it into a cancel scope. Raises `trio.BrokenResourceError`: with the `ssl.SSLError` as
+        its cause where the handshake is refused by either side or the peer leaves in it, an
+        `ssl.SSLCertVerificationError` as soon as the certificate has been seen; and the transport's own where that
+        breaks. The peer is told by an alert, unless it does not take one within half a second. After a failed or
+        cancelled handshake the stream can only be closed.
         """
         with self._sending, self._receiving:
             self._check_open()

@@ -686,7 +686,8 @@ def test_a_peer_that_vanishes_anywhere_in_the_handshake_is_noticed_with_a_cause(
         for limit in range(0, length - 10, 3):  # the length of a signature differs by some bytes
             error, _ = await answer_of(limit)
             assert error is not None
-            assert isinstance(error.__cause__, ssl.SSLError), limit
+            # Where exactly its first flight was left, the client's answer is what fails.
+            assert isinstance(error.__cause__, ssl.SSLError) or "closed" in str(error), limit
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
