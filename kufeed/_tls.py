@@ -221,10 +221,13 @@ class TLSStream(trio.abc.HalfCloseableStream):
             parts.append(self._spare[:limit])
             self._spare = self._spare[limit:]
             limit -= len(parts[0])
+        read, incoming = self._ssl.read, self._incoming
         try:
-            while limit and not self._ended and (self._incoming.pending or self._ssl.pending()):
-                part = self._ssl.read(min(limit, _LONGEST_RECORD))
-                self._ended = not part
+            while limit and (incoming.pending or self._ssl.pending()):
+                part = read(limit if limit < _LONGEST_RECORD else _LONGEST_RECORD)
+                if not part:
+                    self._ended = True
+                    break
                 parts.append(part)
                 limit -= len(part)
         except ssl.SSLWantReadError:

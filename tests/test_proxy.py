@@ -57,7 +57,7 @@ async def proxy(answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") 
 
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        await nursery.start(trio.serve_listeners, serve, [listener])
         yield f"127.0.0.1:{listener.socket.getsockname()[1]}", heads
         nursery.cancel_scope.cancel()
 
