@@ -199,6 +199,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint_if_cancelled()
             waited = False
             while True:
+                if self._failure is not None:
+                    await self._fail(self._failure)
                 # From a read of the transport to `return` nothing can be cancelled: that is why nothing can be lost.
                 data = self._decrypt(limit)
                 if data or self._ended:
@@ -206,7 +208,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
                         await trio.lowlevel.cancel_shielded_checkpoint()
                     return data
                 if self._failure is not None:
-                    await self._fail(self._failure)
+                    continue
                 # The peer may wait for an answer of TLS itself. Whoever holds the lock sends it along.
                 if self._outgoing.pending and not self._send_broken and not self._send_lock.locked():
                     await self._flush()

@@ -622,10 +622,10 @@ async def test_what_is_not_tls_breaks_the_stream_after_all_that_was(version: ssl
     async with by_hand(version) as (stream, _, peer):
         good, bad = peer.records(b"good"), bytearray(peer.records(b"bad"))
         bad[-1] ^= 1
-        await peer.stream.send_all(good + bad)
+        await peer.stream.send_all(good + bad + peer.records(b"good again"))
         assert await stream.receive_some() == b"good"
         for _ in range(2):
-            with pytest.raises(trio.BrokenResourceError) as caught:
+            with pytest.raises(trio.BrokenResourceError, match="BAD_RECORD_MAC") as caught:
                 await stream.receive_some()
             assert isinstance(caught.value.__cause__, ssl.SSLError)
         with pytest.raises(trio.BrokenResourceError):
