@@ -199,16 +199,14 @@ class TLSStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint_if_cancelled()
             waited = False
             while True:
-                if self._failure is not None:
-                    await self._fail(self._failure)
                 # From a read of the transport to `return` nothing can be cancelled: that is why nothing can be lost.
-                data = self._decrypt(limit)
+                data = b"" if self._failure else self._decrypt(limit)
                 if data or self._ended:
                     if not waited:
                         await trio.lowlevel.cancel_shielded_checkpoint()
                     return data
                 if self._failure is not None:
-                    continue
+                    await self._fail(self._failure)
                 # The peer may wait for an answer of TLS itself. Whoever holds the lock sends it along.
                 if self._outgoing.pending and not self._send_broken and not self._send_lock.locked():
                     await self._flush()
@@ -394,7 +392,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         if self._closed:
             raise trio.ClosedResourceError("this TLSStream is closed")
         if self._broken:
-            raise trio.BrokenResourceError("TLS has failed before") from self._failure
+            raise trio.BrokenResourceError(str(self._failure or "the handshake was cut short")) from self._failure
 
     def _check_secured(self) -> None:
         self._check_open()
