@@ -193,7 +193,7 @@ class Link:
                 with body.watched():
                     nursery.start_soon(self._send, websocket, name="sender")
                     nursery.start_soon(self._watch, name="watchdog")
-                    await websocket.wait_violated()
+                    await websocket.wait_over()
                     self.end(websocket.end())
 
     async def _deliver(self, payloads: Sequence[bytes]) -> None:
@@ -258,8 +258,8 @@ class Link:
         """Say goodbye where somebody may be listening, within the close deadline; the reader is still running."""
         around = self._around
         deadline = min(trio.current_time() + around.config.close_timeout, around.close_deadline())
-        if isinstance(self._failure, LinkSilent | SendStuck):
-            deadline = -math.inf
+        if isinstance(self._failure, LinkSilent | SendStuck | DialError):
+            deadline = -math.inf  # nobody has been listening: waiting for an answer only delays the next dial
         with trio.CancelScope(deadline=deadline, shield=True):
             await websocket.aclose()
 

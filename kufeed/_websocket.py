@@ -35,7 +35,8 @@ class FrameTap(trio.abc.Stream):
         self, stream: trio.abc.Stream, deliver: Callable[[Sequence[bytes]], Awaitable[None]], max_message_size: int
     ) -> None:
         self.ended = trio.Event()
-        self.violated = trio.Event()
+        self.over = trio.Event()
+        """Set when the peer broke the protocol, or both sides have sent their close frame; EOF may be long in coming."""
         self.violation: Violation | None = None
         self.error: BaseException | None = None
         self.refused_with: int | None = None
@@ -63,7 +64,7 @@ class FrameTap(trio.abc.Stream):
                 parser.feed(bytes(data))
             except Violation as violation:
                 self.violation = violation
-                self.violated.set()
+                self.over.set()
             if parser.texts:
                 texts = parser.texts
                 parser.texts = []
@@ -85,7 +86,14 @@ class FrameTap(trio.abc.Stream):
         # trio-websocket writes one event at a time: a close frame is at the start, or not there.
         if data and data[0] == _CLOSE_FRAME:
             self._parser.stop()
-        await self._stream.send_all(data)
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.error = self.error or error.__cause__ or error
+            self.ended.set()
+            raise
+        if data and data[0] == _CLOSE_FRAME and self._parser.closed:
+            self.over.set()
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
@@ -109,9 +117,9 @@ class WebSocket:
         except trio_websocket.ConnectionClosed:
             raise self.end() from None
 
-    async def wait_violated(self) -> None:
-        """Return once the peer has broken the protocol; `end()` says how."""
-        await self._tap.violated.wait()
+    async def wait_over(self) -> None:
+        """Return once the peer has broken the protocol or closed, and its close was answered; `end()` says which."""
+        await self._tap.over.wait()
 
     async def aclose(self) -> None:
         """The close handshake, with the code a violation asks for. Waits for the peer: bound it by a deadline."""

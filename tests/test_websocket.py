@@ -159,7 +159,7 @@ async def test_a_violation_is_told_to_the_peer_and_named(autojump_clock: MockClo
                 return
 
     async with connected(server, limit=1500) as (websocket, outcome):
-        await websocket.wait_violated()
+        await websocket.wait_over()
         await websocket.aclose()
         await outcome.over.wait()
         assert outcome.texts == [b"good"]
@@ -243,6 +243,28 @@ async def test_a_failed_upgrade_is_reported_at_once_with_its_cause(
 
     with trio.fail_after(1), pytest.RaisesGroup(pytest.RaisesExc(DialError, match=match)):
         await connect()
+
+
+@pytest.mark.parametrize("header", [b"Sec-WebSocket-Extensions: permessage-deflate", b"Sec-WebSocket-Protocol: chat"])
+async def test_nothing_is_accepted_that_was_not_offered(autojump_clock: MockClock, header: bytes) -> None:
+    ours, theirs = memory_stream_pair()
+
+    async def deliver(payloads: Sequence[bytes]) -> None:
+        pytest.fail("nothing was sent")
+
+    async def read(task_status: trio.TaskStatus[WebSocket]) -> None:
+        await run_websocket(ours, host="h", target="/", deliver=deliver, max_message_size=1000, task_status=task_status)
+
+    async def serve() -> None:
+        await theirs.send_all(answer(await read_head(theirs)).removesuffix(b"\r\n") + header + b"\r\n\r\n")
+
+    with (
+        trio.fail_after(1),
+        pytest.RaisesGroup(pytest.RaisesExc(DialError, match="unrecognized|not supported|offered")),
+    ):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            await nursery.start(read)
 
 
 async def test_a_refused_token_has_a_type_of_its_own(autojump_clock: MockClock) -> None:

@@ -43,6 +43,8 @@ class FrameParser:
         self._wanted = 0
         self._taking = True
         self._ended = False
+        self.closed = False
+        """The peer has sent a close frame."""
         # The fragmented message that is open: opcode and size; of a text what has come, and the state of its encoding.
         self._open: int | None = None
         self._size = 0
@@ -152,7 +154,7 @@ class FrameParser:
     def _take_other(self, first: int, data: bytes, position: int, start: int, end: int) -> None:
         opcode, final = first & 0x0F, bool(first & 0x80)
         if opcode == _CLOSE:
-            self._ended = True
+            self._ended = self.closed = True
         elif opcode in (_CONTINUATION, _TEXT, _BINARY):
             opened = self._open if opcode == _CONTINUATION else opcode
             self._open = None if final else opened

@@ -1,0 +1,144 @@
+"""Saying goodbye: politely where somebody listens, and never waiting for whom nobody can make answer."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair
+
+import kufeed
+from kufeed import FeedConfig
+from tests.test_websocket import answer, frame, read_head
+
+Peer = Callable[[trio.abc.Stream], Awaitable[None]]
+
+
+class Scripted:
+    """A network whose token endpoint works, and whose WebSockets are welcomed, acked, and then left to *peer*."""
+
+    def __init__(self, nursery: trio.Nursery, peer: Peer) -> None:
+        self.nursery = nursery
+        self.peer = peer
+        self.upgrades: list[float] = []
+        self.received = b""
+
+    async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        ours, theirs = memory_stream_pair()
+        self.nursery.start_soon(self._serve, theirs, host)
+        return ours
+
+    async def _serve(self, stream: trio.abc.Stream, host: str) -> None:
+        head = await read_head(stream)
+        if head.startswith(b"POST"):
+            server = {"endpoint": "wss://ws.kucoin.com/", "pingInterval": 18000, "pingTimeout": 10000}
+            data = {"token": "x", "instanceServers": [server]}
+            body = json.dumps({"code": "200000", "data": data}).encode()
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            return
+        self.upgrades.append(trio.current_time())
+        await stream.send_all(answer(head) + frame(0x1, b'{"id":"1","type":"welcome"}'))
+        request = json.loads(await self.read_text(stream))
+        await stream.send_all(frame(0x1, json.dumps({"id": request["id"], "type": "ack"}).encode()))
+        await self.peer(stream)
+
+    async def read_text(self, stream: trio.abc.Stream) -> bytes:
+        """One masked frame of the client's."""
+        _, length = await self._exactly(stream, 2)
+        length &= 127
+        if length == 126:
+            (length,) = struct.unpack("!H", await self._exactly(stream, 2))
+        mask, body = await self._exactly(stream, 4), await self._exactly(stream, length)
+        return bytes(byte ^ mask[index % 4] for index, byte in enumerate(body))
+
+    async def _exactly(self, stream: trio.abc.Stream, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            data += await stream.receive_some(count - len(data))
+        return data
+
+    time_ns = staticmethod(lambda: 0)
+    perf_counter = staticmethod(trio.current_time)
+
+
+def close(code: int) -> bytes:
+    return frame(0x8, struct.pack("!H", code))
+
+
+async def read_close(stream: trio.abc.Stream) -> int:
+    """The code of the client's close frame; fails where something else comes."""
+    data = b""
+    while len(data) < 8:
+        received = await stream.receive_some(8 - len(data))
+        assert received, "the connection ended without a close frame"
+        data += received
+    assert data[0] == 0x88
+    return int(struct.unpack("!H", bytes([data[6] ^ data[2], data[7] ^ data[3]]))[0])
+
+
+async def test_a_peer_that_closes_and_keeps_the_connection_is_not_waited_for(autojump_clock: MockClock) -> None:
+    """Its close is answered with its own code, and the next dial is only the back-off away."""
+
+    async def peer(stream: trio.abc.Stream) -> None:
+        await trio.sleep(10)
+        await stream.send_all(close(1012))
+        assert await read_close(stream) == 1012
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        network = Scripted(nursery, peer)
+        async with kufeed.open_feed(FeedConfig(reconnect_delay=0.5), network=network) as feed:
+            async with feed.ticker("BTC-USDT"):
+                await trio.sleep(11)
+                assert feed.statistics().connections[0].last_failure == "closed with code 1012"
+        nursery.cancel_scope.cancel()
+    assert network.upgrades[1] - network.upgrades[0] <= 10.5
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_our_close_has_a_code_and_is_bounded(autojump_clock: MockClock, answers: bool) -> None:
+    codes: list[int] = []
+
+    async def peer(stream: trio.abc.Stream) -> None:
+        codes.append(await read_close(stream))
+        if answers:
+            await stream.send_all(close(1000))
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        network = Scripted(nursery, peer)
+        async with kufeed.open_feed(FeedConfig(close_timeout=1.5), network=network) as feed:
+            async with feed.ticker("BTC-USDT"):
+                start = trio.current_time()
+        assert trio.current_time() - start == pytest.approx(0.0 if answers else 1.5, abs=0.01)
+        nursery.cancel_scope.cancel()
+    assert codes == [1000]
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"), [(frame(0x1, b"\xff"), 1007), (frame(0x3), 1002), (frame(0x1, b"x" * 5000), 1009)]
+)
+async def test_a_violation_is_told_and_the_link_replaced(autojump_clock: MockClock, sent: bytes, code: int) -> None:
+    """Also where the peer does not answer: then `close_timeout` later."""
+    codes: list[int] = []
+
+    async def peer(stream: trio.abc.Stream) -> None:
+        await stream.send_all(sent)
+        codes.append(await read_close(stream))
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        network = Scripted(nursery, peer)
+        config = FeedConfig(max_message_size=4000, close_timeout=1.0, reconnect_delay=0.0)
+        async with kufeed.open_feed(config, network=network) as feed, feed.ticker("BTC-USDT"):
+            await trio.sleep(3.5)
+        nursery.cancel_scope.cancel()
+    assert set(codes) == {code}
+    gaps = [later - earlier for earlier, later in zip(network.upgrades, network.upgrades[1:], strict=False)]
+    assert gaps
+    assert all(gap == pytest.approx(1.0, abs=0.01) for gap in gaps)

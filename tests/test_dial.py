@@ -1,0 +1,213 @@
+"""How soon a dial fails, and what is said about it. `docs/dialling.rst` shows the same table: a test compares."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import ssl
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import trustme
+from trio.testing import MockClock, memory_stream_pair
+
+import kufeed
+from kufeed import FeedConfig
+from kufeed._tls import TLSStream
+
+TIMEOUT = 10.0
+PAGE = Path(__file__).parents[1] / "docs" / "dialling.rst"
+
+Server = Callable[[trio.abc.Stream], Awaitable[None]]
+
+
+async def read_head(stream: trio.abc.Stream) -> bytes:
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += await stream.receive_some(1)
+    return head
+
+
+async def silence(stream: trio.abc.Stream) -> None:
+    await trio.sleep_forever()
+
+
+def answer(reply: bytes, *, hang: bool = True) -> Server:
+    """Read the request's head, send *reply*, then hang or end the connection."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        await read_head(stream)
+        await stream.send_all(reply)
+        if hang:
+            await trio.sleep_forever()
+        await trio.aclose_forcefully(stream)
+
+    return serve
+
+
+async def cut(stream: trio.abc.Stream) -> None:
+    await trio.aclose_forcefully(stream)
+
+
+def endless(beginning: bytes, more: bytes) -> Server:
+    async def serve(stream: trio.abc.Stream) -> None:
+        await read_head(stream)
+        await stream.send_all(beginning)
+        while True:
+            await stream.send_all(more)
+            await trio.sleep(0.001)
+
+    return serve
+
+
+async def token(stream: trio.abc.Stream) -> None:
+    server = {"endpoint": "wss://ws-api-spot.kucoin.com/", "pingInterval": 18000, "pingTimeout": 10000}
+    body = json.dumps({"code": "200000", "data": {"token": "SECRET", "instanceServers": [server]}}).encode()
+    await answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)(stream)
+
+
+@attrs.frozen
+class Fault:
+    name: str
+    phase: str
+    at_once: bool
+    match: str
+    rest: Server | OSError = token
+    websocket: Server | OSError = silence
+    tls: Server | None = None
+    """Instead of the stream that stands for the decrypted one: what the server does to the client's hello."""
+
+
+def status(line: str, headers: str = "") -> bytes:
+    return f"HTTP/1.1 {line}\r\nContent-Length: 0\r\n{headers}\r\n".encode()
+
+
+async def untrusted(stream: trio.abc.Stream) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("ws-api-spot.kucoin.com").configure_cert(context)
+    await trio.SSLStream(stream, context, server_side=True).do_handshake()
+
+
+NO_CLASS = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+
+FAULTS = [
+    Fault("token: connection refused", "token", True, "refused", rest=ConnectionRefusedError("refused")),
+    Fault("token: no answer", "token", False, "nothing within 10 s", rest=silence),
+    Fault("token: connection cut", "token", True, "token: ", rest=cut),
+    Fault("token: HTTP 503", "token", True, "HTTP 503", rest=answer(status("503 Busy"))),
+    Fault("token: HTTP 429", "token", True, "HTTP 429", rest=answer(status("429 Slow down"))),
+    Fault("token: redirect", "token", True, "HTTP 302", rest=answer(status("302 Found", "Location: https://x/\r\n"))),
+    Fault("token: garbage", "token", True, "not HTTP", rest=answer(b"SSH-2.0-OpenSSH\r\n\r\n")),
+    Fault("token: endless headers", "token", True, "not HTTP", rest=endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 4000)),
+    Fault("token: endless body", "token", True, "more than", rest=endless(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"100000\r\n" + b"x" * 0x100000 + b"\r\n")),
+    Fault("token: endless slow body", "token", False, "nothing within 10 s", rest=endless(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n")),
+    Fault("connection refused", "connect", True, "refused", websocket=ConnectionRefusedError("refused")),
+    Fault("hung in TLS", "connect", False, "nothing within 10 s", tls=silence),
+    Fault("cut in TLS", "connect", True, "connect: ", tls=cut),
+    Fault("untrusted certificate", "connect", True, "CERTIFICATE_VERIFY_FAILED", tls=untrusted),
+    Fault("hung after TCP", "upgrade", False, "nothing within 10 s", websocket=silence),
+    Fault("cut before the 101", "upgrade", True, "upgrade: ", websocket=cut),
+    Fault("cut in the 101", "upgrade", True, "ended before the upgrade", websocket=answer(NO_CLASS, hang=False)),
+    Fault("HTTP 503", "upgrade", True, "HTTP 503", websocket=answer(status("503 Busy"))),
+    Fault("HTTP 429", "upgrade", True, "HTTP 429", websocket=answer(status("429 Slow down"))),
+    Fault("redirect", "upgrade", True, "HTTP 302", websocket=answer(status("302 Found", "Location: wss://x/\r\n"))),
+    Fault("rejection with an endless body", "upgrade", True, "HTTP 403", websocket=endless(
+        b"HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b"x" * 0x10000 + b"\r\n")),
+    Fault("garbage", "upgrade", True, "illegal status line", websocket=answer(b"SSH-2.0-OpenSSH\r\n\r\n")),
+    Fault("endless headers", "upgrade", True, "upgrade: ", websocket=endless(NO_CLASS, b"X: y\r\n" * 4000)),
+    Fault("endless status line", "upgrade", True, "upgrade: ", websocket=endless(b"HTTP/1.1 101 ", b"x" * 4000)),
+    Fault("wrong accept key", "upgrade", True, "Bad accept token", websocket=answer(
+        NO_CLASS + b"Connection: Upgrade\r\nSec-WebSocket-Accept: wrong\r\n\r\n")),
+    Fault("no welcome", "welcome", False, "no welcome"),
+]  # fmt: skip
+
+
+class Faulty:
+    """The network of one fault. The first connection asks for the token, the second is the WebSocket."""
+
+    def __init__(self, fault: Fault, nursery: trio.Nursery) -> None:
+        self.fault = fault
+        self.nursery = nursery
+        self.streams: list[trio.abc.Stream] = []
+
+    async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        is_rest = not self.streams
+        server = self.fault.rest if is_rest else self.fault.websocket
+        if isinstance(server, OSError):
+            raise server
+        ours, theirs = memory_stream_pair()
+        self.streams.append(ours)
+        if not is_rest and self.fault.tls is not None:
+            self.nursery.start_soon(quietly, self.fault.tls, theirs)
+            assert tls is not None
+            secured = TLSStream(ours, tls, server_hostname=host)
+            try:
+                await secured.do_handshake()
+            except BaseException:
+                await trio.aclose_forcefully(ours)
+                raise
+        self.nursery.start_soon(quietly, upgraded if self.fault.phase == "welcome" and not is_rest else server, theirs)
+        return ours
+
+    time_ns = staticmethod(lambda: 0)
+    perf_counter = staticmethod(trio.current_time)
+
+
+async def upgraded(stream: trio.abc.Stream) -> None:
+    from tests.test_websocket import answer as accept
+
+    await stream.send_all(accept(await read_head(stream)))
+    await trio.sleep_forever()
+
+
+async def quietly(server: Server, stream: trio.abc.Stream) -> None:
+    try:
+        await server(stream)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+async def test_each_fault_is_named_in_time(
+    autojump_clock: MockClock, fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At once where it can be seen, otherwise when `connect_timeout` is over; nothing is left open.
+
+    And the token is in no log at DEBUG, no traceback, no repr.
+    """
+    caplog.set_level(logging.DEBUG)
+    config = FeedConfig(max_reconnect_attempts=0, connect_timeout=TIMEOUT)
+    async with trio.open_nursery() as nursery:
+        network = Faulty(fault, nursery)
+        async with kufeed.open_feed(config, network=network) as feed:
+            with pytest.raises(kufeed.ConnectionFailed) as failure:
+                async with feed.ticker("BTC-USDT"):
+                    pass
+            took = trio.current_time()
+            seen = repr(feed) + feed.tree() + repr(feed.statistics())
+        nursery.cancel_scope.cancel()
+    cause = failure.value.cause
+    assert isinstance(cause, kufeed.DialError)
+    assert cause.phase == fault.phase
+    assert re.search(fault.match, str(cause))
+    shown = "".join(traceback.format_exception(failure.value)) + repr(cause) + seen
+    assert "SECRET" not in shown + caplog.text
+    assert took <= 0.1 if fault.at_once else TIMEOUT <= took <= TIMEOUT + 0.1
+    for stream in network.streams:
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.receive_some(1)
+
+
+def test_the_page_shows_the_table() -> None:
+    rows = re.findall(r"^   \* - (.+)\n     - (.+)\n     - (.+)$", PAGE.read_text(), re.MULTILINE)
+    assert rows[1:] == [
+        (fault.name, fault.phase, "at once" if fault.at_once else "``connect_timeout``") for fault in FAULTS
+    ]
