@@ -36,7 +36,7 @@ class FrameTap(trio.abc.Stream):
     ) -> None:
         self.ended = trio.Event()
         self.over = trio.Event()
-        """Set when the peer broke the protocol, or both sides have sent their close frame; EOF may be long in coming."""
+        """Set when the peer broke the protocol, or both sides have sent their close frame. EOF may come much later."""
         self.violation: Violation | None = None
         self.error: BaseException | None = None
         self.refused_with: int | None = None

@@ -8,6 +8,7 @@ import re
 import ssl
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -103,7 +104,8 @@ FAULTS = [
     Fault("token: HTTP 429", "token", True, "HTTP 429", rest=answer(status("429 Slow down"))),
     Fault("token: redirect", "token", True, "HTTP 302", rest=answer(status("302 Found", "Location: https://x/\r\n"))),
     Fault("token: garbage", "token", True, "not HTTP", rest=answer(b"SSH-2.0-OpenSSH\r\n\r\n")),
-    Fault("token: endless headers", "token", True, "not HTTP", rest=endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 4000)),
+    Fault("token: endless headers", "token", True, "not HTTP", rest=endless(
+        b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 4000)),
     Fault("token: endless body", "token", True, "more than", rest=endless(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"100000\r\n" + b"x" * 0x100000 + b"\r\n")),
     Fault("token: endless slow body", "token", False, "nothing within 10 s", rest=endless(
@@ -169,10 +171,8 @@ async def upgraded(stream: trio.abc.Stream) -> None:
 
 
 async def quietly(server: Server, stream: trio.abc.Stream) -> None:
-    try:
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         await server(stream)
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
