@@ -896,7 +896,7 @@ async def test_a_send_cut_short_ends_sending_alone() -> None:
 
 
 @asynccontextmanager
-async def asked_for_a_certificate(certificates: bool = True) -> AsyncIterator[tuple[TLSStream, Watched, Peer]]:
+async def asked_for_a_certificate() -> AsyncIterator[tuple[TLSStream, Watched, Peer]]:
     """TLS 1.3 lets a server ask for the client's certificate long after the handshake, if the client has agreed."""
     client, server = client_context(TLS_1_3), server_context()
     client.post_handshake_auth = True
@@ -921,39 +921,73 @@ async def test_a_receiver_answers_by_itself() -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_a_receiver_that_has_to_answer_does_not_wait_for_a_stuck_sender() -> None:
-    """The sender, once it can, sends the answer along; neither cuts into the other."""
-    async with asked_for_a_certificate() as (stream, transport, peer):
-        gate = trio.Event()
-        send_all = transport.stream.send_all
+class Stuck(Watched):
+    """A transport that takes nothing before its gate is open, and one call at a time."""
 
-        class Stuck(Watched):
-            async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-                await gate.wait()
-                await send_all(data)
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        super().__init__(stream)
+        self.gate = trio.Event()
+        self.busy = False
 
-        stuck = Stuck(transport.stream)
-        stream._transport = stuck
+    async def wait_send_all_might_not_block(self) -> None:
+        if self.busy:
+            raise trio.BusyResourceError
+        self.busy = True
+        try:
+            await self.gate.wait()
+        finally:
+            self.busy = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.wait_send_all_might_not_block()
+        await super().send_all(data)
+
+
+@asynccontextmanager
+async def receiving_while_stuck() -> AsyncIterator[tuple[TLSStream, Stuck, Peer, list[bytes], trio.Nursery]]:
+    async with asked_for_a_certificate() as (stream, transport, peer), trio.open_nursery() as nursery:
+        stream._transport = stuck = Stuck(transport.stream)
         received: list[bytes] = []
 
         async def receive() -> None:
             while True:
                 received.append(await stream.receive_some())
 
-        async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        yield stream, stuck, peer, received, nursery
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("sending", [True, False])
+async def test_a_receiver_that_has_to_answer_does_not_wait_for_a_stuck_sender(sending: bool) -> None:
+    """The sender, once it can, sends the answer along; neither cuts into the other."""
+    async with receiving_while_stuck() as (stream, stuck, peer, received, nursery):
+        if sending:
             nursery.start_soon(stream.send_all, b"stuck")
-            nursery.start_soon(receive)
+        else:
+            nursery.start_soon(stream.wait_send_all_might_not_block)
+        for question in (b"who are you?", b"and more"):
             await wait_all_tasks_blocked()
-            await peer.stream.send_all(peer.records(b"who are you?"))
-            await wait_all_tasks_blocked()
-            await peer.stream.send_all(peer.records(b"and more"))
-            await wait_all_tasks_blocked()
-            assert received == [b"who are you?", b"and more"]
-            gate.set()
-            await wait_all_tasks_blocked()
-            assert await peer.receive() == b"stuck"
-            assert peer.tls.getpeercert()
-            nursery.cancel_scope.cancel()
+            await peer.stream.send_all(peer.records(question))
+        await wait_all_tasks_blocked()
+        assert received == [b"who are you?", b"and more"]
+        stuck.gate.set()
+        assert await peer.receive() == (b"stuck" if sending else b"")
+        assert peer.tls.getpeercert()
+
+
+async def test_a_sender_that_gives_up_behind_a_stuck_answer_has_ended_sending() -> None:
+    """What it has encrypted is the next record in the order, and can be neither taken back nor left out."""
+    async with receiving_while_stuck() as (stream, stuck, peer, received, _):
+        await peer.stream.send_all(peer.records(b"who are you?"))
+        await wait_all_tasks_blocked()
+        assert received == [b"who are you?"]
+        with trio.move_on_after(0.01) as scope:
+            await stream.send_all(b"too late")
+        assert scope.cancelled_caught
+        stuck.gate.set()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.send_all(b"more")
 
 
 async def open_s_server(version: str, directory: Path) -> tuple[trio.Process, int]:
