@@ -47,31 +47,43 @@ class FrameTap(trio.abc.Stream):
         self._parser = FrameParser(max_message_size)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        # What is passed on goes first, so that no pong waits for those who get the texts; a violation or a close frame
+        # comes last, as it did on the wire: what came before is delivered while the connection is open.
         parser = self._parser
         while not parser.passed:
-            try:
-                data = await self._stream.receive_some(_READ_SIZE)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self.error = error.__cause__ or error
-                self.ended.set()
-                raise
-            if not data:
-                self.ended.set()
-                return b""
-            if self._status_line is not None:
-                self._read_status(data)
-            try:
-                parser.feed(bytes(data))
-            except Violation as violation:
-                self.violation = violation
-                self.over.set()
             if parser.texts:
                 texts = parser.texts
                 parser.texts = []
                 await self._deliver(texts)
+            elif self.violation is not None and not self.over.is_set():
+                self.over.set()
+            elif parser.close_frame:
+                parser.passed += parser.close_frame
+                parser.close_frame = b""
+            elif not await self._read():
+                return b""
         passed = bytes(parser.passed[:max_bytes])
         del parser.passed[:max_bytes]
         return passed
+
+    async def _read(self) -> bool:
+        """Feed the parser what one read brings; false at the end."""
+        try:
+            data = await self._stream.receive_some(_READ_SIZE)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.error = error.__cause__ or error
+            self.ended.set()
+            raise
+        if not data:
+            self.ended.set()
+            return False
+        if self._status_line is not None:
+            self._read_status(data)
+        try:
+            self._parser.feed(bytes(data))
+        except Violation as violation:
+            self.violation = violation
+        return True
 
     def _read_status(self, data: bytes | bytearray) -> None:
         """A refusal is known from its first line; nobody waits for its body, or its end."""

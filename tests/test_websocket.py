@@ -32,6 +32,14 @@ async def read_head(stream: trio.abc.Stream) -> bytes:
     return head
 
 
+async def receive_exactly(stream: trio.abc.Stream, size: int) -> bytes:
+    """At most so many bytes, fewer where the stream ends."""
+    found = b""
+    while len(found) < size and (data := await stream.receive_some(size - len(found))):
+        found += data
+    return found
+
+
 def answer(head: bytes) -> bytes:
     key = next(line.split(b": ")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
     digest = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()  # noqa: S324  # RFC 6455 wants it
@@ -54,12 +62,14 @@ class Outcome:
 
 
 @asynccontextmanager
-async def connected(server: Server, *, limit: int = 100_000) -> AsyncIterator[tuple[WebSocket, Outcome]]:
+async def connected(
+    server: Server, *, limit: int = 100_000, deliver: Callable[[Sequence[bytes]], Awaitable[None]] | None = None
+) -> AsyncIterator[tuple[WebSocket, Outcome]]:
     """A client connected to *server*, which gets the stream after the upgrade."""
     ours, theirs = memory_stream_pair()
     outcome = Outcome()
 
-    async def deliver(payloads: Sequence[bytes]) -> None:
+    async def collect(payloads: Sequence[bytes]) -> None:
         outcome.batches.append(list(payloads))
 
     async def serve() -> None:
@@ -68,7 +78,12 @@ async def connected(server: Server, *, limit: int = 100_000) -> AsyncIterator[tu
 
     async def read(task_status: trio.TaskStatus[WebSocket]) -> None:
         outcome.end = await run_websocket(
-            ours, host="h", target="/", deliver=deliver, max_message_size=limit, task_status=task_status
+            ours,
+            host="h",
+            target="/",
+            deliver=deliver or collect,
+            max_message_size=limit,
+            task_status=task_status,
         )
         outcome.over.set()
 
@@ -143,6 +158,8 @@ async def test_fragments_pings_and_binary_messages() -> None:
         (frame(0x0, b"continues nothing"), 1002),
         (frame(0x3), 1002),
         (bytes([0x81, 0x81, 1, 2, 3, 4, 0]), 1002),
+        (frame(0x8, struct.pack("!H", 1005)), 1002),
+        (frame(0x8, struct.pack("!H", 1000) + b"\xff"), 1007),
     ],
 )
 async def test_a_violation_is_told_to_the_peer_and_named(autojump_clock: MockClock, sent: bytes, code: int) -> None:
@@ -159,15 +176,78 @@ async def test_a_violation_is_told_to_the_peer_and_named(autojump_clock: MockClo
                 return
 
     async with connected(server, limit=1500) as (websocket, outcome):
-        await websocket.wait_over()
-        await websocket.aclose()
-        await outcome.over.wait()
+        with trio.fail_after(1):
+            await websocket.wait_over()
+            await websocket.aclose()
+            await outcome.over.wait()
         assert outcome.texts == [b"good"]
         assert isinstance(outcome.end, ProtocolViolation)
         assert outcome.end.code == code
     assert received[0] == 0x88
     mask = received[2:6]
     assert struct.unpack("!H", bytes([received[6] ^ mask[0], received[7] ^ mask[1]])) == (code,)
+
+
+async def test_no_pong_waits_for_those_who_get_the_texts(autojump_clock: MockClock) -> None:
+    """The ping came with a text in one packet, and its delivery holds the link."""
+    received = b""
+    answered = trio.Event()
+    delivered: list[bytes] = []
+
+    async def deliver(payloads: Sequence[bytes]) -> None:
+        await answered.wait()
+        delivered.extend(payloads)
+
+    async def server(stream: trio.abc.Stream) -> None:
+        nonlocal received
+        await stream.send_all(frame(0x1, b"a", fin=False) + frame(0x9, b"ping") + frame(0x0, b"b"))
+        received += await receive_exactly(stream, 10)
+        answered.set()
+        await stream.aclose()
+
+    async with connected(server, deliver=deliver) as (_, outcome):
+        with trio.fail_after(1):
+            await outcome.over.wait()
+    assert received[0] == 0x8A
+    assert delivered == [b"ab"]
+
+
+@pytest.mark.parametrize("end", [frame(0x8), frame(0x3)], ids=["close frame", "violation"])
+async def test_what_came_before_the_end_is_delivered_while_the_connection_is_open(
+    autojump_clock: MockClock, end: bytes
+) -> None:
+    """Text, ping and end in one packet: the pong, then delivery, where an answer can still be sent, then the close."""
+    received = b""
+    opened = trio.Event()
+    websocket: WebSocket
+
+    async def deliver(payloads: Sequence[bytes]) -> None:
+        await websocket.send(f"echo of {payloads[0].decode()}")
+
+    async def server(stream: trio.abc.Stream) -> None:
+        nonlocal received
+        await opened.wait()
+        await stream.send_all(frame(0x1, b"text") + frame(0x9) + end)
+        received += await receive_exactly(stream, 6 + (6 + len(b"echo of text")) + (6 if end == frame(0x8) else 8))
+        await stream.aclose()
+
+    async with connected(server, deliver=deliver) as (websocket, outcome):
+        opened.set()
+        with trio.fail_after(1):
+            if end == frame(0x3):
+                await websocket.wait_over()
+                await websocket.aclose()
+            await outcome.over.wait()
+    assert kinds(received) == [0x8A, 0x81, 0x88]
+
+
+def kinds(data: bytes) -> list[int]:
+    """The first bytes of a client's (short) frames."""
+    found = []
+    while data:
+        found.append(data[0])
+        data = data[6 + (data[1] & 0x7F) :]
+    return found
 
 
 async def test_the_peers_close_is_reported_with_its_code_and_reason(autojump_clock: MockClock) -> None:

@@ -4,7 +4,7 @@ Pure: bytes in; payloads of text messages, and the bytes another parser (trio-we
 head of a 101 response has ended everything is passed on, and after any other response all that follows. Afterwards
 whole text messages are taken, single frames and fragment chains; every other frame is passed on untouched. Whether a
 fragmented message is open is known here alone, so that an illegal mixture is noticed here (RFC 6455, section 5.4), and
-nothing is taken once either side has closed.
+nothing is taken once either side has closed. What is illegal is refused without waiting for more.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0
 _WHOLE_TEXT = 0x81  # the first byte of a text message in a single frame
 _SWITCHING = b"HTTP/1.1 101"
 _HEAD_END = b"\r\n\r\n"
+_CLOSE_CODES = {1000, 1001, 1002, 1003, *range(1007, 1014), *range(3000, 5000)}
+"""What a peer may send (RFC 6455, section 7.4, and what was registered since, as far as the other parser knows it)."""
 
 
 class Violation(Exception):  # a fact about the peer, not an error of this module
@@ -28,6 +30,8 @@ class Violation(Exception):  # a fact about the peer, not an error of this modul
 class FrameParser:
     """Feed bytes, then collect `texts` (payloads, in order) and `passed` (bytes for the other parser).
 
+    The peer's close frame is for the other parser too, but stands in `close_frame`: all else came before it.
+
     A `Violation` is raised once, by the `feed()` that meets it; what was valid before it stands in `texts` and
     `passed`. From then on, and after the peer's close frame, everything fed is dropped.
     """
@@ -35,16 +39,21 @@ class FrameParser:
     def __init__(self, max_message_size: int) -> None:
         self.texts: list[bytes] = []
         self.passed = bytearray()
+        self.close_frame = b""
+        self.closed = False
+        """The peer has sent a close frame."""
         self._max_message_size = max_message_size
         self._upgraded = False
         self._head_start = b""
         self._head_tail = b""
+        # The start of a frame that is incomplete, and how many bytes it takes to go on with it. Of a text the body is
+        # checked as it comes: how many bytes of it have been, and whether all that is wanted now is its body.
         self._rest = bytearray()
         self._wanted = 0
+        self._checked = 0
+        self._in_text = False
         self._taking = True
         self._ended = False
-        self.closed = False
-        """The peer has sent a close frame."""
         # The fragmented message that is open: opcode and size; of a text what has come, and the state of its encoding.
         self._open: int | None = None
         self._size = 0
@@ -59,21 +68,23 @@ class FrameParser:
         """Take *data* in. Costs time in proportion to its length, however it is cut."""
         if self._ended:
             return
-        if self._rest:
-            self._rest += data
-            if len(self._rest) < self._wanted:
-                return
-            data = bytes(self._rest)
-            self._rest.clear()
-        start = 0 if self._upgraded else self._pass_response_head(data)
-        if self._upgraded and start < len(data):
-            try:
+        try:
+            if self._rest:
+                self._rest += data
+                if len(self._rest) < self._wanted:
+                    if self._in_text:
+                        self._check_start(data)
+                    return
+                data = bytes(self._rest)
+                self._rest.clear()
+            start = 0 if self._upgraded else self._pass_response_head(data)
+            if self._upgraded and start < len(data):
                 used = self._take_frames(data, start)
-            except Violation:
-                self._ended = True
-                raise
-            if not self._ended:
-                self._rest += data[used:]
+                if not self._ended:
+                    self._rest += data[used:]
+        except Violation:
+            self._ended = True
+            raise
 
     def _pass_response_head(self, data: bytes) -> int:
         self._head_start = (self._head_start + data[: len(_SWITCHING)])[: len(_SWITCHING)]
@@ -91,6 +102,7 @@ class FrameParser:
     def _take_frames(self, data: bytes, position: int) -> int:
         """Consume whole frames from *position* on; returns where the first incomplete one begins."""
         texts, total, limit = self.texts, len(data), self._max_message_size
+        checked, self._checked, self._in_text = self._checked, 0, False
         while True:
             left = total - position
             if left < 2:
@@ -117,21 +129,27 @@ class FrameParser:
                     raise Violation(1009, f"a message of {length} bytes; the limit is {limit}")
                 if end > total:
                     self._wanted = end - position
+                    self._in_text = True
+                    self._check_start(data[start:])
                     return position
                 payload = data[start:end]
                 if not payload.isascii():
-                    self._check_utf8(payload, final=True)
+                    self._check_utf8(payload[checked:], final=True)
                 if self._taking:
                     texts.append(payload)
             else:
                 self._check_opcode(first, length)
                 if end > total:
                     self._wanted = end - position
+                    if self._message_of(first & 0x0F) == _TEXT:
+                        self._in_text = True
+                        self._check_start(data[start:])
                     return position
-                self._take_other(first, data, position, start, end)
+                self._take_other(first, data[position:end], header, checked)
                 if self._ended:
                     return end
             position = end
+            checked = 0
 
     def _check_opcode(self, first: int, length: int) -> None:
         """What is wrong with a frame can be said from its head; nobody waits for the body of an illegal one."""
@@ -151,26 +169,46 @@ class FrameParser:
         if length > self._max_message_size - self._size:
             raise Violation(1009, f"a message of more than {self._max_message_size} bytes")
 
-    def _take_other(self, first: int, data: bytes, position: int, start: int, end: int) -> None:
+    def _message_of(self, opcode: int) -> int | None:
+        """The opcode of the message that a frame belongs to; a control frame's own."""
+        return self._open if opcode == _CONTINUATION else opcode
+
+    def _take_other(self, first: int, frame: bytes, header: int, checked: int) -> None:
         opcode, final = first & 0x0F, bool(first & 0x80)
         if opcode == _CLOSE:
+            self._check_close(frame[header:])
+            self.close_frame = frame
             self._ended = self.closed = True
-        elif opcode in (_CONTINUATION, _TEXT, _BINARY):
-            opened = self._open if opcode == _CONTINUATION else opcode
-            self._open = None if final else opened
-            self._size = 0 if final else self._size + end - start
-            if opened == _TEXT:
-                self._take_part(data[start:end], final)
+            return
+        if opcode in (_CONTINUATION, _TEXT, _BINARY):
+            message = self._message_of(opcode)
+            self._open = None if final else message
+            self._size = 0 if final else self._size + len(frame) - header
+            if message == _TEXT:
+                self._take_part(frame[header:], final, checked)
                 return
-        self.passed += data[position:end]
+        self.passed += frame
 
-    def _take_part(self, part: bytes, final: bool) -> None:
-        self._check_utf8(part, final=final)
+    def _take_part(self, part: bytes, final: bool, checked: int) -> None:
+        self._check_utf8(part[checked:], final=final)
         self._text += part
         if final:
             if self._taking:
                 self.texts.append(bytes(self._text))
             self._text.clear()
+
+    def _check_close(self, body: bytes) -> None:
+        # Of an illegal one the other parser would tell nobody, and wait for the end of the connection.
+        if body and int.from_bytes(body[:2], "big") not in _CLOSE_CODES:
+            raise Violation(1002, "a close frame without a valid code")
+        try:
+            body[2:].decode()
+        except UnicodeDecodeError:
+            raise Violation(1007, "the reason of a close frame was not UTF-8") from None
+
+    def _check_start(self, part: bytes) -> None:
+        self._check_utf8(part, final=False)
+        self._checked += len(part)
 
     def _check_utf8(self, part: bytes, *, final: bool) -> None:
         try:

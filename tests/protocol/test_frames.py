@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.events import Request as Upgrade
 
+from kufeed.protocol import frames
 from kufeed.protocol.frames import FrameParser, Violation
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def test_a_refused_upgrade_is_passed_whole_with_its_body() -> None:
 OPEN_TEXT = frame(TEXT, b"a", final=False)
 OPEN_BINARY = frame(BINARY, b"a", final=False)
 
-ILLEGAL: dict[str, tuple[int, bytes, bytes]] = {
+ILLEGAL_HEADS: dict[str, tuple[int, bytes, bytes]] = {
     "a masked frame": (1002, b"", bytes([0x81, 0x85]) + b"mask" + b"hello"),
     "a masked empty frame": (1002, b"", bytes([0x81, 0x80]) + b"mask"),
     "a masked long frame": (1002, b"", bytes([0x81, 0xFE, 0x00, 0xFF])),
@@ -253,6 +254,8 @@ ILLEGAL: dict[str, tuple[int, bytes, bytes]] = {
     "a fragment of 2^62 bytes": (1009, OPEN_TEXT, head(CONTINUATION, 2**62)),
     "fragments of a text larger together": (1009, frame(TEXT, b"x" * LIMIT, final=False), head(CONTINUATION, 1)),
     "fragments of a binary larger together": (1009, frame(BINARY, b"x" * LIMIT, final=False), head(CONTINUATION, 1)),
+}
+ILLEGAL_BODIES: dict[str, tuple[int, bytes, bytes]] = {
     "a byte that is never UTF-8": (1007, b"", frame(TEXT, b"\xff")),
     "half a character": (1007, b"", frame(TEXT, "€".encode()[:2])),
     "a surrogate": (1007, b"", frame(TEXT, b"\xed\xa0\x80")),
@@ -260,7 +263,15 @@ ILLEGAL: dict[str, tuple[int, bytes, bytes]] = {
     "half a character, then a whole message": (1007, b"", frame(TEXT, b"\xe2\x82") + frame(TEXT, b"\xac")),
     "half a character in the last fragment": (1007, OPEN_TEXT, frame(CONTINUATION, b"\xe2\x82")),
     "a wrong byte in a fragment": (1007, frame(TEXT, b"\xe2", final=False), frame(CONTINUATION, b"x", final=False)),
+    "a close of one byte": (1002, b"", frame(CLOSE, b"\x03")),
+    "a close whose reason is not UTF-8": (1007, b"", frame(CLOSE, b"\x03\xe8\xce\xba\xff")),
+    "a close inside a fragmented text with a reserved code": (1002, OPEN_TEXT, frame(CLOSE, b"\x03\xed")),
+    **{
+        f"close code {code}": (1002, b"", frame(CLOSE, code.to_bytes(2, "big") + b"reason"))
+        for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535)
+    },
 }
+ILLEGAL = ILLEGAL_HEADS | ILLEGAL_BODIES
 
 
 @pytest.mark.parametrize("name", ILLEGAL)
@@ -287,7 +298,7 @@ def test_what_is_illegal_is_refused_with_its_close_code_and_ends_all_delivery(na
     assert b"after" not in bytes(parser.passed)
 
 
-@pytest.mark.parametrize("name", [name for name, (code, _, _) in ILLEGAL.items() if code != 1007])
+@pytest.mark.parametrize("name", ILLEGAL_HEADS)
 def test_a_frame_is_judged_by_its_head_alone(name: str) -> None:
     """Nobody waits for the body of an illegal frame, least of all for 2^62 bytes."""
     code, opening, illegal = ILLEGAL[name]
@@ -306,7 +317,43 @@ def test_arbitrary_bytes_are_read_or_refused_the_same_way_however_cut(data: byte
     assert (one is None, one and one.code) == (other is None, other and other.code)
     assert whole.texts == pieces.texts
     assert whole.passed == pieces.passed
+    assert whole.close_frame == pieces.close_frame
     assert all(len(text) <= limit for text in whole.texts)
+
+
+@pytest.mark.parametrize("form", ["whole", "first fragment", "last fragment"])
+@pytest.mark.parametrize("wrong", [b"\xf4\x90", b"\xff", b"\xed\xa0\x80", b"\xc0"])  # of a surrogate, Python wants all
+def test_a_text_is_refused_at_the_first_byte_that_cannot_be_utf8(form: str, wrong: bytes) -> None:
+    """Nobody waits for the rest of a frame that is known to be wrong, however the bytes before arrived."""
+    good = "κόσμε".encode()
+    opening = OPEN_TEXT if form == "last fragment" else b""
+    opcode = CONTINUATION if form == "last fragment" else TEXT
+    start = opening + head(opcode, 300, final=form != "first fragment") + good
+    for size in (1, 2, len(start)):
+        parser = open_parser()
+        assert feed(parser, (start[at : at + size] for at in range(0, len(start), size))) is None
+        assert feed(parser, [wrong[:-1]]) is None
+        violation = feed(parser, [wrong[-1:]])
+        assert violation is not None
+        assert violation.code == 1007
+        assert feed(parser, [b"x" * 400]) is None
+        assert parser.texts == []
+
+
+@given(st.text(min_size=1, max_size=60), st.lists(st.integers(0, 400), max_size=8), st.integers(0, 3))
+def test_characters_may_be_cut_anywhere_in_frames_and_reads(text: str, cuts: list[int], more: int) -> None:
+    """What is known to be UTF-8 of an incomplete frame is remembered for that frame alone."""
+    payload = text.encode()
+    parts = cut(payload, cuts[:2])
+    data = b"".join(
+        frame(CONTINUATION if index else TEXT, part, final=index == len(parts) - 1) + frame(PING, part[:100])
+        for index, part in enumerate(parts)
+    )
+    data = data + frame(TEXT, payload) * more
+    for pieces in (cut(data, cuts), [data[at : at + 1] for at in range(len(data))]):
+        parser = open_parser()
+        assert feed(parser, pieces) is None
+        assert parser.texts == [payload] * (1 + more)
 
 
 # -- after a close ----------------------------------------------------------------------------------------------------
@@ -315,12 +362,22 @@ def test_arbitrary_bytes_are_read_or_refused_the_same_way_however_cut(data: byte
 @pytest.mark.parametrize("size", [1, 2**20], ids=["bytes", "whole"])
 @pytest.mark.parametrize("before", [b"", OPEN_TEXT, OPEN_BINARY], ids=["idle", "inside a text", "inside a binary"])
 def test_nothing_is_taken_or_passed_after_the_peers_close_frame(before: bytes, size: int) -> None:
+    """It stands by itself: the other parser is to see it when the texts before it have been handed out."""
     close = frame(CLOSE, b"\x03\xe8bye")
     data = frame(TEXT, b"last") + before + close + frame(TEXT, b"after") + frame(PING) + b"\xff" * 20
     parser = open_parser()
     assert feed(parser, (data[start : start + size] for start in range(0, len(data), size))) is None
     assert parser.texts == [b"last"]
-    assert bytes(parser.passed) == (before if before == OPEN_BINARY else b"") + close
+    assert bytes(parser.passed) == (before if before == OPEN_BINARY else b"")
+    assert parser.close_frame == close
+
+
+@pytest.mark.parametrize("code", [None, 1000, 1001, 1003, 1007, 1011, 1012, 1013, 3000, 4999])
+def test_a_close_frame_may_say_any_of_these(code: int | None) -> None:
+    close = frame(CLOSE, b"" if code is None else code.to_bytes(2, "big") + "bis später".encode())
+    parser = open_parser()
+    parser.feed(close)
+    assert parser.close_frame == close
 
 
 def test_after_our_own_close_frame_no_text_is_taken_but_the_answer_passes() -> None:
@@ -330,7 +387,8 @@ def test_after_our_own_close_frame_no_text_is_taken_but_the_answer_passes() -> N
     close = frame(CLOSE, b"\x03\xe8")
     parser.feed(frame(CONTINUATION, b"b") + frame(TEXT, b"after") + frame(PING, b"p") + close + frame(TEXT, b"late"))
     assert parser.texts == [b"before"]
-    assert bytes(parser.passed) == frame(PING, b"p") + close
+    assert bytes(parser.passed) == frame(PING, b"p")
+    assert parser.close_frame == close
 
 
 def test_what_is_illegal_stays_illegal_after_our_own_close_frame() -> None:
@@ -340,16 +398,109 @@ def test_what_is_illegal_stays_illegal_after_our_own_close_frame() -> None:
         parser.feed(frame(CONTINUATION, b"x"))
 
 
+# -- cost -------------------------------------------------------------------------------------------------------------
+
+
+class Work:
+    """Counts what a parser does instead of timing it: bytes it copies, and looks it takes at its input."""
+
+    def __init__(self) -> None:
+        self.copied = 0
+        self.looks = 0
+
+    def parser(self, limit: int = LIMIT) -> FrameParser:
+        """An upgraded parser whose input and buffers count. Growing a bytearray is taken to cost what is added."""
+        parser = open_parser(limit)
+        for name in ("passed", "_rest", "_text"):
+            setattr(parser, name, CountedArray(self))
+        return parser
+
+    def feed(self, parser: FrameParser, pieces: Iterable[bytes]) -> None:
+        for piece in pieces:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(frames, "bytes", lambda data: counted(data, self), raising=False)
+                parser.feed(CountedBytes(piece, self))
+
+
+class CountedBytes(bytes):
+    work: Work
+
+    def __new__(cls, data: bytes, work: Work) -> CountedBytes:
+        new = super().__new__(cls, data)
+        new.work = work
+        return new
+
+    def __getitem__(self, key: Any) -> Any:
+        self.work.looks += 1
+        found = super().__getitem__(key)
+        return counted(found, self.work) if isinstance(found, bytes) else found
+
+
+class CountedArray(bytearray):
+    def __init__(self, work: Work) -> None:
+        super().__init__()
+        self.work = work
+
+    def __iadd__(self, data: Any) -> CountedArray:
+        self.work.looks += 1
+        self.work.copied += len(data)
+        super().__iadd__(data)
+        return self
+
+
+def counted(data: bytes, work: Work) -> CountedBytes:
+    work.copied += len(data)
+    return CountedBytes(data, work)
+
+
+def bytewise(data: bytes) -> list[bytes]:
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+@given(streams().filter(lambda stream: len(stream.data) < 200_000), st.lists(st.integers(0, 2**20), max_size=40))
+def test_the_work_is_in_proportion_to_the_bytes_however_they_are_cut(stream: Stream, cuts: list[int]) -> None:
+    data = stream.data.removeprefix(HEAD)
+    work = Work()
+    parser = work.parser()
+    pieces = cut(data, cuts)
+    work.feed(parser, pieces)
+    assert parser.texts == stream.texts
+    assert work.copied <= 12 * len(data)
+    assert work.looks <= 12 * len(data)
+
+
+FLOODS = {
+    "a text": frame(TEXT, "é".encode() * 10_000),
+    "a text of one byte a fragment": frame(TEXT, b"", final=False) + frame(CONTINUATION, b"x", final=False) * 10_000,
+    "a binary message": frame(BINARY, b"x" * 20_000),
+    "empty fragments": OPEN_BINARY + frame(CONTINUATION, b"", final=False) * 10_000,
+    "pings": frame(PING) * 50_000,
+    "long pings": frame(PING, b"x" * 125) * 500,
+    "empty texts": frame(TEXT) * 20_000,
+}
+
+
+@pytest.mark.parametrize("size", [1, 7, 2**20], ids=["bytes", "sevens", "whole"])
+@pytest.mark.parametrize("name", FLOODS)
+def test_a_flood_costs_what_its_bytes_cost(name: str, size: int) -> None:
+    """One byte a read, endless fragments, 50,000 pings at once: no more work for each byte than in any other stream."""
+    data = FLOODS[name]
+    work = Work()
+    work.feed(work.parser(), (data[at : at + size] for at in range(0, len(data), size)))
+    assert work.copied <= 12 * len(data)
+    assert work.looks <= 12 * len(data)
+
+
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 
-def grown(feeding: Any) -> int:
-    """Bytes of memory that *feeding* left allocated."""
+def grown(feeding: Any, *, peak: bool = False) -> int:
+    """Bytes of memory that *feeding* left allocated, or had allocated at its peak."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
         feeding()
-        return tracemalloc.get_traced_memory()[0] - before
+        return tracemalloc.get_traced_memory()[1 if peak else 0] - before
     finally:
         tracemalloc.stop()
 
@@ -364,14 +515,38 @@ def test_fragments_without_end_take_no_more_memory_than_a_message_may(part: byte
     assert parser.texts == [part * 400 + b"."]
 
 
-def test_an_announced_message_takes_memory_only_as_it_arrives() -> None:
-    parser = open_parser(2**30)
-    assert grown(lambda: parser.feed(head(TEXT, 2**30) + b"x" * 1_000)) < 8_000
+@pytest.mark.parametrize("opcode", [TEXT, BINARY, CONTINUATION])
+@pytest.mark.parametrize("length", [2**30, 2**62])
+def test_an_announced_message_takes_memory_only_as_it_arrives(opcode: int, length: int) -> None:
+    """Even where the limit allows it."""
+    parser = open_parser(2**63)
+    if opcode == CONTINUATION:
+        parser.feed(OPEN_TEXT)
+    assert grown(lambda: parser.feed(head(opcode, length) + b"x" * 1_000), peak=True) < 8_000
+    assert grown(lambda: feed(parser, itertools.repeat(b"x", 1_000)), peak=True) < 8_000
 
 
-def test_a_slow_drip_of_a_large_message_is_linear() -> None:
-    """No assertion of time: this would take minutes if every byte were copied at every step."""
-    parser = open_parser(2**21)
-    data = frame(TEXT, b"x" * 2**21)
-    assert feed(parser, (data[start : start + 16] for start in range(0, len(data), 16))) is None
-    assert parser.texts == [b"x" * 2**21]
+def test_a_message_that_drips_takes_memory_for_itself_alone() -> None:
+    size = 50_000
+    parser = open_parser()
+    drops = bytewise(frame(TEXT, b"x" * size))
+    assert grown(lambda: feed(parser, drops), peak=True) < 5 * size
+    assert parser.texts == [b"x" * size]
+    parser.texts.clear()
+    assert grown(lambda: feed(parser, drops)) < 2 * size
+
+
+def test_a_flood_of_pings_takes_memory_for_its_bytes() -> None:
+    """They are passed on as they came, not taken apart."""
+    parser = open_parser()
+    pings = frame(PING, b"x") * 50_000
+    assert grown(lambda: parser.feed(pings), peak=True) < 5 * len(pings)
+    assert bytes(parser.passed) == pings
+
+
+@pytest.mark.parametrize("ended", [frame(CLOSE), frame(CONTINUATION)], ids=["a close frame", "a violation"])
+def test_what_follows_the_end_is_not_kept(ended: bytes) -> None:
+    parser = open_parser()
+    feed(parser, [ended])
+    after = [frame(TEXT, b"x" * 100) + frame(PING) + b"\x81"] * 1_000
+    assert grown(lambda: feed(parser, after), peak=True) < 8_000
