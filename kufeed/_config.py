@@ -129,7 +129,7 @@ class FeedConfig:
     ssl_context: ssl.SSLContext | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.instance_of(ssl.SSLContext))
     )
-    """TLS settings. None: `ssl.create_default_context()`."""
+    """TLS settings. None: as `ssl.create_default_context()`, deaf to the environment unless `trust_env`."""
     proxy: str | None = attrs.field(default=None, repr=False)
     """An HTTP proxy for REST and WebSocket, `http://user:password@host:port`, percent-encoded where need be."""
     trust_env: bool = attrs.field(default=False, validator=_Checked.flag)

@@ -233,11 +233,8 @@ class Connection:
                     self._blamed_link = True
                     link.end(LinkSilent("acknowledgement", 2 * link.session.ack_timeout))
                 else:
-                    # The link is not at fault: others were acknowledged, or another link did no better. Halves find
-                    # the topic that the exchange does not answer for.
-                    middle = len(wanted) // 2
-                    link.session.subscribe(wanted[:middle])
-                    link.session.subscribe(wanted[middle:])
+                    # The link is not at fault: others were acknowledged, or another link did no better.
+                    self._ask_in_halves(link.session, wanted)
             case events.LinkFull(topics, limit):
                 self._relieve(link.session, [topic for topic in topics if self.carries(topic.wire)], limit)
             case events.Slowed(seconds):
@@ -248,19 +245,25 @@ class Connection:
     def _relieve(self, session: events.Session, refused: list[Topic], limit: int | None) -> None:
         """Learn how many topics this connection takes, keep what fits, and have the rest go elsewhere."""
         others = len(self._routes.by_wire) - len(refused)
-        if limit is not None and limit < others + len(refused):
+        if limit is not None and 0 < limit < others + len(refused):
             self.capacity = limit
-            keep, rest = refused[: max(0, limit - others)], refused[max(0, limit - others) :]
+            kept = max(0, limit - others)
+            session.subscribe(refused[:kept])
+            self._owner.link_full(self, refused[kept:])
         elif len(refused) > 1:  # the text gives no number, or not the one that was applied: halves find it
-            keep, rest = refused, []
-        else:
+            self._ask_in_halves(session, refused)
+        elif others:
             self.capacity = others
-            keep, rest = [], refused
-        middle = (len(keep) + 1) // 2 if not rest else len(keep)
-        session.subscribe(keep[:middle])
-        session.subscribe(keep[middle:])
-        if rest:
-            self._owner.link_full(self, rest)
+            self._owner.link_full(self, refused)
+        else:  # refused on a connection of its own: another would do no better
+            for topic in refused:
+                self._owner.rejected(self, topic, 509, "the exchange calls a connection full that has nothing else")
+
+    def _ask_in_halves(self, session: events.Session, topics: list[Topic]) -> None:
+        """One frame was refused, or not answered: halves find the topic that is at fault, and the others get through."""
+        middle = len(topics) // 2
+        session.subscribe(topics[:middle])
+        session.subscribe(topics[middle:])
 
     def _one_topic_each(self) -> list[Topic]:
         return [next(iter(subjects.values())).topic for subjects in self._routes.by_wire.values()]

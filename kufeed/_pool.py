@@ -112,7 +112,6 @@ class Pool:
                         await trio.sleep_forever()
         finally:
             self._nursery = None
-            self.close()
 
     def close(self) -> None:
         """Take no more subscriptions, and let nobody wait for an ack that will not come. Idempotent."""
@@ -142,9 +141,9 @@ class Pool:
         """Nobody waits for *entering* any more."""
         self._entering.discard(entering)
 
-    def has(self, topic: Topic) -> bool:
-        """Whether *topic* is wanted by anybody, and the exchange has not refused it."""
-        return topic in self._streams
+    def has(self, topic: Topic, queue: UpdateQueue) -> bool:
+        """Whether *topic* is delivered to *queue*: it was attached, and the exchange has not refused it since."""
+        return topic in self._streams and queue in self._streams[topic][0].queues
 
     def detach(self, topics: Iterable[Topic], queue: UpdateQueue) -> None:
         """Deliver *topics* to *queue* no more; what nobody else wants is unsubscribed. Whoever waits for one fails."""
@@ -171,8 +170,11 @@ class Pool:
 
     # -- where a topic lives ------------------------------------------------------------------------------------------
 
-    def _place(self, topics: Sequence[Topic]) -> None:
-        """Give each of *topics* a connection: the one that has its wire topic, one with room, or a new one."""
+    def _place(self, topics: Sequence[Topic], *, working: bool = False) -> None:
+        """Give each of *topics* a connection: the one that has its wire topic, one with room, or a new one.
+
+        *working*: none whose attempts are used up, for topics whose subscribers would not be told of that any more.
+        """
         plan: dict[Connection, list[Topic]] = {}
         wires: dict[str, Connection] = {}
         new: list[Connection] = []
@@ -183,6 +185,7 @@ class Pool:
                 market = topic.channel.market
                 # One that works, where there is one: what is sent to a failed one waits for its trial dial.
                 roomy = [one for one in room if one.market is market and room[one] > 0]
+                roomy = [one for one in roomy if one.failed is None or not working]
                 connection = min(roomy, key=lambda one: one.failed is not None, default=None)
                 if connection is None:
                     connection = Connection(self._next_number + len(new), self._surroundings(market), self)
@@ -258,25 +261,26 @@ class Pool:
     def unanswered(self, connection: Connection, topics: Sequence[Topic]) -> list[Topic]:
         seconds = 2 * self._config.ack_timeout
         wires = {topic.wire for topic in topics}
-        waiting = [one for one in self._entering if not one.pending.isdisjoint(wires)]
-        for entering in waiting:
-            entering.fail(SubscriptionTimeout(sorted(entering.pending & wires), seconds))
-        told = {one.queue for one in waiting}
-        restored: list[Topic] = []
-        for stream in self._streams_of(wires):
-            others = [queue for queue in stream.queues if queue not in told]
-            if others:
-                restored.append(stream.topic)
+        for entering in list(self._entering):
+            if missing := entering.pending & wires:
+                entering.fail(SubscriptionTimeout(sorted(missing), seconds))
+                # At once, and not when its task wakes: nothing would ask again for somebody who joins in between.
+                self.detach([stream.topic for stream in self._streams_of(missing)], entering.queue)
+        restored = self._streams_of(wires)
+        silent: dict[UpdateQueue, list[str]] = {}
+        for stream in restored:
             if not stream.overdue:  # told once, until it is acknowledged again
                 stream.overdue = True
-                for queue in others:
-                    queue.fail(SubscriptionTimeout([stream.topic.wire], seconds))
-        return list({topic.wire: topic for topic in restored}.values())
+                for queue in stream.queues:
+                    silent.setdefault(queue, []).append(stream.topic.wire)
+        for queue, missing_wires in silent.items():
+            queue.fail(SubscriptionTimeout(missing_wires, seconds))
+        return list({stream.topic.wire: stream.topic for stream in restored}.values())
 
     def link_full(self, connection: Connection, topics: Sequence[Topic]) -> None:
         for stream in self._forget(connection, {topic.wire for topic in topics}):
             try:
-                self._place([stream.topic])
+                self._place([stream.topic], working=True)
             except UsageError as error:
                 self._tell([stream], ExchangeError(f"the exchange takes no more topics on a connection, and {error}"))
             else:

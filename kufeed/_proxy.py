@@ -82,7 +82,10 @@ def _proxy_of_environment(host: str) -> Proxy | None:
     proxies = urllib.request.getproxies_environment()
     if "https" not in proxies or urllib.request.proxy_bypass_environment(host, proxies):  # type: ignore[attr-defined]
         return None
-    return Proxy.from_url(proxies["https"])
+    try:
+        return Proxy.from_url(proxies["https"])
+    except UsageError as error:
+        raise ConnectionError(f"HTTPS_PROXY in the environment: {error}") from None
 
 
 async def _connect(stream: trio.abc.Stream, proxy: Proxy, target: str) -> None:

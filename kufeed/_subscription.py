@@ -167,7 +167,7 @@ class Subscription(Generic[T]):
         shared = self._shared
         async with shared.adding:  # one at a time: the second finds what the first has added
             self._check_open()
-            new = tuple(one for one in self._read(more) if one not in shared.topics or not shared.pool.has(one))
+            new = tuple(one for one in self._read(more) if not shared.pool.has(one, self._queue))
             if not new:
                 return
             shared.topics = tuple(dict.fromkeys((*shared.topics, *new)))

@@ -1028,3 +1028,123 @@ async def test_batches_are_what_is_there(autojump_clock: MockClock) -> None:
         assert trades.statistics().delivered == len(numbers)
         with pytest.raises(kufeed.UsageError, match="max_size"):
             trades.batches(0)
+
+
+async def test_two_that_try_again_after_a_time_out_are_both_served(autojump_clock: MockClock) -> None:
+    """The second joins a topic in the moment in which it was given up: it must be asked for again."""
+    async with simulated() as (exchange, feed):
+        exchange.faults.withhold_acks = True
+
+        async def enter() -> None:
+            while True:
+                try:
+                    async with feed.ticker("XBTUSDTM") as tickers:
+                        await tickers.receive()
+                        await trio.sleep(20)
+                        return
+                except kufeed.SubscriptionTimeout:
+                    continue
+
+        with trio.fail_after(100):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(enter)
+                nursery.start_soon(enter)
+                await trio.sleep(15)
+                exchange.faults.withhold_acks = False
+
+
+async def test_adding_during_a_restore_does_not_cost_what_was_there(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
+        exchange.faults.withhold_acks = True
+        await exchange.disconnect_all()
+        await trio.sleep(0.001)
+        with pytest.raises(kufeed.SubscriptionTimeout, match="ETHUSDTM"):
+            await tickers.add("ETHUSDTM")
+        exchange.faults.withhold_acks = False
+        with trio.fail_after(60), pytest.raises(kufeed.SubscriptionTimeout, match="XBTUSDTM"):
+            while True:
+                await tickers.receive()
+        with trio.fail_after(60):
+            await tickers.receive()
+        assert [str(one) for one in tickers.topics] == ["/contractMarket/tickerV2:XBTUSDTM"]
+
+
+async def test_an_exchange_that_takes_no_topic_at_all_is_not_asked_for_ever(autojump_clock: MockClock) -> None:
+    """Called full with one topic, a connection is not full: another would do no better."""
+
+    class Refusing(Exchange):
+        def _subscribe(self, session: Any, request_id: str | None, text: str, *, ack: bool) -> None:
+            session.reply(
+                json.dumps(
+                    {
+                        "id": request_id,
+                        "type": "error",
+                        "code": 509,
+                        "data": "exceed max subscription count limitation of 300 per session",
+                    }
+                )
+            )
+
+    async with simulated(Refusing()) as (exchange, feed):
+        with trio.fail_after(60), pytest.raises(kufeed.SubscriptionRejected, match="full"):
+            async with feed.ticker("XBTUSDTM", "ETHUSDTM", "BTC-USDT"):
+                pass
+        assert len(exchange.dials) <= 4
+
+
+async def test_a_topic_refused_for_all_is_added_for_each(autojump_clock: MockClock) -> None:
+    exchange = Exchange(live=False)
+    async with simulated(exchange) as (_, feed), feed.ticker("XBTUSDTM", "GONEUSDTM") as first:
+        async with feed.ticker("XBTUSDTM", "GONEUSDTM") as second:
+            exchange._any_symbol = False
+            await exchange.disconnect_all()
+            for end in (first, second):
+                with pytest.raises(kufeed.SubscriptionRejected):
+                    await end.receive()
+            exchange._any_symbol = True
+            await second.add("GONEUSDTM")
+            await first.add("GONEUSDTM")
+            gone = feed._pool._streams[topic("ticker", "GONEUSDTM")][0]
+            assert set(gone.queues) == {first._queue, second._queue}
+
+
+async def test_halves_find_two_topics_that_are_never_answered(autojump_clock: MockClock) -> None:
+    """Frames with either of them are not answered at all; they are told once, together, and the rest comes back."""
+
+    class Deaf(Exchange):
+        def _subscribe(self, session: Any, request_id: str | None, text: str, *, ack: bool) -> None:
+            if len(self.dials) == 1 or not {"T0003USDTM", "T0014USDTM"} & set(text.partition(":")[2].split(",")):
+                super()._subscribe(session, request_id, text, ack=ack)
+
+    symbols = [f"T{number:04}USDTM" for number in range(1, 17)]
+    async with simulated(Deaf(generated=16)) as (exchange, feed), feed.ticker(*symbols) as tickers:
+        await exchange.disconnect_all()
+        await trio.sleep(90)
+        assert len(exchange.sessions[0].topics) == 14
+        told = 0
+        while tickers.statistics().pending:
+            try:
+                tickers.receive_nowait()
+            except kufeed.SubscriptionTimeout:
+                told += 1
+        assert told == 1
+
+
+async def test_a_bad_proxy_of_the_environment_is_named_and_ends_nothing_else(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.corp:3128")
+    async with simulated(config=FeedConfig(trust_env=True, max_reconnect_attempts=0)) as (_, feed):
+        with pytest.raises(kufeed.ConnectionFailed, match="HTTPS_PROXY"):
+            async with feed.ticker("XBTUSDTM"):
+                pass
+
+
+async def test_a_bug_is_not_hidden_by_whoever_was_entering(autojump_clock: MockClock) -> None:
+    async with BrokenNetwork(Exchange()) as network:
+        network.exchange._time_ns = lambda: 0
+        network.broken = True
+        with pytest.raises(RuntimeError, match="a bug"):
+            async with kufeed.open_feed(network=network) as feed, feed.ticker("XBTUSDTM"):
+                pytest.fail("the clock is read when the first frame comes")

@@ -310,15 +310,16 @@ class Session:
         return self._overdue(now)
 
     def _overdue(self, now: float) -> list[Event]:
-        given_up: list[Topic] = []
+        given_up: list[Event] = []  # one for each request: together, halves would come back as the whole
         for request in dict.fromkeys(self._waiting.values()):
             if now >= request.give_up_at:
                 topics = self._finish(request)
-                given_up += topics if request.subscribe else ()
+                if topics and request.subscribe:
+                    given_up.append(Unanswered(topics))
             elif now >= request.ask_again_at:
                 request.ask_again_at = math.inf
                 self._queued.append(request)
-        return [Unanswered(tuple(given_up))] if given_up else []
+        return given_up
 
     # -- frames to send -----------------------------------------------------------------------------------------------
 
