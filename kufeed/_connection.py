@@ -260,7 +260,7 @@ class Connection:
                 self._owner.rejected(self, topic, 509, "the exchange calls a connection full that has nothing else")
 
     def _ask_in_halves(self, session: events.Session, topics: list[Topic]) -> None:
-        """One frame was refused, or not answered: halves find the topic that is at fault, and the others get through."""
+        """A frame was refused or not answered: halves find the topic that is at fault, and the others get through."""
         middle = len(topics) // 2
         session.subscribe(topics[:middle])
         session.subscribe(topics[middle:])
