@@ -12,6 +12,7 @@ from __future__ import annotations
 import codecs
 
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+_CONTROL = 0x8  # the bit that tells the last three from the others
 _WHOLE_TEXT = 0x81  # the first byte of a text message in a single frame
 _SWITCHING = b"HTTP/1.1 101"
 _HEAD_END = b"\r\n\r\n"
@@ -139,6 +140,8 @@ class FrameParser:
                     texts.append(payload)
             else:
                 self._check_opcode(first, length)
+                if not first & _CONTROL and length > limit - self._size:
+                    raise Violation(1009, f"a message of more than {limit} bytes")
                 if end > total:
                     self._wanted = end - position
                     if self._message_of(first & 0x0F) == _TEXT:
@@ -152,7 +155,10 @@ class FrameParser:
             checked = 0
 
     def _check_opcode(self, first: int, length: int) -> None:
-        """What is wrong with a frame can be said from its head; nobody waits for the body of an illegal one."""
+        """What is wrong with a frame can be said from its head; nobody waits for the body of an illegal one.
+
+        *length* may be the mark of a longer one, whose bytes are still to come.
+        """
         if first & 0x70:
             raise Violation(1002, "a reserved bit was set, and no extension was agreed on")
         opcode, final = first & 0x0F, first & 0x80
@@ -166,8 +172,6 @@ class FrameParser:
             raise Violation(1002, f"unknown opcode {opcode:#x}")
         elif self._open is not None:
             raise Violation(1002, "a new message inside a fragmented one")
-        if length > self._max_message_size - self._size:
-            raise Violation(1009, f"a message of more than {self._max_message_size} bytes")
 
     def _message_of(self, opcode: int) -> int | None:
         """The opcode of the message that a frame belongs to; a control frame's own."""

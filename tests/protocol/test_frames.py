@@ -72,6 +72,10 @@ def feed(parser: FrameParser, pieces: Iterable[bytes]) -> Violation | None:
     return None
 
 
+def bytewise(data: bytes) -> list[bytes]:
+    return [data[at : at + 1] for at in range(len(data))]
+
+
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     edges = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
     return [data[start:end] for start, end in itertools.pairwise(edges)]
@@ -309,8 +313,19 @@ def test_a_frame_is_judged_by_its_head_alone(name: str) -> None:
     assert violation.code == code
 
 
+def test_a_control_frame_is_no_part_of_the_message_that_it_interrupts() -> None:
+    """Neither does it count against the limit of messages, however small that is."""
+    parser = open_parser(10)
+    ping = frame(PING, b"x" * 125)
+    data = ping + frame(TEXT, b"0123456789", final=False) + ping + frame(CONTINUATION)
+    assert feed(parser, bytewise(data)) is None
+    assert parser.texts == [b"0123456789"]
+    assert bytes(parser.passed) == ping * 2
+
+
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5), st.integers(0, 300))
 @example(b"\x81\x7f", [], 10)
+@example(b"\x01\x7f" + bytes(7) + b"\x01", [3], 10)  # the verdict must not fall while the length is incomplete
 def test_arbitrary_bytes_are_read_or_refused_the_same_way_however_cut(data: bytes, cuts: list[int], limit: int) -> None:
     whole, pieces = open_parser(limit), open_parser(limit)
     one, other = feed(whole, [data]), feed(pieces, cut(data, cuts))
@@ -350,7 +365,7 @@ def test_characters_may_be_cut_anywhere_in_frames_and_reads(text: str, cuts: lis
         for index, part in enumerate(parts)
     )
     data = data + frame(TEXT, payload) * more
-    for pieces in (cut(data, cuts), [data[at : at + 1] for at in range(len(data))]):
+    for pieces in (cut(data, cuts), bytewise(data)):
         parser = open_parser()
         assert feed(parser, pieces) is None
         assert parser.texts == [payload] * (1 + more)
@@ -451,10 +466,6 @@ class CountedArray(bytearray):
 def counted(data: bytes, work: Work) -> CountedBytes:
     work.copied += len(data)
     return CountedBytes(data, work)
-
-
-def bytewise(data: bytes) -> list[bytes]:
-    return [data[at : at + 1] for at in range(len(data))]
 
 
 @given(streams().filter(lambda stream: len(stream.data) < 200_000), st.lists(st.integers(0, 2**20), max_size=40))
