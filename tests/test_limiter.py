@@ -52,3 +52,17 @@ def test_no_window_ever_holds_more_and_nobody_overtakes(
         assert later - earlier >= window * (1 - 1e-9)
     arrivals = [sorted(clients)[number][0] for _, number in granted]
     assert arrivals == sorted(arrivals)
+
+
+async def test_what_takes_time_counts_from_its_end(autojump_clock: MockClock) -> None:
+    """A place that was held is free again one window after its release; unused, at once."""
+    limiter = SlidingWindowLimiter(2, 10.0)
+    slow, unused = await limiter.take(), await limiter.take()
+    await trio.sleep(9)
+    slow.release()
+    slow.release()
+    unused.release(unused=True)
+    await limiter.acquire()
+    assert trio.current_time() == 9
+    await limiter.acquire()
+    assert trio.current_time() == 19
