@@ -13,14 +13,19 @@ trio.run(main)
 
 import logging as _logging
 
+from ._backoff import Backoff
+from ._breaker import CircuitBreaker, CircuitState, CircuitStatistics
+from ._budget import DialBudget, DialLimiter, RestBudget
 from ._channels import QueueStatistics
 from ._config import FeedConfig
 from ._connection import ConnectionStatistics
 from ._feed import Feed, FeedStatistics, open_feed
-from ._limiter import SlidingWindowLimiter
+from ._limiter import LimiterStatistics, Permit, SlidingWindowLimiter
 from ._network import Network, RealNetwork
+from ._shared_budget import SharedDialBudget
 from ._subscription import Subscription
 from .errors import (
+    CircuitOpen,
     ConnectionFailed,
     DialError,
     ExchangeError,
@@ -41,23 +46,34 @@ from .protocol import Side, Ticker, Topic, Trade, Update, UpdateType, parse_topi
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "Backoff",
+    "CircuitBreaker",
+    "CircuitOpen",
+    "CircuitState",
+    "CircuitStatistics",
     "ConnectionFailed",
     "ConnectionStatistics",
+    "DialBudget",
     "DialError",
+    "DialLimiter",
     "ExchangeError",
     "Feed",
     "FeedConfig",
     "FeedStatistics",
     "KufeedError",
+    "LimiterStatistics",
     "LinkClosed",
     "LinkError",
     "LinkSilent",
     "MessageRefused",
     "Network",
+    "Permit",
     "ProtocolViolation",
     "QueueStatistics",
     "RealNetwork",
+    "RestBudget",
     "SendStuck",
+    "SharedDialBudget",
     "Side",
     "SlidingWindowLimiter",
     "Subscription",

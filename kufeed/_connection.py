@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 import trio
 
+from ._backoff import Backoff
+from ._breaker import CircuitBreaker, CircuitState
+from ._budget import TOKEN_LANE
 from ._link import Link
 from ._streams import Routes
-from ._supervisor import Backoff, one_error
-from .errors import LinkError, LinkSilent, TokenExpired
+from ._supervisor import one_error
+from .errors import DialError, LinkError, LinkSilent, TokenExpired
+from .protocol import rest
 from .protocol import session as events
 
 if TYPE_CHECKING:
@@ -84,7 +88,11 @@ class Connection:
         self._dials = 0
         self._last_failure: LinkError | None = None
         self._try_now = trio.Event()
-        self._backoff = Backoff(config.reconnect_delay, config.max_reconnect_delay)
+        self._backoff = Backoff(
+            config.reconnect_delay, max=config.max_reconnect_delay, healthy_after=config.healthy_after
+        )
+        allowed = config.max_reconnect_attempts
+        self._breaker = CircuitBreaker(None if allowed is None else allowed + 1, config.circuit_cooldown)
 
     # -- topics: called by the pool -----------------------------------------------------------------------------------
 
@@ -123,7 +131,7 @@ class Connection:
             self._ask(events.Session.unsubscribe, gone)
         if not self._routes.by_wire:
             self._set_idle_since(trio.current_time())
-            self._try_now.set()
+            self.try_now()
             self._wait_to_dial.cancel()
 
     def streams(self) -> list[Stream]:
@@ -132,6 +140,7 @@ class Connection:
     def try_now(self) -> None:
         """Dial at once where the connection waits for its back-off or the circuit's cool-down."""
         self._try_now.set()
+        self._breaker.half_open()
 
     def _ask(self, what: Callable[[events.Session, Iterable[Topic]], None], topics: list[Topic]) -> None:
         session = None if self._link is None else self._link.session
@@ -151,7 +160,7 @@ class Connection:
         self.retired = True
         if self._link is not None:
             self._link.end(None)
-        self._try_now.set()
+        self.try_now()
         self._wait_to_dial.cancel()
 
     # -- the supervisor -----------------------------------------------------------------------------------------------
@@ -188,15 +197,21 @@ class Connection:
             self._end_turn(unused=not dialled)
 
     async def _wait_for_turn(self) -> bool:
-        """Wait for the dial budget, then for one of the places; False where nobody wants the connection any more.
+        """Wait for the budgets, then for one of the places; False where nobody wants the connection any more.
 
-        Both are held until the link is up or lost: the budget counts from then, whenever before the exchange saw the
-        dial. The budget comes first, so that a market which has used up its own keeps no other from dialling.
+        All are held until the link is up or lost: the budgets count from then, whenever before the exchange saw the
+        dial. They come first, so that a market which has used up its own keeps no other from dialling.
         """
+        around = self._around
         with trio.CancelScope() as self._wait_to_dial:
-            for budget in self._around.dial_budgets:
-                self._permits.append(await budget.take())
-            await self._around.dial_places.acquire()
+            for dials in around.dial_budgets:
+                try:
+                    self._permits.append(await dials.acquire())
+                except OSError as error:
+                    raise DialError("budget", error) from error
+            for weights in around.rest.budgets:
+                self._permits.append(await weights.acquire(rest.TOKEN.weight, lane=TOKEN_LANE))
+            await around.dial_places.acquire()
             self._holds_place = True
             return True
         return False
@@ -269,29 +284,33 @@ class Connection:
         return [next(iter(subjects.values())).topic for subjects in self._routes.by_wire.values()]
 
     async def _wait_after(self, failure: LinkError) -> None:
-        config = self._around.config
-        now = trio.current_time()
-        if self._up_since is not None and now - self._up_since >= config.healthy_after:
-            self._failures = 0
+        lived = 0.0 if self._up_since is None else trio.current_time() - self._up_since
         self._up_since = None
         # A refused token is answered with a fresh one at once; refused again, it is a failure like any other.
         fresh_token = isinstance(failure, TokenExpired) and not isinstance(self._last_failure, TokenExpired)
         self._last_failure = failure
-        self._failures += 1
-        allowed = config.max_reconnect_attempts
-        if allowed is not None and self._failures > allowed:
-            pause = math.inf if config.circuit_cooldown is None else config.circuit_cooldown
+        self._failures = self._backoff.count(self._failures, lived)
+        if self._failures == 1:
+            self._breaker.record_success()
+        self._breaker.record_failure(failure)
+        wait = failure.retry_after if isinstance(failure, DialError) else None
+        if wait and isinstance(failure, DialError) and failure.phase == "upgrade":
+            for budget in self._around.dial_budgets:
+                budget.pause(wait)
+        self._try_now = trio.Event()
+        if self._breaker.state is CircuitState.OPEN:
+            _log.warning("connection #%d (%s) gave up: %s", self.number, self.market.name, failure)
             if self.failed is None:
                 self.failed = failure
                 self._owner.gave_up(self, failure)
+            await self._breaker.wait_state(CircuitState.HALF_OPEN)
         else:
-            pause = 0.0 if fresh_token else self._backoff.delay(self._failures, self._around.rng)
-        _log.warning(
-            "connection #%d (%s) failed: %s; next try in %.3g s", self.number, self.market.name, failure, pause
-        )
-        self._try_now = trio.Event()
-        with trio.move_on_after(pause):
-            await self._try_now.wait()
+            pause = 0.0 if fresh_token else self._backoff.delay(self._failures, self._around.rng, retry_after=wait)
+            _log.warning(
+                "connection #%d (%s) failed: %s; next try in %.3g s", self.number, self.market.name, failure, pause
+            )
+            with trio.move_on_after(pause):
+                await self._try_now.wait()
 
     def statistics(self) -> ConnectionStatistics:
         return ConnectionStatistics(

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Mapping
 
+    from ._budget import DialLimiter
     from ._connection import ConnectionStatistics
-    from ._limiter import SlidingWindowLimiter
     from ._network import Network
     from .protocol.updates import Ticker, Trade, Update
 
@@ -54,7 +54,7 @@ class Feed:
         config: FeedConfig,
         network: Network,
         rng: random.Random,
-        dial_limiter: SlidingWindowLimiter | None,
+        dial_limiter: DialLimiter | None,
     ) -> None:
         self.config = config
         proxy = None if config.proxy is None else Proxy.from_url(config.proxy)
@@ -165,7 +165,7 @@ async def open_feed(
     config: FeedConfig | None = None,
     *,
     network: Network | None = None,
-    dial_limiter: SlidingWindowLimiter | None = None,
+    dial_limiter: DialLimiter | None = None,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Feed]:
     """Open a feed: the only door that starts tasks. All of them have ended when this block is left.
@@ -176,7 +176,7 @@ async def open_feed(
     When the block is cancelled, the body's clean-up still has a working feed.
 
     *network* replaces TCP, TLS and the clocks (see `kufeed.testing.MemoryNetwork`), *dial_limiter* the budget of dials
-    that all feeds of this `trio.run` share, *rng* the source of jitter.
+    that all feeds of this `trio.run` share (see `DialBudget`), *rng* the source of jitter.
     """
     feed = Feed(
         FeedConfig() if config is None else config,

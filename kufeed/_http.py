@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import httpcore2
 import trio
 
@@ -17,10 +18,20 @@ if TYPE_CHECKING:
     from ._network import Network
 
 
+@attrs.frozen
+class Reply:
+    """An answer, read whole."""
+
+    status: int
+    headers: dict[str, str]
+    """By name in lower case; of several with one name, the last."""
+    body: bytes
+
+
 async def exchange_bytes(
     network: Network, method: str, url: str, tls: Callable[[], ssl.SSLContext], max_body: int
-) -> tuple[int, bytes]:
-    """Send a request without a body, return status and body of the answer; the connection is closed afterwards.
+) -> Reply:
+    """Send a request without a body, return the answer; the connection is closed afterwards.
 
     Raises `ExchangeError` where the answer is not HTTP or longer than *max_body*, and what the network raises.
     """
@@ -46,7 +57,8 @@ async def exchange_bytes(
                     body += part
                     if len(body) > max_body:
                         raise ExchangeError(f"the answer from {host} has more than {max_body} bytes")
-            return response.status, bytes(body)
+            named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+            return Reply(response.status, named, bytes(body))
     except httpcore2.ProtocolError as error:
         raise ExchangeError(f"the answer from {host} is not HTTP: {error}") from None
     finally:

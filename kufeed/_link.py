@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from ._budget import DialLimiter
     from ._channels import UpdateQueue
     from ._config import FeedConfig
     from ._network import Network
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("kufeed.link")
 
+_JITTER = 1.0
+"""Seconds added to the window of frames: those that left apart may arrive closer together, and the exchange counts
+arrivals. One too many, and it drops the connection (cryptofeed issue 838)."""
+
 
 @attrs.frozen
 class Surroundings:
@@ -51,7 +56,7 @@ class Surroundings:
     rest: Rest
     tls: Callable[[], ssl.SSLContext]
     rng: random.Random
-    dial_budgets: tuple[SlidingWindowLimiter, ...]
+    dial_budgets: tuple[DialLimiter, ...]
     """All of them hold: the market's own, and this feed's share of it."""
     dial_places: trio.Semaphore
     refusals: Refusals
@@ -86,7 +91,9 @@ class Link:
         self._wake_sender = trio.Event()
         self._failure: LinkError | None = None
         market = around.market
-        self._frame_budget = SlidingWindowLimiter(market.frames_per_window, market.frame_window)
+        self._frame_budget = SlidingWindowLimiter(
+            market.frames_per_window, market.frame_window + _JITTER, None, count_from="release"
+        )
 
     async def run(self) -> None:
         """Dial, serve until `end()`, close. Raises the `LinkError` that ended it; returns where none did.
@@ -144,7 +151,7 @@ class Link:
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise DialError(phase, _plain(error.__cause__ or error)) from error
             except ExchangeError as error:
-                raise DialError(phase, error) from error
+                raise DialError(phase, error, retry_after=error.retry_after) from error
         assert scope.cancelled_caught
         raise DialError(phase, f"nothing within {around.config.connect_timeout:g} s")
 
@@ -227,9 +234,10 @@ class Link:
                 self._wake_sender = trio.Event()
                 await self._wake_sender.wait()
             # The frame is chosen after the wait: a ping that came due meanwhile goes first.
-            await self._frame_budget.acquire()
+            permit = await self._frame_budget.acquire()
             frame = session.next_frame()
             if frame is None:
+                permit.release(unused=True)
                 continue
             session.sending(frame, trio.current_time())
             self.stir()
@@ -238,6 +246,7 @@ class Link:
             except LinkError as error:
                 self.end(error)
                 return
+            permit.release()
             session.sent()
             self.stir()
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import trio
 
+from ._budget import dial_budgets, rest_budgets
 from ._connection import Connection
-from ._limiter import SlidingWindowLimiter
 from ._link import Surroundings
 from ._rest import Rest
 from ._streams import Refusals, Stream
@@ -22,32 +20,11 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Sequence
 
+    from ._budget import DialLimiter
     from ._channels import UpdateQueue
     from ._config import FeedConfig
     from ._network import Network
     from .protocol.market import Market, Topic
-
-# Trio's clock belongs to one run, so does a limiter: a module global would make the next run wait for hours.
-_dial_budgets: trio.lowlevel.RunVar[dict[tuple[str, int], SlidingWindowLimiter]] = trio.lowlevel.RunVar("dial budgets")
-
-
-def dial_budgets(base_url: str, market: Market, share: float) -> tuple[SlidingWindowLimiter, ...]:
-    """The limiters that all feeds of this `trio.run` share for dials to one market's host.
-
-    The market's own always holds; feeds that were given a share of it have that in common besides.
-    """
-    try:
-        budgets = _dial_budgets.get()
-    except LookupError:
-        budgets = {}
-        _dial_budgets.set(budgets)
-    parts = urlsplit(base_url)
-    host = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
-    limits = {market.dials_per_minute, max(1, math.floor(market.dials_per_minute * share))}
-    for dials in limits:
-        if (host, dials) not in budgets:
-            budgets[host, dials] = SlidingWindowLimiter(dials, 60.0)
-    return tuple(budgets[host, dials] for dials in sorted(limits))
 
 
 class Entering:
@@ -84,7 +61,7 @@ class Pool:
         rng: random.Random,
         *,
         tls: Callable[[], ssl.SSLContext],
-        dial_limiter: SlidingWindowLimiter | None,
+        dial_limiter: DialLimiter | None,
         close_deadline: Callable[[], float],
     ) -> None:
         self.connections: list[Connection] = []
@@ -231,7 +208,14 @@ class Pool:
                 market=market,
                 config=config,
                 network=self._network,
-                rest=Rest(self._network, base_url, self._tls, config.loads, config.allowed_hosts),
+                rest=Rest(
+                    self._network,
+                    base_url,
+                    self._tls,
+                    config.loads,
+                    config.allowed_hosts,
+                    rest_budgets(config.budget_share),
+                ),
                 tls=self._tls,
                 rng=self._rng,
                 dial_budgets=(

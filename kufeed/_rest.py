@@ -10,11 +10,14 @@ from urllib.parse import quote, urlsplit
 import attrs
 
 from .errors import ExchangeError
+from .protocol import rest
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
+    from ._http import Reply
+    from ._limiter import SlidingWindowLimiter
     from ._network import Network
 
 _MAX_BODY = 16 * 2**20
@@ -56,7 +59,10 @@ class Rest:
         tls: Callable[[], ssl.SSLContext],
         loads: Callable[[bytes], Any],
         allowed_hosts: Sequence[str] = (),
+        budgets: Sequence[SlidingWindowLimiter] = (),
     ) -> None:
+        self.budgets = tuple(budgets)
+        """Where the weight of each request is taken from beforehand, by whoever asks; all of them hold."""
         self.base_url = base_url.rstrip("/")
         self._allowed_hosts = tuple(allowed_hosts)
         self._network = network
@@ -66,10 +72,11 @@ class Rest:
     async def fetch_token(self) -> Token:
         """`POST /api/v1/bullet-public` (KuCoin: apply connect token, public).
 
-        Raises `ExchangeError` where the answer is not a token, `OSError` or `trio.BrokenResourceError` where there is
-        none. Cancellation closes the connection.
+        Takes nothing from `budgets`: waiting for them belongs before the deadline of a dial. Raises `ExchangeError`
+        where the answer is not a token, `OSError` or `trio.BrokenResourceError` where there is none. Cancellation
+        closes the connection.
         """
-        data = await self._request("POST", "/api/v1/bullet-public")
+        data = await self._request(rest.TOKEN)
         try:
             servers = tuple(_read_server(server) for server in data["instanceServers"])
             secret = data["token"]
@@ -92,26 +99,38 @@ class Rest:
         if endpoint.scheme != "wss" and not plain_loopback:
             raise ExchangeError(f"the token reply names {endpoint.scheme}://{host}; only wss:// is encrypted")
 
-    async def _request(self, method: str, path: str) -> Any:
-        """The `data` of an answer whose `code` is KuCoin's word for success."""
+    async def _request(self, endpoint: rest.Endpoint) -> Any:
+        """The `data` of an answer whose `code` is KuCoin's word for success.
+
+        Where the answer asks to be left alone, every feed of the run leaves it alone.
+        """
         # Not at the top: importing httpcore2 takes longer than all of kufeed, and a program may never dial.
         from ._http import exchange_bytes
 
-        status, body = await exchange_bytes(self._network, method, self.base_url + path, self._tls, _MAX_BODY)
-        return self._unwrap(path, status, body)
+        url = self.base_url + endpoint.path
+        return self._unwrap(
+            endpoint.path, await exchange_bytes(self._network, endpoint.method, url, self._tls, _MAX_BODY)
+        )
 
-    def _unwrap(self, path: str, status: int, body: bytes) -> Any:
+    def _unwrap(self, path: str, reply: Reply) -> Any:
         try:
-            answer = self._loads(body)
+            answer = self._loads(reply.body)
         except (ValueError, RecursionError):
             answer = None
         code = answer.get("code") if isinstance(answer, Mapping) else None
         # Business errors can come with HTTP 200 (KuCoin, REST introduction): the code decides.
-        if isinstance(answer, Mapping) and code == "200000" and status == 200:
+        if isinstance(answer, Mapping) and code == "200000" and reply.status == 200:
             return answer.get("data")
+        code = code if isinstance(code, str) else None
+        wait = rest.retry_after(
+            reply.status, reply.headers, time_ns=self._network.time_ns(), code=code, body=reply.body
+        )
+        if wait:
+            for budget in self.budgets:
+                budget.pause(wait)
         message = answer.get("msg") if isinstance(answer, Mapping) else None
-        shown = str(message)[:200] if message else f"HTTP {status} without KuCoin's envelope"
-        raise ExchangeError(f"{path}: {shown}", code=code if isinstance(code, str) else None)
+        shown = str(message)[:200] if message else f"HTTP {reply.status} without KuCoin's envelope"
+        raise ExchangeError(f"{path}: {shown}", code=code, retry_after=wait)
 
 
 def is_loopback(host: str) -> bool:

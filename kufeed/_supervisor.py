@@ -1,15 +1,13 @@
-"""Owning tasks: errors that come out as they went in, and trying again. Knows nothing of KuCoin."""
+"""Owning tasks: errors come out as they went in. Knows nothing of KuCoin."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Iterator
 
 
@@ -64,18 +62,3 @@ def _raise(error: BaseException, beside: BaseException | None) -> None:
         # `raise` inside an `except` block sets the context to the group that is being taken apart.
         error.__context__ = context
         del error, beside, context
-
-
-@attrs.frozen
-class Backoff:
-    """How long to wait before trying again: doubling from `first` to `max` seconds, spread by full jitter.
-
-    Full jitter (a uniform draw between zero and the step) spreads many clients that were cut off together.
-    """
-
-    first: float
-    max: float
-
-    def delay(self, failures: int, rng: random.Random) -> float:
-        """Seconds to wait after the given number of *failures* in a row (1 after the first)."""
-        return rng.uniform(0.0, min(self.max, self.first * 2.0 ** min(failures - 1, 60)))

@@ -12,6 +12,7 @@ import wsproto.utilities
 
 from ._supervisor import one_error
 from .errors import DialError, LinkClosed, LinkError, ProtocolViolation, TokenExpired
+from .protocol import rest
 from .protocol.frames import FrameParser, Violation
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ _READ_SIZE = 65_536
 """Bytes asked of the network at once; a batch is what one read brought."""
 _CLOSE_FRAME = 0x88
 _HTTP_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")
+_HTTP_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*\r\n")
 _LONGEST_STATUS_LINE = 1000
 
 
@@ -41,6 +43,8 @@ class FrameTap(trio.abc.Stream):
         self.error: BaseException | None = None
         self.refused_with: int | None = None
         """The HTTP status of an answer that is not an upgrade; `ended` is set with it."""
+        self.refusal_headers: dict[str, str] = {}
+        """What came of its header together with the status: a name in lower case, and its value."""
         self._status_line: bytes | None = b""
         self._stream = stream
         self._deliver = deliver
@@ -88,10 +92,12 @@ class FrameTap(trio.abc.Stream):
     def _read_status(self, data: bytes | bytearray) -> None:
         """A refusal is known from its first line; nobody waits for its body, or its end."""
         assert self._status_line is not None
-        line, found, _ = (self._status_line + data).partition(b"\r\n")
+        line, found, head = (self._status_line + data).partition(b"\r\n")
         self._status_line = None if found or len(line) > _LONGEST_STATUS_LINE else line
         if found and (status := _HTTP_STATUS.match(line)) and status[1] != b"101":
             self.refused_with = int(status[1])
+            for name, value in _HTTP_FIELD.findall(bytes(head.partition(b"\r\n\r\n")[0]) + b"\r\n"):
+                self.refusal_headers[name.decode("ascii").lower()] = value.decode("latin-1")
             self.ended.set()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -207,7 +213,8 @@ def _upgrade_failure(tap: FrameTap, problem: str | None) -> LinkError:
     if tap.refused_with == 401:
         return TokenExpired("HTTP 401 at the handshake")
     if tap.refused_with is not None:
-        return DialError("upgrade", f"the server answered HTTP {tap.refused_with}")
+        wait = rest.retry_after(tap.refused_with, tap.refusal_headers)
+        return DialError("upgrade", f"the server answered HTTP {tap.refused_with}", retry_after=wait)
     return DialError("upgrade", tap.error or problem or "the connection ended before the upgrade")
 
 

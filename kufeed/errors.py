@@ -5,6 +5,7 @@ KufeedError
 ├── ExchangeError           the exchange said no, or said something that is not its protocol
 │   └── SubscriptionRejected    it refused a topic: `topic`, `code`, `message`
 ├── SubscriptionTimeout     it never acknowledged a topic: `topics`
+├── CircuitOpen             a circuit breaker lets nobody in: `until`, `cause`
 ├── ConnectionFailed        reconnecting was given up for now: `topics`, `cause`; iterating again waits for recovery
 ├── LinkError               one connection was lost or could not be made; the feed reconnects by itself
 │   ├── DialError               while connecting: `phase`, and the cause in `__cause__`
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "CircuitOpen",
     "ConnectionFailed",
     "DialError",
     "ExchangeError",
@@ -53,12 +55,14 @@ class ExchangeError(KufeedError):
     """The exchange answered, but not with what was asked for.
 
     `code` is KuCoin's code as text (`"429000"`, `"404"`), or None where it sent none; `message` is its own text.
+    `retry_after` is how many seconds it asked to be left alone, or None where it did not.
     """
 
-    def __init__(self, message: str, *, code: str | None = None) -> None:
+    def __init__(self, message: str, *, code: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message if code is None else f"{message} (code {code})")
         self.code = code
         self.message = message
+        self.retry_after = retry_after
 
 
 class SubscriptionRejected(ExchangeError):
@@ -76,6 +80,18 @@ class SubscriptionTimeout(KufeedError):
     def __init__(self, topics: Sequence[str], seconds: float) -> None:
         super().__init__(f"no acknowledgement within {seconds:g} s for {_shortened(topics)}")
         self.topics = tuple(topics)
+
+
+class CircuitOpen(KufeedError):
+    """A `CircuitBreaker` is open, because of *cause*. It half-opens when `trio.current_time()` is `until`.
+
+    `until` is `math.inf` where it half-opens only by hand.
+    """
+
+    def __init__(self, until: float, cause: BaseException | None) -> None:
+        super().__init__("the circuit is open" if cause is None else f"the circuit is open: {_told(cause)}")
+        self.until = until
+        self.cause = cause
 
 
 class ConnectionFailed(KufeedError):
@@ -96,11 +112,15 @@ class LinkError(KufeedError):
 
 
 class DialError(LinkError):
-    """A connection could not be made. `phase` is one of token, connect, upgrade, welcome."""
+    """A connection could not be made. `phase` is one of token, connect, upgrade, welcome.
 
-    def __init__(self, phase: str, problem: object) -> None:
-        super().__init__(f"{phase}: {problem}" if str(problem) else f"{phase}: {type(problem).__name__}")
+    `retry_after` is how many seconds the server asked to be left alone, or None where it did not.
+    """
+
+    def __init__(self, phase: str, problem: object, *, retry_after: float | None = None) -> None:
+        super().__init__(f"{phase}: {_told(problem)}")
         self.phase = phase
+        self.retry_after = retry_after
 
 
 class TokenExpired(LinkError):
@@ -145,6 +165,10 @@ class MessageRefused(KufeedError):
     def __init__(self, cause: str, detail: str = "") -> None:
         super().__init__(f"{cause}: {detail}" if detail else cause)
         self.cause = cause
+
+
+def _told(problem: object) -> str:
+    return str(problem) or type(problem).__name__
 
 
 def _shortened(topics: Sequence[str]) -> str:

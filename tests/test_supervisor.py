@@ -1,16 +1,12 @@
-"""Errors come out of a hidden nursery as they went in; waiting times grow and are spread."""
+"""Errors come out of a hidden nursery as they went in."""
 
 from __future__ import annotations
-
-import random
 
 import pytest
 import trio
 import trio.lowlevel
-from hypothesis import given
-from hypothesis import strategies as st
 
-from kufeed._supervisor import Backoff, one_error
+from kufeed._supervisor import one_error
 
 
 class Mine(Exception):
@@ -122,24 +118,3 @@ async def test_keyboard_interrupt_comes_out_bare() -> None:
 
 async def test_no_error_no_trouble() -> None:
     await hidden(None)
-
-
-@given(
-    first=st.floats(0, 10),
-    more=st.floats(0, 100),
-    failures=st.integers(1, 10_000),
-    seed=st.integers(),
-)
-def test_a_delay_is_drawn_between_zero_and_a_doubling_capped_step(
-    first: float, more: float, failures: int, seed: int
-) -> None:
-    backoff = Backoff(first, first + more)
-    delay = backoff.delay(failures, random.Random(seed))
-    assert 0 <= delay <= min(first + more, first * 2.0 ** min(failures - 1, 1000))
-
-
-def test_the_whole_range_is_used() -> None:
-    rng = random.Random(0)
-    delays = [Backoff(1.0, 32.0).delay(4, rng) for _ in range(1000)]
-    assert min(delays) < 0.1
-    assert 7.9 < max(delays) <= 8.0

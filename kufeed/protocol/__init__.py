@@ -1,6 +1,7 @@
 """KuCoin's market-data protocol without I/O: topics, messages, records. Imports neither Trio nor a clock."""
 
 from .market import Channel, Market, MergeKey, Topic, UpdateType
+from .rest import retry_after
 from .topics import CHANNELS, MARKETS, market_of, parse_topic, topic
 from .updates import Side, Ticker, Trade, Update
 
@@ -18,6 +19,7 @@ __all__ = [
     "UpdateType",
     "market_of",
     "parse_topic",
+    "retry_after",
     "topic",
 ]
 

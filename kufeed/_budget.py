@@ -1,0 +1,107 @@
+"""Budgets that all feeds of a run share, so that the exchange's limits hold for them together: dials, REST weight."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import trio
+
+from ._limiter import Permit, SlidingWindowLimiter
+from ._shared_budget import SharedDialBudget
+from .protocol import rest
+
+if TYPE_CHECKING:
+    import os
+
+    from .protocol.market import Market
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class DialLimiter(Protocol):
+    """What `open_feed(dial_limiter=...)` takes: a `DialBudget`, a `SlidingWindowLimiter`, or one of your own."""
+
+    async def acquire(self) -> Permit:
+        """Wait for a dial's turn. Cancelled, it has taken nothing. An `OSError` counts as a failed dial."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody through for so long: the exchange has asked for it."""
+        ...
+
+
+class DialBudget(SlidingWindowLimiter):
+    """At most *dials* connections to one host in any *window* seconds; KuCoin allows 30 in a minute.
+
+    A dial counts from its end, since the exchange may see it at any time before. By themselves, all feeds of a
+    `trio.run` share one for each market's host; make one to give them another (``open_feed(dial_limiter=...)``).
+    """
+
+    def __init__(self, dials: int = 30, window: float = 60.0) -> None:
+        super().__init__(dials, window, None, count_from="release")
+
+    @staticmethod
+    def shared(path: str | os.PathLike[str], dials: int = 30, window: float = 60.0) -> SharedDialBudget:
+        """A budget for all processes of this machine that name the same file: see `SharedDialBudget`."""
+        return SharedDialBudget(path, dials, window)
+
+
+class RestBudget(SlidingWindowLimiter):
+    """REST requests by their weight: at most *weight* in any *window* seconds; KuCoin allows 2000 in 30 s.
+
+    A request counts from its end, as a dial does. Lane 0 is for what cannot wait: the tokens of connections.
+    """
+
+    def __init__(self, weight: int = rest.WEIGHT_PER_WINDOW, window: float = rest.WINDOW) -> None:
+        super().__init__(weight, window, None, lanes=2, count_from="release")
+
+    @staticmethod
+    def of_this_run() -> RestBudget:
+        """The one that all feeds of this `trio.run` share: for requests of your own from the same address."""
+        return rest_budgets(1.0)[0]
+
+
+# Trio's clock belongs to one run, so does a limiter: a module global would make the next run wait for hours.
+_dials: trio.lowlevel.RunVar[dict[tuple[str, int], DialBudget]] = trio.lowlevel.RunVar("dial budgets")
+_weights: trio.lowlevel.RunVar[dict[int, RestBudget]] = trio.lowlevel.RunVar("REST budgets")
+
+TOKEN_LANE, SNAPSHOT_LANE = 0, 1
+"""Of a REST budget: without a token nothing streams at all, so tokens go first."""
+
+
+def dial_budgets(base_url: str, market: Market, share: float) -> tuple[DialLimiter, ...]:
+    """The budgets that all feeds of this `trio.run` share for dials to one market's host.
+
+    The market's own always holds; feeds that were given a share of it have that in common besides.
+    """
+    budgets = _of_this_run(_dials)
+    parts = urlsplit(base_url)
+    host = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    limits = _limits(market.dials_per_minute, share)
+    return tuple(budgets.setdefault((host, dials), DialBudget(dials)) for dials in limits)
+
+
+def rest_budgets(share: float) -> tuple[RestBudget, ...]:
+    """The budgets of REST weight that all feeds of this `trio.run` share: the exchange counts by address.
+
+    Acquire the weight of a request from each before sending it, and release when the answer is in.
+    """
+    budgets = _of_this_run(_weights)
+    limits = _limits(rest.WEIGHT_PER_WINDOW, share, least=rest.TOKEN.weight)
+    return tuple(budgets.setdefault(weight, RestBudget(weight)) for weight in limits)
+
+
+def _limits(whole: int, share: float, *, least: int = 1) -> list[int]:
+    return sorted({whole, max(least, math.floor(whole * share))})
+
+
+def _of_this_run(variable: trio.lowlevel.RunVar[dict[K, V]]) -> dict[K, V]:
+    try:
+        return variable.get()
+    except LookupError:
+        made: dict[K, V] = {}
+        variable.set(made)
+        return made

@@ -1,0 +1,89 @@
+"""REST: what requests cost, and how long a reply asks us to wait. Requests are sent elsewhere."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+WEIGHT_PER_WINDOW = 2000
+"""Weight that one address may use in `WINDOW` seconds: the public pool (KuCoin, rate limit, 2025)."""
+WINDOW = 30.0
+LONGEST_WAIT = 3600.0
+"""Seconds. No reply silences us for longer, whatever it says: a wait without a bound would be the peer's to choose."""
+
+_BLOCKED = 30.0
+"""How long an address is blocked (Cloudflare 1015, spot's HTTP 403: KuCoin spot and futures documentation, 2023)."""
+_TOO_MANY = 10.0
+"""How long code 200002 blocks (same source); used for a 429 that says nothing, which means overload (2025)."""
+_CLOUDFLARE_BLOCK = re.compile(rb"\b1015\b")
+
+
+@attrs.frozen
+class Endpoint:
+    """A request that kufeed sends."""
+
+    method: str
+    path: str
+    weight: int
+    """What it costs of `WEIGHT_PER_WINDOW`."""
+
+
+TOKEN = Endpoint("POST", "/api/v1/bullet-public", 10)
+"""Apply connect token (public), both markets."""
+
+
+def retry_after(
+    status: int, headers: Mapping[str, str], *, code: str | None = None, body: bytes = b"", time_ns: int | None = None
+) -> float | None:
+    """Seconds that a reply asks us to send nothing, or None where it does not ask.
+
+    *headers* have names in lower case; *code* is KuCoin's from the body's envelope, *body* what came where there is no
+    envelope. What the server states wins: `gw-ratelimit-reset` in milliseconds where the quota is used up, then
+    `Retry-After` in seconds or as a date, which is compared with the reply's own `Date`, or with our wall clock
+    *time_ns* where it has none. Where it states nothing: 30 s for HTTP 403 and for Cloudflare's 1015, 10 s for HTTP
+    429 and codes 429000 and 200002. Never more than an hour.
+    """
+    quota_used_up = status == 429 or code in ("429000", "200002")
+    stated = _milliseconds(headers.get("gw-ratelimit-reset")) if quota_used_up else None
+    if stated is None and (status >= 300 or quota_used_up):
+        stated = _seconds_or_date(headers.get("retry-after"), headers.get("date"), time_ns)
+    if stated is None:
+        if status == 403 or (status == 429 and code is None and _CLOUDFLARE_BLOCK.search(body[:4096])):
+            stated = _BLOCKED
+        elif quota_used_up:
+            stated = _TOO_MANY
+    return None if stated is None else min(stated, LONGEST_WAIT)
+
+
+def _milliseconds(text: str | None) -> float | None:
+    return None if (number := _whole(text)) is None else number / 1000
+
+
+def _seconds_or_date(text: str | None, date: str | None, time_ns: int | None) -> float | None:
+    if (number := _whole(text)) is not None:
+        return float(number)
+    # Both by the server's clock where it tells: ours may differ.
+    then, now = _epoch_seconds(text), _epoch_seconds(date)
+    if now is None and time_ns is not None:
+        now = time_ns / 1e9
+    return None if then is None or now is None else max(0.0, then - now)
+
+
+def _epoch_seconds(date: str | None) -> float | None:
+    try:
+        read = parsedate_to_datetime(date or "")
+    except (ValueError, OverflowError):
+        return None
+    return (read if read.tzinfo is not None else read.replace(tzinfo=UTC)).timestamp()
+
+
+def _whole(text: str | None) -> int | None:
+    text = "" if text is None else text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
