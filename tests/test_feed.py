@@ -413,6 +413,51 @@ async def test_a_dead_token_is_answered_with_a_fresh_one(autojump_clock: MockClo
         await tickers.receive()
 
 
+@pytest.mark.parametrize("where", ["token_error", "upgrade_error"])
+@pytest.mark.parametrize(("retry_after", "wait"), [("7", 7.0), (None, 10.0)])
+async def test_the_exchanges_own_wait_wins_over_the_back_off(
+    autojump_clock: MockClock, where: str, retry_after: str | None, wait: float
+) -> None:
+    """Also for the other links of the run to that host: the exchange counts by address."""
+    exchange = Exchange()
+    config = FeedConfig(topics_per_connection=1, reconnect_delay=0.001, max_reconnect_delay=0.001)
+    async with simulated(exchange, config) as (_, feed), feed.ticker("XBTUSDTM"):
+        setattr(exchange.faults, where, 429)
+        exchange.faults.retry_after = retry_after
+        await exchange.disconnect_all()
+        await trio.sleep(1)
+        refused, refused_at = exchange.statistics().requests + exchange.statistics().dials, trio.current_time()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def another() -> None:
+                async with feed.ticker("ETHUSDTM"):
+                    pass
+
+            await trio.sleep(wait - 1.5)
+            assert exchange.statistics().requests + exchange.statistics().dials == refused
+            setattr(exchange.faults, where, None)
+            await trio.sleep(1)
+        assert trio.current_time() <= refused_at + wait + 1
+        assert len(exchange.sessions) == 2
+
+
+async def test_a_dial_budget_that_fails_is_a_failed_dial(autojump_clock: MockClock) -> None:
+    class Broken:
+        async def acquire(self) -> kufeed.Permit:
+            await trio.lowlevel.checkpoint()
+            raise OSError("the disk is full")
+
+        def pause(self, seconds: float) -> None: ...
+
+    async with MemoryNetwork(Exchange()) as network:
+        config = FeedConfig(max_reconnect_attempts=1)
+        async with kufeed.open_feed(config, network=network, dial_limiter=Broken()) as feed:
+            with pytest.raises(kufeed.ConnectionFailed, match="budget: the disk is full"):
+                async with feed.ticker("XBTUSDTM"):
+                    pass
+
+
 async def test_topics_wanted_while_the_link_is_down_are_asked_for_when_it_is_up(autojump_clock: MockClock) -> None:
     async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM"):
         exchange.faults.refuse_dials = True

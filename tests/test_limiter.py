@@ -13,7 +13,7 @@ from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from kufeed import SlidingWindowLimiter, UsageError
 
-# -- the model: impatient clients on a clock that jumps -----------------------------------------------------------------
+# -- the model: impatient clients on a clock that jumps ----------------------------------------------------------------
 
 MAX, WINDOW, BURST = 6, 10.0, 3
 TIMES = st.integers(0, 120).map(lambda quarters: quarters / 4)  # exact in binary: the same moment is common
@@ -150,7 +150,7 @@ def test_nobody_waits_longer_than_those_before_take(weights: list[int], count_fr
         assert time <= number + 1
 
 
-# -- by example ---------------------------------------------------------------------------------------------------------
+# -- by example --------------------------------------------------------------------------------------------------------
 
 
 async def test_acquiring_is_a_checkpoint_even_when_free() -> None:

@@ -339,14 +339,16 @@ class Exchange:
         else:
             request = rest.Request(where.market, where.path, where.query, self._now_ns())
             reply = rest.answer(self.model, request)
-        return attrs.evolve(reply, headers=(*reply.headers, *quota))
+        if reply.body:  # a bare status comes from some gateway, which knows nothing of quotas
+            reply = attrs.evolve(reply, headers=(*reply.headers, *quota))
+        return reply
 
     def _issue_token(self, method: str, where: Where, now: float, *, secure: bool) -> rest.Reply:
         if method != "POST":
             return rest.failure("400100", "Request method not supported", status=405)
         fault = self.faults.token_error
         if isinstance(fault, int):
-            return rest.Reply(fault, "")
+            return rest.Reply(fault, "", self._retry_after())
         if fault is not None:
             return rest.failure(*fault)
         endpoint = ENDPOINTS[where.market]
@@ -354,6 +356,10 @@ class Exchange:
             endpoint = f"{'wss' if secure else 'ws'}://{where.host}/{where.market}/endpoint"
         token = self._tokens.issue(where.market, now)
         return rest.bullet(token, endpoint, ping_interval=self._ping_interval, ping_timeout=self._ping_timeout)
+
+    def _retry_after(self) -> tuple[tuple[str, str], ...]:
+        wait = self.faults.retry_after
+        return () if wait is None else (("Retry-After", wait),)
 
     # WebSocket
 
@@ -364,7 +370,9 @@ class Exchange:
         token = where.query.get("token", "")
         refusal: rest.Reply | None = None
         limit = self.limits.connections
-        if not self._dial_windows[where.market].admit(trio.current_time()) or (
+        if self.faults.upgrade_error is not None:
+            refusal = rest.Reply(self.faults.upgrade_error, "", self._retry_after())
+        elif not self._dial_windows[where.market].admit(trio.current_time()) or (
             limit is not None and sum(session.market == where.market for session in self._sessions) >= limit
         ):
             refusal = rest.failure("429000", "Too Many Requests", status=429)

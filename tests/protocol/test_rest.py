@@ -1,0 +1,78 @@
+"""What a reply asks us to wait, and what a request costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kufeed.protocol import retry_after
+from kufeed.protocol.rest import LONGEST_WAIT, TOKEN, WEIGHT_PER_WINDOW, WINDOW
+
+EARLY, LATE = "Tue, 15 Nov 2026 08:12:31 GMT", "Tue, 15 Nov 2026 08:13:01 GMT"
+LATE_NS = 1_794_730_381 * 10**9
+
+CASES: list[tuple[str, int, dict[str, str], dict[str, Any], float | None]] = [
+    ("success", 200, {}, {"code": "200000"}, None),
+    ("success that tells the quota", 200, {"gw-ratelimit-reset": "12345"}, {"code": "200000"}, None),
+    ("another refusal", 200, {}, {"code": "400100"}, None),
+    ("quota used up, milliseconds", 429, {"gw-ratelimit-reset": "12345"}, {"code": "429000"}, 12.345),
+    ("quota used up, told with HTTP 200", 200, {"gw-ratelimit-reset": "500"}, {"code": "429000"}, 0.5),
+    ("both headers: KuCoin's own", 429, {"gw-ratelimit-reset": "500", "retry-after": "9"}, {}, 0.5),
+    ("Retry-After in seconds", 429, {"retry-after": "7"}, {}, 7.0),
+    ("Retry-After with blanks", 503, {"retry-after": " 7 "}, {}, 7.0),
+    ("Retry-After as a date, by the server's clock", 503, {"retry-after": LATE, "date": EARLY}, {"time_ns": 0}, 30.0),
+    ("Retry-After as a date, by our clock", 503, {"retry-after": LATE}, {"time_ns": LATE_NS - 4 * 10**9}, 4.0),
+    ("Retry-After as a date, and no clock", 503, {"retry-after": LATE}, {}, None),
+    ("Retry-After in the past", 503, {"retry-after": EARLY, "date": LATE}, {}, 0.0),
+    ("Retry-After that is neither", 503, {"retry-after": "soon", "date": EARLY}, {}, None),
+    ("Retry-After that is negative", 503, {"retry-after": "-5"}, {}, None),
+    ("Retry-After in other digits", 503, {"retry-after": "٣"}, {}, None),
+    ("Retry-After of a redirect", 302, {"retry-after": "3"}, {}, 3.0),
+    ("a 429 that says nothing", 429, {}, {}, 10.0),
+    ("a 429 of overload", 429, {}, {"code": "429000"}, 10.0),
+    ("a 429 with a header that is none", 429, {"gw-ratelimit-reset": "x"}, {}, 10.0),
+    ("the code of 2023", 200, {}, {"code": "200002"}, 10.0),
+    ("spot's 403", 403, {}, {}, 30.0),
+    ("a 403 that says how long", 403, {"retry-after": "5"}, {}, 5.0),
+    ("Cloudflare's block", 429, {}, {"body": b"error code: 1015"}, 30.0),
+    ("1015 within another number", 429, {}, {"body": b"id 210150"}, 10.0),
+    ("a server error", 500, {}, {}, None),
+    ("not allowed", 401, {}, {}, None),
+    ("too long to be believed", 429, {"retry-after": "99999999999"}, {}, LONGEST_WAIT),
+    ("too long, in digits", 429, {"retry-after": "9" * 5000}, {}, 10.0),
+    ("a reset that is too long", 429, {"gw-ratelimit-reset": "999999999999"}, {}, LONGEST_WAIT),
+    ("a date after the end of time", 503, {"retry-after": "Tue, 15 Nov 99999 08:12:31 GMT", "date": EARLY}, {}, None),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "more", "wait"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_one_function_maps_a_reply_to_a_wait(
+    status: int, headers: dict[str, str], more: dict[str, Any], wait: float | None
+) -> None:
+    assert retry_after(status, headers, **more) == wait
+
+
+@given(
+    status=st.integers(100, 999),
+    headers=st.dictionaries(
+        st.sampled_from(["gw-ratelimit-reset", "retry-after", "date"]),
+        st.one_of(st.text(max_size=40), st.integers().map(str), st.datetimes().map(str), st.just(LATE)),
+    ),
+    code=st.one_of(st.none(), st.sampled_from(["200000", "429000", "200002"])),
+    body=st.binary(max_size=50),
+    time_ns=st.one_of(st.none(), st.integers(0, 2**63)),
+)
+def test_whatever_a_server_says_is_a_bounded_wait_or_none(
+    status: int, headers: dict[str, str], code: str | None, body: bytes, time_ns: int | None
+) -> None:
+    wait = retry_after(status, headers, code=code, body=body, time_ns=time_ns)
+    assert wait is None or 0 <= wait <= LONGEST_WAIT
+
+
+def test_what_a_token_costs() -> None:
+    assert (TOKEN.weight, WEIGHT_PER_WINDOW, WINDOW) == (10, 2000, 30.0)
