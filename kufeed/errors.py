@@ -112,7 +112,7 @@ class LinkError(KufeedError):
 
 
 class DialError(LinkError):
-    """A connection could not be made. `phase` is one of token, connect, upgrade, welcome.
+    """A connection could not be made. `phase` is one of budget, token, connect, upgrade, welcome.
 
     `retry_after` is how many seconds the server asked to be left alone, or None where it did not.
     """

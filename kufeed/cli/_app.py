@@ -18,6 +18,7 @@ from ..protocol import CHANNELS
 from ..testing import Exchange, Limits
 from ._output import Output, OutputClosed, complain
 from ._running import DONE, MISUSED, NOBODY_READS, CommandFailed, run
+from ._stress import stress_limiter
 from ._views import as_json
 from ._watching import KINDS, Watch
 
@@ -196,6 +197,32 @@ def exchange(
                 await trio.sleep(math.inf if seconds is None else seconds)
         except OSError as error:
             raise CommandFailed(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+
+    return run(command)
+
+
+@app.command
+def stress(
+    *,
+    limiter: Annotated[bool, Parameter(negative=())] = False,
+    seconds: Annotated[float, Parameter(validator=validators.Number(gt=0, lte=3600))] = 2.0,
+) -> int:
+    """Measure a part of kufeed on this machine, and print the figures.
+
+    Parameters
+    ----------
+    limiter
+        The sliding-window limiter: acquisitions a second, alone and with 100 waiters, fairness, the worst window.
+    seconds
+        For each measurement.
+    """
+    if not limiter:
+        raise UsageError("say what to measure: --limiter")
+    output = Output()
+
+    async def command() -> None:
+        async for line in stress_limiter(seconds):
+            await output.write(line + "\n")
 
     return run(command)
 

@@ -31,6 +31,14 @@ async def test_help_and_version() -> None:
     assert (ended.code, ended.out) == (0, [kufeed.__version__])
 
 
+async def test_stress_measures_the_limiter() -> None:
+    ended = await run("stress", "--limiter", "--seconds", "0.05")
+    assert (ended.code, ended.err) == (0, [])
+    assert [line.split()[0] for line in ended.out] == ["uncontended", "100", "fairness", "worst"]
+    worst = ended.out[-1].split()
+    assert int(worst[2]) == int(worst[worst.index("allowed;") - 1]) == 100
+
+
 async def test_the_exchange_serves_whoever_comes() -> None:
     async with running("exchange", "--port", "0", "--symbols", "2", "--seed", "3") as exchange:
         bases = dict([(await exchange.read_line()).split() for _ in range(2)])
@@ -63,6 +71,7 @@ async def test_a_port_that_is_taken() -> None:
         (("watch", "ticker", "BTC/USDT"), "BTC-USDT"),
         (("watch", "ticker", "BTCUSDTM"), "XBTUSDTM"),
         (("watch", "ticker"), "symbol"),
+        (("stress",), "--limiter"),
         (("watch", "ticker", "BTC-USDT", "BTC-USDT"), "twice"),
         (("watch", "book", "BTC-USDT"), "ticker"),
         (("watch", "ticker", "BTC-USDT", "--spot-url", "kucoin"), "spot_url"),
