@@ -7,12 +7,12 @@ import os
 import ssl
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 import attrs
 import ujson
 
 from ._proxy import Proxy
+from ._untrusted import read_host, read_url
 from .errors import UsageError
 from .protocol.futures import FUTURES
 from .protocol.spot import SPOT
@@ -49,14 +49,10 @@ class _Checked:
     @staticmethod
     def url(_: object, field: attrs.Attribute[Any], value: Any) -> None:
         try:
-            parts = urlsplit(value)
-            port_is_valid = parts.port is None or parts.port > 0
-        except (ValueError, AttributeError, TypeError):
-            parts, port_is_valid = urlsplit(""), False
-        if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
-            raise UsageError(f"{field.name} must be a URL such as https://api.kucoin.com, not {value!r}")
-        if parts.query or parts.fragment or parts.username or parts.password:
-            raise UsageError(f"{field.name} must have neither user, query nor fragment")
+            if read_url(value, "http", "https").query:
+                raise ValueError("it has a query")
+        except ValueError as error:  # which does not repeat it: a password may stand in it
+            raise UsageError(f"{field.name} must be a URL such as https://api.kucoin.com: {error}") from None
 
     @staticmethod
     def flag(_: object, field: attrs.Attribute[Any], value: Any) -> None:
@@ -173,8 +169,14 @@ class FeedConfig:
 
     @allowed_hosts.validator
     def _check_hosts(self, _: object, value: Any) -> None:
-        if not isinstance(value, tuple) or not all(isinstance(host, str) and host for host in value):
+        if not isinstance(value, tuple):
             raise UsageError(f"allowed_hosts must be a tuple of host names, not {value!r}")
+        for index, host in enumerate(value):
+            try:
+                read_host(host)
+            except ValueError:
+                expected = "a name or an address such as 'relay.example' or '::1', without scheme, port or path"
+                raise UsageError(f"allowed_hosts[{index}] must be {expected}") from None
 
     @proxy.validator
     def _check_proxy(self, _: object, value: Any) -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import base64
 import urllib.request
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes
 
 import attrs
 import h11
 import trio
 
 from ._tls import TLSStream
+from ._untrusted import is_visible, read_url
 from .errors import UsageError
 
 if TYPE_CHECKING:
     import ssl
 
     from ._network import Network
+
+_TAKEN_FOR_AN_END = frozenset("/?#@\\[]")
+"""Of user and password, by one reader of URLs or another, where they are not percent-encoded."""
 
 
 @attrs.frozen
@@ -31,19 +35,26 @@ class Proxy:
 
     @classmethod
     def from_url(cls, url: str) -> Proxy:
-        """Read `http://user:password@host:port`, percent-encoded where need be; a `UsageError` does not repeat it."""
+        """Read `http://user:password@host:port`; a `UsageError` does not repeat it.
+
+        User and password are percent-encoded. What could be read in two ways is refused: part of a password would be
+        taken for the host, and be looked up and shown.
+        """
         try:
-            parts = urlsplit(url)
-            port = 80 if parts.port is None else parts.port
+            scheme, _, rest = url.partition("://")
+            user, at, place = rest.rpartition("@")
+            address = read_url(f"{scheme}://{place}", "http")
+            if address.path.strip("/") or address.query or not is_visible(user) or _TAKEN_FOR_AN_END & set(user):
+                raise ValueError
+            name, _, password = map(unquote_to_bytes, user.partition(":"))
+            if b":" in name:  # it would begin the password (RFC 7617, section 2)
+                raise ValueError
         except (ValueError, AttributeError, TypeError):
-            raise UsageError("proxy must be a URL such as http://user:password@host:8080") from None
-        if parts.scheme != "http" or not parts.hostname or not port:
-            raise UsageError("proxy must be a URL such as http://user:password@host:8080")
-        authorization = None
-        if parts.username is not None:
-            secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            authorization = b"Basic " + base64.b64encode(secret.encode())
-        return cls(parts.hostname, port, authorization)
+            raise UsageError(
+                "proxy must be a URL such as http://user:password@host:8080, user and password percent-encoded"
+            ) from None
+        secret = b"Basic " + base64.b64encode(name + b":" + password) if at else None
+        return cls(address.host, address.port, secret)
 
 
 class ProxyNetwork:

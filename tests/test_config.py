@@ -394,8 +394,15 @@ BAD = {
         "https://user:pw@host",
         "https://h?x=1",
         "http://h:99999",
+        "https://\u00fcn\u00ef.example",
+        "https://api.kucoin.com/\u00fc",
+        "https://api.kucoin.com/a b",
+        "https://api..kucoin.com",
+        "https://.kucoin.com",
+        "https://user:secret@host:bad",
+        "htps://user:secret@host/",
     ],
-    "spot_url": ["wss://x"],
+    "spot_url": ["wss://x", "https://user:secret@host"],
     "max_reconnect_attempts": [-1, 1.5, "3", True],
     "reconnect_delay": [-0.1, float("nan"), float("inf"), "1", True, None],
     "max_reconnect_delay": [-1, 0.5],
@@ -418,9 +425,18 @@ BAD = {
     "rotate_after": [0],
     "redundancy": [0],
     "ssl_context": [True],
-    "proxy": ["https://user:secret@proxy:8080", "http://user:secret@"],
+    "proxy": ["https://user:secret@proxy:8080", "http://user:secret@", "http://u:secret@\u00fcn\u00ef..x:1"],
     "trust_env": [1, "yes"],
-    "allowed_hosts": ["kucoin.com", ("",)],
+    "allowed_hosts": [
+        "kucoin.com",
+        ("",),
+        (7,),
+        ("relay.example", "relay.example:8443"),
+        ("https://user:secret@relay.example",),
+        ("relay.example/",),
+        ("[::1]",),
+        ("b\u00fccher.example",),
+    ],
     "loads": ["json"],
     "numbers": [float, int],
     "keep_raw": [1],
@@ -433,7 +449,17 @@ BAD = {
 def test_a_bad_value_is_refused_by_the_name_of_its_field(name: str, value: Any) -> None:
     with pytest.raises((UsageError, TypeError), match=name) as error:
         FeedConfig(**{name: value})
-    assert "secret" not in str(error.value)
+    assert "secret" not in repr(error.value)
+
+
+def test_what_is_wrong_with_an_address_is_said_and_what_is_expected() -> None:
+    with pytest.raises(UsageError, match=r"spot_url must be a URL such as https://api\.kucoin\.com: its port is 0"):
+        FeedConfig(spot_url="https://api.kucoin.com:0")
+    with pytest.raises(UsageError, match=r"spot_url must be .*: it has a query"):
+        FeedConfig(spot_url="https://api.kucoin.com?x=1")
+    with pytest.raises(UsageError, match=r"allowed_hosts\[1\] must be a name .* without scheme, port or path"):
+        FeedConfig(allowed_hosts=("h", "h:1"))
+    assert FeedConfig(allowed_hosts=("Relay.example.", "::1", "127.0.0.1")).allowed_hosts
 
 
 def test_every_field_is_checked() -> None:

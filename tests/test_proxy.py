@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -136,15 +137,39 @@ async def test_the_environment_is_honoured_only_when_trusted(
     assert len(heads) == (2 if trust and used else 0)
 
 
-@pytest.mark.parametrize("url", ["proxy:8080", "https://proxy", "socks5://proxy", "http:///x", "http://h:99999", 7])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("proxy:8080", "https://proxy", "socks5://proxy", "http:///x", "http://h:99999", "http://h:0", 7),
+        *("http://a b:1", "http://a..b:1", "http://h:1/path", "http://h:1?x", "http://h:1#x", "http://@"),
+    ],
+)
 def test_a_bad_proxy_is_refused_without_being_repeated(url: Any) -> None:
     with pytest.raises(UsageError, match="proxy must be a URL") as error:
         FeedConfig(proxy=url)
     assert str(url) not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "password", ["p@ss/w0rd", "pa/ss", "12/34", "p@ss", "p#q", "p?q", "[p]", "p\\q", "pä", "p\udcff"]
+)
+def test_a_password_that_could_be_read_otherwise_is_refused(password: str) -> None:
+    """Part of it would be the host, and be looked up and shown."""
+    with pytest.raises(UsageError, match="percent-encoded") as error:
+        FeedConfig(proxy=f"http://user:{password}@proxy.corp:3128")
+    assert not {"p@ss", "w0rd", "12", "udcff", "corp"} & set(re.findall("[a-z0-9@]+", repr(error.value)))
+    with pytest.raises(UsageError):
+        FeedConfig(proxy=f"http://{password}:x@proxy.corp:3128")
+
+
 def test_what_a_proxy_url_may_say() -> None:
     assert Proxy.from_url("http://h") == Proxy("h", 80)
+    assert Proxy.from_url("http://H.:8080/") == Proxy("h", 8080)
     assert Proxy.from_url("http://[::1]:99") == Proxy("::1", 99)
     assert Proxy.from_url("http://u@h:1").authorization == b"Basic " + base64.b64encode(b"u:")
+    assert Proxy.from_url("http://u:a:b@h:1").authorization == b"Basic " + base64.b64encode(b"u:a:b")
+    # Bytes as they were escaped; and a colon in the user would begin the password (RFC 7617, section 2).
+    assert Proxy.from_url("http://u:%ff%C3%A4@h:1").authorization == b"Basic " + base64.b64encode(b"u:\xff\xc3\xa4")
+    with pytest.raises(UsageError):
+        Proxy.from_url("http://a%3Ab:c@h:1")
     assert SECRET not in repr(Proxy.from_url(f"http://{USER}@h"))
