@@ -9,6 +9,7 @@ import attrs
 import httpcore2
 import trio
 
+from ._untrusted import http_problem
 from .errors import ExchangeError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._network import Network
+    from ._untrusted import Url
 
 
 @attrs.frozen
@@ -25,21 +27,22 @@ class Reply:
     status: int
     headers: dict[str, str]
     """By name in lower case; of several with one name, the last."""
-    body: bytes
+    body: bytes = attrs.field(repr=False)  # a token may stand in it
 
 
 async def exchange_bytes(
-    network: Network, method: str, url: str, tls: Callable[[], ssl.SSLContext], max_body: int
+    network: Network, method: str, url: Url, tls: Callable[[], ssl.SSLContext], max_body: int
 ) -> Reply:
     """Send a request without a body, return the answer; the connection is closed afterwards.
 
     Raises `ExchangeError` where the answer is not HTTP or longer than *max_body*, and what the network raises.
     """
-    target = httpcore2.URL(url)
-    context = tls() if target.scheme == b"https" else None
-    host, default_port = target.host.decode("ascii"), 443 if context else 80
+    target = httpcore2.URL(
+        scheme=url.scheme.encode(), host=url.host.encode(), port=url.port, target=url.path.encode() or b"/"
+    )
+    context = tls() if url.scheme == "https" else None
     headers = [
-        ("Host", host if target.port in (None, default_port) else f"{host}:{target.port}"),
+        ("Host", url.authority),
         ("Accept", "application/json"),
         ("Accept-Encoding", "identity"),
         ("Connection", "close"),
@@ -47,7 +50,7 @@ async def exchange_bytes(
         ("Content-Type", "application/json"),
     ]
     # Opened here and not by a pool of httpcore2's, which would drop the cause of an error (`raise ... from None`).
-    stream = await network.open_stream(host, target.port or default_port, context)
+    stream = await network.open_stream(url.host, url.port, context)
     try:
         connection = httpcore2.AsyncHTTP11Connection(target.origin, _Stream(stream))
         async with connection.stream(method, target, headers=headers) as response:
@@ -56,11 +59,11 @@ async def exchange_bytes(
                 async for part in parts:
                     body += part
                     if len(body) > max_body:
-                        raise ExchangeError(f"the answer from {host} has more than {max_body} bytes")
+                        raise ExchangeError(f"the answer from {url.host} has more than {max_body} bytes")
             named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
             return Reply(response.status, named, bytes(body))
     except httpcore2.ProtocolError as error:
-        raise ExchangeError(f"the answer from {host} is not HTTP: {error}") from None
+        raise ExchangeError(f"the answer from {url.host} is not HTTP: {http_problem(error)}") from None
     finally:
         # The answer has been read whole, or nobody wants the rest: no manners are needed, and none may hang.
         await trio.aclose_forcefully(stream)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import attrs
 import trio
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from ._channels import UpdateQueue
     from ._config import FeedConfig
     from ._network import Network
-    from ._rest import Rest, Server, Token
+    from ._rest import Rest, Secret, Server
     from ._streams import Refusals, Routes
     from ._websocket import WebSocket
     from .protocol.market import Market
@@ -140,13 +139,16 @@ class Link:
                 token = await around.rest.fetch_token()
                 server = token.servers[self.generation % len(token.servers)]
                 self.session = self._new_session(server, deadline)
+                # KuCoin asks for an id that is unique among clients; it comes back in the welcome.
+                target = token.target(server, f"{around.rng.getrandbits(64):016x}")
                 phase = "connect"
-                endpoint = urlsplit(server.endpoint)
+                endpoint = server.endpoint
                 tls = around.tls() if endpoint.scheme == "wss" else None
-                port = endpoint.port or (443 if tls else 80)
-                stream = await around.network.open_stream(str(endpoint.hostname), port, tls)
+                stream = await around.network.open_stream(endpoint.host, endpoint.port, tls)
                 phase = "upgrade"
-                websocket: WebSocket = await nursery.start(self._read, lifeline, stream, server, token, name="reader")
+                websocket: WebSocket = await nursery.start(
+                    self._read, lifeline, stream, endpoint.authority, target, name="reader"
+                )
                 return websocket
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise DialError(phase, _plain(error.__cause__ or error)) from error
@@ -174,8 +176,8 @@ class Link:
         self,
         lifeline: trio.CancelScope,
         stream: trio.abc.Stream,
-        server: Server,
-        token: Token,
+        host: str,
+        target: Secret,
         *,
         task_status: trio.TaskStatus[WebSocket],
     ) -> None:
@@ -183,9 +185,8 @@ class Link:
             self.end(
                 await run_websocket(
                     stream,
-                    host=urlsplit(server.endpoint).netloc,
-                    # KuCoin asks for an id that is unique among clients; it comes back in the welcome.
-                    target=token.target(server, f"{self._around.rng.getrandbits(64):016x}"),
+                    host=host,
+                    target=target,
                     deliver=self._deliver,
                     max_message_size=self._around.config.max_message_size,
                     task_status=task_status,

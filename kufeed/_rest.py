@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import attrs
 
+from ._untrusted import Url, is_visible, printable, read_host, read_url
 from .errors import ExchangeError
 from .protocol import rest
 
@@ -20,16 +22,27 @@ if TYPE_CHECKING:
     from ._limiter import SlidingWindowLimiter
     from ._network import Network
 
-_MAX_BODY = 16 * 2**20
-"""Bytes of one answer. The largest that a feed asks for, the list of all contracts, has about 1 MB."""
+_LONGEST_TOKEN_REPLY = 64 * 2**10
+"""Bytes; one has about 500. What decoding JSON costs of memory and of the event loop's time is bounded by it."""
+_MOST_SERVERS = 32
 _KUCOIN_DOMAINS = ("kucoin.com", "kucoin.eu")
+_CODE = re.compile(r"[0-9A-Za-z_.-]{1,20}")
+
+
+class Secret(str):
+    """Text that no repr shows: neither does a traceback that comes with the values of variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<secret>"
 
 
 @attrs.frozen
 class Server:
     """One instance server of a token reply. The repr shows no token because there is none in it."""
 
-    endpoint: str
+    endpoint: Url
     ping_interval: float
     """Seconds; the wire says milliseconds."""
     pong_timeout: float
@@ -42,11 +55,11 @@ class Token:
     servers: tuple[Server, ...]
     _secret: str = attrs.field(repr=False)
 
-    def target(self, server: Server, connect_id: str) -> str:
+    def target(self, server: Server, connect_id: str) -> Secret:
         """The path and query of the upgrade request. Holds the token: never log it."""
-        parts = urlsplit(server.endpoint)
-        query = f"token={quote(self._secret, safe='')}&connectId={quote(connect_id, safe='')}"
-        return f"{parts.path or '/'}?{parts.query + '&' if parts.query else ''}{query}"
+        path, query = server.endpoint.path or "/", server.endpoint.query
+        token = f"token={quote(self._secret, safe='')}&connectId={quote(connect_id, safe='')}"
+        return Secret(f"{path}?{query + '&' if query else ''}{token}")
 
 
 class Rest:
@@ -63,8 +76,9 @@ class Rest:
     ) -> None:
         self.budgets = tuple(budgets)
         """Where the weight of each request is taken from beforehand, by whoever asks; all of them hold."""
-        self.base_url = base_url.rstrip("/")
-        self._allowed_hosts = tuple(allowed_hosts)
+        base = read_url(base_url, "http", "https")
+        self._base = attrs.evolve(base, path=base.path.rstrip("/"))
+        self._known_hosts = {base.host, *map(read_host, allowed_hosts)}
         self._network = network
         self._tls = tls
         self._loads = loads
@@ -76,40 +90,39 @@ class Rest:
         where the answer is not a token, `OSError` or `trio.BrokenResourceError` where there is none. Cancellation
         closes the connection.
         """
-        data = await self._request(rest.TOKEN)
+        data = await self._request(rest.TOKEN, _LONGEST_TOKEN_REPLY)
         try:
-            servers = tuple(_read_server(server) for server in data["instanceServers"])
-            secret = data["token"]
-        except (KeyError, TypeError, ValueError):
-            raise ExchangeError("the token reply does not have the documented shape") from None
-        if not servers or not isinstance(secret, str) or not secret:
-            raise ExchangeError("the token reply names no server or no token")
-        for server in servers:
-            self._check_endpoint(server)
-        return Token(servers, secret)
+            token = _read_token(data)
+        except ValueError as error:
+            raise ExchangeError(f"the token reply {error}") from None
+        finally:
+            del data  # no traceback that comes with the values of variables shows the token
+        for server in token.servers:
+            self._check_endpoint(server.endpoint)
+        return token
 
-    def _check_endpoint(self, server: Server) -> None:
+    def _check_endpoint(self, endpoint: Url) -> None:
         """The token goes where the reply says: only to hosts that are KuCoin's or named by the user, and encrypted."""
-        base, endpoint = urlsplit(self.base_url), urlsplit(server.endpoint)
-        host = (endpoint.hostname or "").rstrip(".")
-        known = {base.hostname, *(name.lower() for name in self._allowed_hosts)}
-        if host not in known and not any(host == name or host.endswith(f".{name}") for name in _KUCOIN_DOMAINS):
+        host = endpoint.host
+        if host not in self._known_hosts and not any(
+            host == name or host.endswith(f".{name}") for name in _KUCOIN_DOMAINS
+        ):
             raise ExchangeError(f"the token reply names the host {host}; FeedConfig.allowed_hosts does not have it")
-        plain_loopback = base.scheme == "http" and is_loopback(base.hostname or "")
+        plain_loopback = self._base.scheme == "http" and is_loopback(self._base.host)
         if endpoint.scheme != "wss" and not plain_loopback:
             raise ExchangeError(f"the token reply names {endpoint.scheme}://{host}; only wss:// is encrypted")
 
-    async def _request(self, endpoint: rest.Endpoint) -> Any:
-        """The `data` of an answer whose `code` is KuCoin's word for success.
+    async def _request(self, endpoint: rest.Endpoint, max_body: int) -> Any:
+        """The `data` of an answer whose `code` is KuCoin's word for success, and which has *max_body* bytes at most.
 
         Where the answer asks to be left alone, every feed of the run leaves it alone.
         """
         # Not at the top: importing httpcore2 takes longer than all of kufeed, and a program may never dial.
         from ._http import exchange_bytes
 
-        url = self.base_url + endpoint.path
+        url = attrs.evolve(self._base, path=self._base.path + endpoint.path)
         return self._unwrap(
-            endpoint.path, await exchange_bytes(self._network, endpoint.method, url, self._tls, _MAX_BODY)
+            endpoint.path, await exchange_bytes(self._network, endpoint.method, url, self._tls, max_body)
         )
 
     def _unwrap(self, path: str, reply: Reply) -> Any:
@@ -121,7 +134,7 @@ class Rest:
         # Business errors can come with HTTP 200 (KuCoin, REST introduction): the code decides.
         if isinstance(answer, Mapping) and code == "200000" and reply.status == 200:
             return answer.get("data")
-        code = code if isinstance(code, str) else None
+        code = code if isinstance(code, str) and _CODE.fullmatch(code) else None
         wait = rest.retry_after(
             reply.status, reply.headers, time_ns=self._network.time_ns(), code=code, body=reply.body
         )
@@ -129,7 +142,8 @@ class Rest:
             for budget in self.budgets:
                 budget.pause(wait)
         message = answer.get("msg") if isinstance(answer, Mapping) else None
-        shown = str(message)[:200] if message else f"HTTP {reply.status} without KuCoin's envelope"
+        without = f"HTTP {reply.status} without KuCoin's envelope"
+        shown = printable(message) if message and isinstance(message, str) else without
         raise ExchangeError(f"{path}: {shown}", code=code, retry_after=wait)
 
 
@@ -141,12 +155,23 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _read_token(data: Any) -> Token:
+    """The `data` of a token reply; a `ValueError` says what is wrong with it, and repeats nothing."""
+    try:
+        secret, entries = data["token"], data["instanceServers"]
+        if not isinstance(entries, list) or len(entries) > _MOST_SERVERS:
+            raise ValueError
+        servers = tuple(map(_read_server, entries))
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("does not have the documented shape") from None
+    if not servers or not isinstance(secret, str) or not secret or not is_visible(secret):
+        raise ValueError("names no server or no token")
+    return Token(servers, secret)
+
+
 def _read_server(server: Mapping[str, Any]) -> Server:
     endpoint, interval, timeout = server["endpoint"], server["pingInterval"], server["pingTimeout"]
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.port == 0:  # .port raises where it is none
-        raise ValueError("not a WebSocket endpoint")
     for number in (interval, timeout):
         if type(number) is not int or not 0 < number < 86_400_000:
             raise ValueError("not milliseconds within a day")
-    return Server(endpoint, interval / 1000, timeout / 1000)
+    return Server(read_url(endpoint, "ws", "wss"), interval / 1000, timeout / 1000)
