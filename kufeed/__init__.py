@@ -16,10 +16,12 @@ import logging as _logging
 from ._backoff import Backoff
 from ._breaker import CircuitBreaker, CircuitState, CircuitStatistics
 from ._budget import DialBudget, DialLimiter, RestBudget
+from ._buffers import Overflow
 from ._channels import QueueStatistics
 from ._config import FeedConfig
 from ._connection import ConnectionStatistics
 from ._feed import Feed, FeedStatistics, open_feed
+from ._handlers import HandlerNursery, Handlers, HandlerStatistics
 from ._limiter import LimiterStatistics, Permit, SlidingWindowLimiter
 from ._network import Network, RealNetwork
 from ._shared_budget import SharedDialBudget
@@ -34,6 +36,7 @@ from .errors import (
     LinkError,
     LinkSilent,
     MessageRefused,
+    Overflowed,
     ProtocolViolation,
     SendStuck,
     SubscriptionRejected,
@@ -41,7 +44,25 @@ from .errors import (
     TokenExpired,
     UsageError,
 )
-from .protocol import Side, Ticker, Topic, Trade, Update, UpdateType, parse_topic, topic
+from .protocol import (
+    Disconnected,
+    Dropped,
+    Gap,
+    GapCause,
+    Restored,
+    Resynced,
+    Side,
+    SlowConsumer,
+    Stale,
+    StreamEvent,
+    Ticker,
+    Topic,
+    Trade,
+    Update,
+    UpdateType,
+    parse_topic,
+    topic,
+)
 
 __version__ = "0.1.0.dev0"
 
@@ -56,10 +77,17 @@ __all__ = [
     "DialBudget",
     "DialError",
     "DialLimiter",
+    "Disconnected",
+    "Dropped",
     "ExchangeError",
     "Feed",
     "FeedConfig",
     "FeedStatistics",
+    "Gap",
+    "GapCause",
+    "HandlerNursery",
+    "HandlerStatistics",
+    "Handlers",
     "KufeedError",
     "LimiterStatistics",
     "LinkClosed",
@@ -67,15 +95,22 @@ __all__ = [
     "LinkSilent",
     "MessageRefused",
     "Network",
+    "Overflow",
+    "Overflowed",
     "Permit",
     "ProtocolViolation",
     "QueueStatistics",
     "RealNetwork",
     "RestBudget",
+    "Restored",
+    "Resynced",
     "SendStuck",
     "SharedDialBudget",
     "Side",
     "SlidingWindowLimiter",
+    "SlowConsumer",
+    "Stale",
+    "StreamEvent",
     "Subscription",
     "SubscriptionRejected",
     "SubscriptionTimeout",

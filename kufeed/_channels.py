@@ -1,18 +1,28 @@
-"""A bounded queue between the reader of a link and the consumers of one subscription, with exact accounts."""
+"""A bounded channel between the reader of a link and the consumers of one subscription, with exact accounts."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections import deque
+from bisect import bisect_left
+from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import trio
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from ._buffers import Overflow, make_buffer
+from .errors import ConnectionFailed, Overflowed, SubscriptionTimeout
+from .protocol.events import Dropped, Gap, GapCause, SlowConsumer, StreamEvent
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from ._buffers import Loss
+    from .protocol.market import Topic, UpdateType
     from .protocol.updates import Update
+
+_log = logging.getLogger("kufeed.delivery")
 
 _LONGEST_RUN = 0.005
 """Seconds a consumer may take updates before other tasks run: a scheduler pass costs as much as a dozen takes."""
@@ -20,14 +30,21 @@ _LONGEST_RUN = 0.005
 
 @attrs.frozen
 class QueueStatistics:
-    """Counts of updates; `received == delivered + dropped + discarded + pending` whenever nobody is inside a call."""
+    """Counts of updates of one subscription, its clones together.
+
+    ``received == delivered + conflated + dropped + unchanged + discarded + pending`` whenever nobody is inside a call.
+    """
 
     received: int
     """Valid updates that arrived for this subscription."""
     delivered: int
     """Handed to a consumer."""
+    conflated: int
+    """Replaced by a later update of the same stream before anybody took them (`Overflow.LATEST`)."""
     dropped: int
-    """Thrown away because the buffer was full: the oldest first."""
+    """Thrown away because the buffer was full."""
+    unchanged: int
+    """Not delivered because they said nothing new."""
     discarded: int
     """Thrown away because the subscription was closed."""
     pending: int
@@ -35,31 +52,114 @@ class QueueStatistics:
     most_pending: int
     """The most that ever waited after a delivery."""
     bound: int
-    """The size of the buffer, in updates."""
+    """The size of the buffer, in updates; those under `Overflow.LATEST` do not count."""
+    oldest_age: float | None
+    """Seconds since the receipt of what has waited longest; None where nothing waits."""
+    slow: bool
+    """Whether the consumer is behind: the buffer was full, and has not been empty since."""
 
 
 class End(Protocol):
-    """One of the ends that consume from a queue."""
+    """One of the ends that consume from a channel."""
 
     closed: bool
 
 
-class UpdateQueue:
-    """A queue of updates that drops the oldest when full. The producer appends to `staged` and hands over once a batch.
+class Sink(Protocol):
+    """Where a stream's updates go: the reader appends to `staged` and hands over once a batch. None of it may raise."""
 
-    What a consumer takes it has: there is no checkpoint between the take and the return.
+    staged: list[Update]
+    blocks: bool
+    """Whether the reader waits for room rather than lose anything; then no other sink shares its link."""
+
+    def hand_over(self) -> bool:
+        """Take what is staged as far as that loses nothing; true when nothing is left."""
+        ...
+
+    def is_empty(self) -> bool:
+        """Whether everything that was handed over has been taken."""
+        ...
+
+    def force(self) -> None:
+        """Take all that is staged; what has no room goes by the policy."""
+        ...
+
+    def slow(self) -> None:
+        """The reader waits for room from now on."""
+        ...
+
+    async def wait_room(self) -> None:
+        """Return when there is room again, or nothing will be taken any more."""
+        ...
+
+    def tell(self, event: StreamEvent) -> None:
+        """Put *event* at this place in the stream."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Have *error* raised at this place in the stream."""
+        ...
+
+    def close(self) -> None:
+        """Discard what is pending, and take no more. Idempotent."""
+        ...
+
+
+@attrs.define(eq=False)
+class _Place:
+    """What stands between two updates: before the one with this number, and after all with a smaller one."""
+
+    number: int
+    marks: dict[tuple[object, ...], StreamEvent | _Loss | Exception] = attrs.field(factory=dict)
+
+
+@attrs.define(eq=False)
+class _Loss:
+    """Updates of one stream that were thrown away at one place. Becomes a `Dropped` when it is told."""
+
+    first: Update
+    last: Update
+    count: int = 1
+
+    def event(self) -> Dropped:
+        topic = self.first.topic
+        gap = Gap(topic, GapCause.OVERFLOW, None, None, self.first.time_ns, self.last.time_ns)
+        return Dropped(topic, self.count, gap)
+
+
+class UpdateQueue:
+    """A bounded channel of updates, with what happened between them. What a consumer takes it has: there is no
+    checkpoint between the take and the return.
     """
 
-    def __init__(self, bound: int, perf_counter: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        policies: Mapping[UpdateType, Overflow],
+        bound: int,
+        *,
+        perf_counter: Callable[[], float] = time.perf_counter,
+        time_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.policies = policies
         self.bound = bound
+        self.blocks = Overflow.BLOCK in policies.values()
         self.staged: list[Update] = []
         self.closed = False
+        self._ending = False
         self._perf_counter = perf_counter
-        self._queue: deque[Update] = deque()
-        # Errors to raise at their place in the stream: (count of updates before it, error).
-        self._errors: deque[tuple[int, Exception]] = deque()
+        self._time_ns = time_ns
+        self._buffer = make_buffer(policies, bound)
+        self._items = self._buffer.items
+        self._pop = self._buffer.pop
+        self._places: list[_Place] = []  # by number; no two alike
+        self._gaps: dict[Topic, Gap] = {}  # reached by a consumer: for the next update of their topic
+        # Whether there is anything but updates to look at: a place, a gap, the end.
+        self._edge = False
         self._consumers = trio.lowlevel.ParkingLot()
+        self._room = trio.Event()
         self._last_yield = perf_counter()
+        self._slow_since: float | None = None
+        self._lost_while_slow = 0
         self._received = 0
         self._delivered = 0
         self._dropped = 0
@@ -69,63 +169,134 @@ class UpdateQueue:
     # -- the producer's side ------------------------------------------------------------------------------------------
 
     def hand_over(self) -> bool:
-        """Move as much of what is staged as there is room for, and wake consumers. True when nothing is left staged."""
-        staged, queue = self.staged, self._queue
-        if self.closed:
+        """Move what fits of what is staged, and wake consumers. True when nothing is left staged."""
+        staged, items = self.staged, self._items
+        if self.closed or self._ending:
             self._received += len(staged)
             self._discarded += len(staged)
             staged.clear()
             return True
-        room = self.bound - len(queue)
-        if len(staged) <= room:
-            queue.extend(staged)
-            self._received += len(staged)
-            staged.clear()
-        elif room:
-            queue.extend(staged[:room])
-            self._received += room
-            del staged[:room]
-        self._most_pending = max(self._most_pending, len(queue))
-        self._consumers.unpark(count=len(queue))
+        if self._slow_since is not None and not items:
+            self._tell_of_end()
+        self._received += len(staged)
+        self._buffer.accept(staged)
+        self._received -= len(staged)
+        self._most_pending = max(self._most_pending, len(items))
+        self._consumers.unpark(count=len(items))
         return not staged
 
     def is_empty(self) -> bool:
-        return not self._queue
+        return not self._items
 
-    def overflow(self) -> None:
-        """Make room for what is staged: drop the oldest, be it pending or staged itself."""
-        excess = len(self._queue) + len(self.staged) - self.bound
-        while excess > 0 and self._queue:
-            self._queue.popleft()
-            self._dropped += 1
-            excess -= 1
-        if excess > 0:
-            del self.staged[:excess]
-            self._received += excess
-            self._dropped += excess
+    def force(self) -> None:
+        """Let all of what is staged in; what has no room goes by the policy, and is told of at its place."""
+        if self.closed or self._ending or not self.staged:
+            return
+        self.slow()
+        self._received += len(self.staged)
+        losses = self._buffer.force(self.staged)
+        self._dropped += len(losses)
+        self._lost_while_slow += len(losses)
+        self._note(losses)
+        self._join_places()
+
+    def slow(self) -> None:
+        """The buffer is full, and its consumer was given time: an episode begins, unless one is going on."""
+        if self._slow_since is None:
+            self._slow_since = self._perf_counter()
+            self._lost_while_slow = 0
+            self.tell(SlowConsumer(ended=False, duration=0.0, lost=0))
+            _log.warning("a consumer is slower than the wire: its buffer of %d updates is full", self.bound)
+
+    async def wait_room(self) -> None:
+        """Return when something has been taken, or nothing will be. Cancelled or not, nothing has changed."""
+        self._room = trio.Event()
+        await self._room.wait()
+
+    def tell(self, event: StreamEvent) -> None:
+        """Put *event* behind all that has been handed over. Of one kind and topic, one stands between two updates."""
+        if self.closed or self._ending:
+            return
+        self._mark(self._buffer.end, (type(event), getattr(event, "topic", None)), event)
+        if isinstance(event, Gap):
+            self._buffer.part(event.topic)
+        self._consumers.unpark()
 
     def fail(self, error: Exception) -> None:
         """Have *error* raised once, to the consumer that comes to this place in the stream."""
-        if not self.closed:
-            self._errors.append((self._received, error))
-            self._consumers.unpark()
+        if self.closed or self._ending:
+            return
+        self._mark(self._buffer.end, (type(error), getattr(error, "topic", None)), error)
+        self._consumers.unpark()
+
+    def finish(self) -> None:
+        """Take no more; consumers come to the end once they have taken what is pending."""
+        self._ending = self._edge = True
+        self._consumers.unpark_all()
 
     def close(self) -> None:
         """Discard what is pending; consumers come to the end at once. Idempotent."""
-        self.closed = True
-        self._discarded += len(self._queue)
-        self._queue.clear()
-        self._errors.clear()
+        self.closed = self._edge = True
+        while self._items:
+            self._pop()
+            self._discarded += 1
+        self._places.clear()
+        self._gaps.clear()
         self._consumers.unpark_all()
+        self._room.set()
 
     def wake_all(self) -> None:
         """Have every waiting consumer look whether its end is still open."""
         self._consumers.unpark_all()
 
+    def _note(self, losses: Iterable[Loss]) -> None:
+        raising: dict[int, list[Update]] = {}
+        for number, update in losses:
+            loss = self._place(number).marks.setdefault((Dropped, update.topic), _Loss(update, update, 0))
+            assert isinstance(loss, _Loss)
+            loss.last = update
+            loss.count += 1
+            if self.policies[update.kind] is Overflow.RAISE:
+                raising.setdefault(number, []).append(update)
+        for number, updates in raising.items():
+            topics = tuple(dict.fromkeys(str(update.topic) for update in updates))
+            self._mark(number, (Overflowed,), Overflowed(topics, len(updates)))
+
+    def _tell_of_end(self) -> None:
+        assert self._slow_since is not None
+        duration = self._perf_counter() - self._slow_since
+        self._slow_since = None
+        self.tell(SlowConsumer(ended=True, duration=duration, lost=self._lost_while_slow))
+        _log.warning("it keeps up again after %.3g s; %d updates were dropped", duration, self._lost_while_slow)
+
+    # -- places -------------------------------------------------------------------------------------------------------
+
+    def _place(self, number: int) -> _Place:
+        places = self._places
+        index = bisect_left(places, number, key=attrgetter("number"))
+        if index == len(places) or places[index].number != number:
+            places.insert(index, _Place(number))
+            self._edge = True
+        return places[index]
+
+    def _mark(self, number: int, key: tuple[object, ...], mark: StreamEvent | Exception) -> None:
+        marks = self._place(number).marks
+        marks[key] = _joined(marks.pop(key), mark) if key in marks else mark
+
+    def _join_places(self) -> None:
+        """Places that nothing stands between any more, since it was dropped, become one: their number stays bounded."""
+        first = self._buffer.first()
+        while len(self._places) > 1 and self._places[1].number <= first:
+            earlier, later = self._places[0], self._places[1]
+            for key, mark in later.marks.items():
+                earlier.marks[key] = _joined(earlier.marks.pop(key), mark) if key in earlier.marks else mark
+            earlier.number = later.number
+            del self._places[1]
+
     # -- the consumers' side ------------------------------------------------------------------------------------------
 
-    async def next(self, end: End) -> Update:
-        """Wait for the next update and take it; `StopAsyncIteration` when the queue is closed.
+    async def next(self, end: End, events: bool = False) -> Update | StreamEvent:
+        """Wait for the next update, with *events* also for what stands before it; `StopAsyncIteration` at the end.
 
         Cancellable at each call; yields at least every 5 ms. With several consumers one may come before another that
         was woken for the same update: each looks again. One coroutine, since each costs a tenth of the whole step.
@@ -134,49 +305,121 @@ class UpdateQueue:
         if self._perf_counter() - self._last_yield > _LONGEST_RUN:
             await trio.lowlevel.checkpoint()
             self._last_yield = self._perf_counter()
-        while not self._queue and not self._errors and not self.closed and not end.closed:
+        while True:
+            if end.closed:
+                raise trio.ClosedResourceError("this end of the subscription is closed")
+            if self._edge:
+                try:
+                    return self._take_at_the_edge(events)
+                except trio.WouldBlock:
+                    pass
+                except trio.EndOfChannel:
+                    raise StopAsyncIteration from None
+            elif self._items:
+                self._delivered += 1
+                if self.blocks:
+                    self._room.set()
+                return self._pop()
+            elif self._slow_since is not None:
+                self._tell_of_end()
+                continue
             await self._consumers.park()
             self._last_yield = self._perf_counter()
-        if end.closed:
-            raise trio.ClosedResourceError("this end of the subscription is closed")
-        if self._errors or self.closed:
-            return self._take_at_the_edge()
-        self._delivered += 1
-        return self._queue.popleft()
 
-    def _take_at_the_edge(self) -> Update:
-        try:
-            return self.take()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
+    def take(self, events: bool = False) -> Update | StreamEvent:
+        """The next update, or, with *events*, event; an error that stands before it is raised.
+
+        Raises `trio.WouldBlock` while there is none, `trio.EndOfChannel` when there will be none.
+        """
+        if not self._items and self._slow_since is not None and not self.closed:
+            self._tell_of_end()
+        return self._take_at_the_edge(events)
 
     def take_up_to(self, count: int) -> list[Update]:
-        """What is there now, at most *count* updates and none beyond the place of an error."""
-        if self._errors:
-            count = min(count, self._errors[0][0] - self._received + len(self._queue))
-        taken = [self._queue.popleft() for _ in range(min(count, len(self._queue)))]
-        self._delivered += len(taken)
+        """The updates that are there now, at most *count* and none beyond the place of an error."""
+        taken: list[Update] = []
+        while len(taken) < count and self._items:
+            if self._edge and self._next_error():
+                break
+            taken.append(self._take_at_the_edge(False))  # type: ignore[arg-type]  # no events were asked for
         return taken
 
-    def take(self) -> Update:
-        """The next update, or the error that stands before it.
-
-        Raises `trio.WouldBlock` while there is neither, `trio.EndOfChannel` when the queue is closed.
-        """
-        if self._errors and self._errors[0][0] <= self._received - len(self._queue):
-            raise self._errors.popleft()[1]
-        if not self._queue:
-            raise trio.EndOfChannel if self.closed else trio.WouldBlock
+    def _take_at_the_edge(self, events: bool) -> Update | StreamEvent:
+        while (place := self._reached()) is not None:
+            key = next(iter(place.marks))
+            mark = place.marks.pop(key)
+            if not place.marks:
+                del self._places[0]
+            if isinstance(mark, Exception):
+                self._edge = bool(self._places or self._gaps or self._ending)
+                raise mark
+            event = mark.event() if isinstance(mark, _Loss) else mark
+            gap = event.gap if isinstance(event, Dropped) else event
+            if isinstance(gap, Gap):
+                before = self._gaps.get(gap.topic)
+                self._gaps[gap.topic] = gap if before is None else before.joined(gap)
+            if events:
+                return event
+        if not self._items:
+            self._edge = bool(self._gaps or self._ending or self.closed)
+            raise trio.EndOfChannel if self.closed or self._ending else trio.WouldBlock
         self._delivered += 1
-        return self._queue.popleft()
+        if self.blocks:
+            self._room.set()
+        update = self._pop()
+        if self._gaps and (found := self._gaps.pop(update.topic, None)) is not None:
+            # A copy: the record stands in the channels of other subscriptions too, which may have lost nothing.
+            update = attrs.evolve(update, gap_before=found)
+        self._edge = bool(self._places or self._gaps or self._ending)
+        return update
+
+    def _reached(self) -> _Place | None:
+        """What stands before the first update that waits, or behind the last one that was taken."""
+        if self._places and (not self._items or self._places[0].number <= self._buffer.first()):
+            self._join_places()
+            return self._places[0]
+        return None
+
+    def _next_error(self) -> bool:
+        place = self._reached()
+        return place is not None and any(isinstance(mark, Exception) for mark in place.marks.values())
+
+    # -- watching -----------------------------------------------------------------------------------------------------
 
     def statistics(self) -> QueueStatistics:
+        oldest = self._buffer.oldest()
         return QueueStatistics(
             received=self._received,
             delivered=self._delivered,
+            conflated=self._buffer.conflated,
             dropped=self._dropped,
+            unchanged=0,
             discarded=self._discarded,
-            pending=len(self._queue),
+            pending=len(self._items),
             most_pending=self._most_pending,
             bound=self.bound,
+            oldest_age=None if oldest is None else (self._time_ns() - oldest.received_time_ns) / 1e9,
+            slow=self._slow_since is not None,
         )
+
+
+def _joined(
+    earlier: StreamEvent | _Loss | Exception, later: StreamEvent | _Loss | Exception
+) -> StreamEvent | _Loss | Exception:
+    """One mark in place of two of a kind, with no update between them."""
+    match earlier, later:
+        case Gap(), Gap():
+            return earlier.joined(later)
+        case _Loss(), _Loss():
+            return _Loss(earlier.first, later.last, earlier.count + later.count)
+        case Overflowed(), Overflowed():
+            return Overflowed(_united(earlier.topics, later.topics), earlier.lost + later.lost)
+        case ConnectionFailed(), ConnectionFailed():
+            return ConnectionFailed(_united(earlier.topics, later.topics), later.cause)
+        case SubscriptionTimeout(), SubscriptionTimeout():
+            return SubscriptionTimeout(_united(earlier.topics, later.topics), later.seconds)
+    return later
+
+
+def _united(earlier: tuple[str, ...], later: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(earlier + later))

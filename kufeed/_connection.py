@@ -22,6 +22,7 @@ from .protocol import session as events
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from ._channels import Sink
     from ._limiter import Permit
     from ._link import Surroundings
     from ._streams import Stream
@@ -33,7 +34,11 @@ _log = logging.getLogger("kufeed.connection")
 class Owner(Protocol):
     """What a connection tells the pool. None of these may wait or raise."""
 
-    def acked(self, topics: Sequence[Topic]) -> None: ...
+    def acked(self, connection: Connection, topics: Sequence[Topic]) -> None: ...
+
+    def lost(self, connection: Connection, cause: LinkError) -> None:
+        """The link is gone, with all that was acknowledged on it."""
+        ...
 
     def rejected(self, connection: Connection, topic: Topic, code: int, message: str) -> None: ...
 
@@ -65,11 +70,13 @@ class ConnectionStatistics:
 class Connection:
     """Carries up to `capacity` topics. `run()` is its whole life; everything else returns at once."""
 
-    def __init__(self, number: int, around: Surroundings, owner: Owner) -> None:
+    def __init__(self, number: int, around: Surroundings, owner: Owner, *, exclusive_to: Sink | None = None) -> None:
         config = around.config
         self.number = number
         self.market = around.market
         self.capacity = config.topics_per_connection or self.market.topics_per_connection
+        self.exclusive_to = exclusive_to
+        """The one subscription that may hold its reader; None where many share it, and none may."""
         self.retired = False
         self.failed: LinkError | None = None
         """Why the attempts are used up, while they are."""
@@ -191,6 +198,9 @@ class Connection:
             with one_error():
                 async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # a task of its own, to be seen in the tree
                     nursery.start_soon(link.run, name="link")
+        except LinkError as failure:
+            self._owner.lost(self, failure)
+            raise
         finally:
             self._link = None
             self._acked.clear()
@@ -239,7 +249,7 @@ class Connection:
                 held = [topic for topic in topics if self.carries(topic.wire)]
                 self._acked.update(topic.wire for topic in held)
                 self._blamed_link = False
-                self._owner.acked(held)
+                self._owner.acked(self, held)
             case events.Rejected(topic, code, message):
                 self._owner.rejected(self, topic, code, message)
             case events.Unanswered(topics):

@@ -6,13 +6,15 @@ import math
 import random
 import weakref
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
+from ._buffers import DEFAULT_OVERFLOW, Overflow
 from ._channels import UpdateQueue
 from ._config import FeedConfig
+from ._handlers import open_handlers
 from ._network import RealNetwork
 from ._pool import Pool
 from ._proxy import Proxy, ProxyNetwork
@@ -25,10 +27,12 @@ from .protocol.topics import distinct, topics
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from ._budget import DialLimiter
     from ._connection import ConnectionStatistics
+    from ._handlers import Action, HandlerNursery, Handlers
     from ._network import Network
     from .protocol.updates import Ticker, Trade, Update
 
@@ -76,35 +80,96 @@ class Feed:
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
-    def ticker(self, *symbols: str, buffer: int | None = None) -> Subscription[Ticker]:
+    def ticker(
+        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
+    ) -> Subscription[Ticker]:
         """Best bid and ask of *symbols*, futures and spot mixed as you like (the dash tells them apart).
 
-        *buffer* is how many updates may wait for the consumer (default `FeedConfig.message_buffer_size`); beyond it
-        the oldest are dropped and counted. `UsageError` for a symbol that cannot exist, with a suggestion.
+        *buffer* is how many updates may wait for the consumer (default `FeedConfig.message_buffer_size`), *overflow*
+        what happens beyond it; by default only the latest ticker of each symbol waits (`Overflow.LATEST`).
+        `UsageError` for a symbol that cannot exist, with a suggestion.
         """
-        return Subscription(topics(UpdateType.TICKER, symbols), self._pool, self._new_queue(buffer))
+        return self._subscribe(UpdateType.TICKER, symbols, overflow, buffer)
 
-    def trades(self, *symbols: str, buffer: int | None = None) -> Subscription[Trade]:
-        """Every execution of *symbols*. Arguments and errors as for `ticker`."""
-        return Subscription(topics(UpdateType.TRADE, symbols), self._pool, self._new_queue(buffer))
+    def trades(
+        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
+    ) -> Subscription[Trade]:
+        """Every execution of *symbols*. Arguments and errors as for `ticker`; the default is `Overflow.DROP_OLDEST`."""
+        return self._subscribe(UpdateType.TRADE, symbols, overflow, buffer)
 
-    def subscribe(self, *topics: Topic, buffer: int | None = None) -> Subscription[Update]:
-        """Any mixture of topics in one order of arrival: `feed.subscribe(topic("ticker", "XBTUSDTM"), …)`."""
+    def subscribe(
+        self, *topics: Topic, overflow: Overflow | str | None = None, buffer: int | None = None
+    ) -> Subscription[Update]:
+        """Any mixture of topics in one order of arrival: `feed.subscribe(topic("ticker", "XBTUSDTM"), …)`.
+
+        *overflow* holds for all of them; by default each kind has its own.
+        """
         for one in topics:
             if not isinstance(one, Topic):
                 raise UsageError(f"subscribe() takes topics, such as kufeed.topic('ticker', 'XBTUSDTM'), not {one!r}")
-        return Subscription(distinct(topics), self._pool, self._new_queue(buffer))
+        make_queue = self._queue_maker(UpdateType, overflow, buffer)
+        return Subscription(distinct(topics), None, self._pool, make_queue)
 
-    def _new_queue(self, buffer: int | None) -> UpdateQueue:
+    def _subscribe(
+        self, kind: UpdateType, symbols: Iterable[str], overflow: Overflow | str | None, buffer: int | None
+    ) -> Subscription[Any]:
+        make_queue = self._queue_maker([kind], overflow, buffer)
+        return Subscription(topics(kind, symbols), kind, self._pool, make_queue)
+
+    def _queue_maker(
+        self, kinds: Iterable[UpdateType], overflow: Overflow | str | None, buffer: int | None
+    ) -> Callable[[], UpdateQueue]:
         if self._nursery is None:
             raise UsageError("the feed is closed")
         if buffer is None:
             buffer = self.config.message_buffer_size
         if type(buffer) is not int or buffer < 1:
             raise UsageError(f"buffer must be a whole number from 1 up, not {buffer!r}")
-        queue = UpdateQueue(buffer, self._network.perf_counter)
-        self._queues.add(queue)
-        return queue
+        try:
+            policies = {kind: DEFAULT_OVERFLOW[kind] if overflow is None else Overflow(overflow) for kind in kinds}
+        except ValueError:
+            raise UsageError(f"overflow must be one of {', '.join(Overflow)}, not {overflow!r}") from None
+        network = self._network
+
+        def make_queue() -> UpdateQueue:
+            queue = UpdateQueue(policies, buffer, perf_counter=network.perf_counter, time_ns=network.time_ns)
+            self._queues.add(queue)
+            return queue
+
+        return make_queue
+
+    # -- handlers -----------------------------------------------------------------------------------------------------
+
+    def open_handlers(
+        self,
+        *,
+        on_error: Action | Callable[[Exception, str], Action] = "propagate",
+        restarts_per_minute: int = 5,
+        drain_timeout: float = 1.0,
+        handler_nursery: HandlerNursery | None = None,
+    ) -> AbstractAsyncContextManager[Handlers]:
+        """``async with feed.open_handlers() as handlers:`` runs functions with updates: see `Handlers`.
+
+        *on_error* says what an exception of a handler does. "propagate": it comes out of this block, as itself, and
+        everything in it is cancelled; where the body fails too, both come out as a group of two. "isolate": it is
+        logged and counted, and the handler goes on with the next update. "restart": the same, but the sixth in a minute
+        (*restarts_per_minute* and one) comes out. A function decides for each: it gets the exception and the handler's
+        name, and returns one of these words. Errors of the stream itself, such as `ConnectionFailed`, go the same way;
+        one of entering a subscription always comes out.
+
+        Leaving the block normally takes no more updates and gives the handlers *drain_timeout* seconds for what is
+        pending; then, or at once where the block is cancelled or fails, they are cancelled. With *handler_nursery*
+        their tasks, and so their errors, are that nursery's; they end with this block all the same.
+        """
+        if type(drain_timeout) not in (int, float) or not drain_timeout >= 0:
+            raise UsageError(f"drain_timeout must be a number of seconds, zero or more, not {drain_timeout!r}")
+        return open_handlers(
+            on_error=on_error,
+            restarts_per_minute=restarts_per_minute,
+            drain_timeout=drain_timeout,
+            handler_nursery=handler_nursery,
+            perf_counter=self._network.perf_counter,
+        )
 
     # -- watching -----------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
+from ._delivery import hand_out
 from ._limiter import SlidingWindowLimiter
 from ._streams import stage
 from ._supervisor import one_error
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ._budget import DialLimiter
-    from ._channels import UpdateQueue
+    from ._channels import Sink
     from ._config import FeedConfig
     from ._network import Network
     from ._rest import Rest, Secret, Server
@@ -87,6 +88,7 @@ class Link:
         self._on_idle = on_idle
         self._scope = trio.CancelScope()
         self._alarm = trio.CancelScope()
+        self._holding = trio.CancelScope()
         self._wake_sender = trio.Event()
         self._failure: LinkError | None = None
         market = around.market
@@ -121,6 +123,7 @@ class Link:
         if not self._scope.cancel_called:
             self._failure = failure
             self._scope.cancel()
+            self._holding.cancel()
 
     def stir(self) -> None:
         """Something changed that the sender or the watchdog waits for."""
@@ -128,6 +131,8 @@ class Link:
             self._alarm.deadline = min(self.session.deadline(), self.idle_at)
             if self.session.wants_to_send():
                 self._wake_sender.set()
+            if self.session.waits_for_answers():
+                self._holding.cancel()
 
     # -- dial ---------------------------------------------------------------------------------------------------------
 
@@ -216,7 +221,23 @@ class Link:
             refusals=around.refusals,
         )
         if touched:
-            await _hand_out({queue for stream in touched for queue in stream.queues})
+            await hand_out({sink for stream in touched for sink in stream.sinks}, self._hold)
+
+    async def _hold(self, sink: Sink) -> bool:
+        """Wait for room in *sink*; False where the reader must go on: an answer is due, or the link ends."""
+        session = self._session()
+        if session.waits_for_answers() or self._scope.cancel_called:
+            return False
+        sink.slow()
+        session.hold(trio.current_time())
+        self.stir()
+        try:
+            with trio.CancelScope() as self._holding:
+                await sink.wait_room()
+        finally:
+            session.resume(trio.current_time())
+            self.stir()
+        return not self._holding.cancelled_caught
 
     def _control(self, frame: Mapping[str, Any]) -> None:
         self._tell(self._session().receive(frame, trio.current_time()))
@@ -283,24 +304,3 @@ def _plain(error: BaseException) -> BaseException | str:
     if not isinstance(error, BaseExceptionGroup):
         return error
     return "; ".join(dict.fromkeys(str(_plain(one)) for one in error.exceptions))
-
-
-async def _hand_out(queues: Iterable[UpdateQueue]) -> None:
-    """Hand staged updates to their queues; where they do not fit, let the consumers run before anything is dropped.
-
-    After two scheduler passes every consumer that was woken has run once. One that emptied its queue keeps up, however
-    much a single read brought; for any other the queue's policy decides.
-    """
-    waiting = [queue for queue in queues if not queue.hand_over()]
-    try:
-        while waiting:
-            await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
-            for queue in waiting:
-                if not queue.is_empty():
-                    queue.overflow()
-            waiting = [queue for queue in waiting if not queue.hand_over()]
-    finally:
-        for queue in waiting:  # cancelled: nothing that arrived stays behind uncounted
-            queue.overflow()
-            queue.hand_over()

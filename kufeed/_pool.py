@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ._budget import DialLimiter
-    from ._channels import UpdateQueue
+    from ._channels import Sink
     from ._config import FeedConfig
     from ._network import Network
     from .protocol.market import Market, Topic
@@ -30,11 +30,15 @@ if TYPE_CHECKING:
 class Entering:
     """A subscription's wait until every one of its wire topics is acknowledged."""
 
-    def __init__(self, topics: Iterable[Topic], queue: UpdateQueue) -> None:
+    def __init__(self, topics: Iterable[Topic], sink: Sink) -> None:
         self.pending = {topic.wire for topic in topics}
-        self.queue = queue
+        self.sink = sink
         self._error: Exception | None = None
         self._over = trio.Event()
+
+    def waits_for(self, connection: Connection, wires: Iterable[str]) -> set[str]:
+        """Those of *wires*, as *connection* carries them, that it still waits for."""
+        return self.pending.intersection(wires) if connection.exclusive_to is _owner(self.sink) else set()
 
     def acked(self, wires: Iterable[str]) -> None:
         self.pending.difference_update(wires)
@@ -74,7 +78,8 @@ class Pool:
         self._close_deadline = close_deadline
         self._dial_places = trio.Semaphore(config.max_concurrent_dials)
         self._around: dict[Market, Surroundings] = {}
-        self._streams: dict[Topic, tuple[Stream, Connection]] = {}
+        # By topic, and the subscription it is for where its links are not shared.
+        self._streams: dict[tuple[Topic, Sink | None], tuple[Stream, Connection]] = {}
         self._entering: set[Entering] = set()
         self._next_number = 1
         self._nursery: trio.Nursery | None = None
@@ -98,15 +103,16 @@ class Pool:
 
     # -- what subscriptions ask for -----------------------------------------------------------------------------------
 
-    def attach(self, topics: Sequence[Topic], queue: UpdateQueue) -> Entering:
-        """Have *topics* delivered to *queue*. Raises `UsageError`, with nothing changed, beyond `max_connections`."""
+    def attach(self, topics: Sequence[Topic], sink: Sink) -> Entering:
+        """Have *topics* delivered to *sink*. Raises `UsageError`, with nothing changed, beyond `max_connections`."""
         if self._nursery is None or self._closed:
             raise UsageError("the feed is closed")
-        self._place([topic for topic in topics if topic not in self._streams])
-        entering = Entering(topics, queue)
+        owner = _owner(sink)
+        self._place([Stream(topic) for topic in topics if (topic, owner) not in self._streams], owner)
+        entering = Entering(topics, sink)
         for topic in topics:
-            stream, connection = self._streams[topic]
-            stream.add(queue)
+            stream, connection = self._streams[topic, owner]
+            stream.add(sink)
             if connection.has_acked(topic.wire):
                 entering.acked([topic.wire])
             elif connection.failed is not None:
@@ -118,24 +124,26 @@ class Pool:
         """Nobody waits for *entering* any more."""
         self._entering.discard(entering)
 
-    def has(self, topic: Topic, queue: UpdateQueue) -> bool:
-        """Whether *topic* is delivered to *queue*: it was attached, and the exchange has not refused it since."""
-        return topic in self._streams and queue in self._streams[topic][0].queues
+    def has(self, topic: Topic, sink: Sink) -> bool:
+        """Whether *topic* is delivered to *sink*: it was attached, and the exchange has not refused it since."""
+        found = self._streams.get((topic, _owner(sink)))
+        return found is not None and sink in found[0].sinks
 
-    def detach(self, topics: Iterable[Topic], queue: UpdateQueue) -> None:
-        """Deliver *topics* to *queue* no more; what nobody else wants is unsubscribed. Whoever waits for one fails."""
+    def detach(self, topics: Iterable[Topic], sink: Sink) -> None:
+        """Deliver *topics* to *sink* no more; what nobody else wants is unsubscribed. Whoever waits for one fails."""
         topics = list(topics)
         for entering in self._entering:
-            if entering.queue is queue and not entering.pending.isdisjoint(topic.wire for topic in topics):
+            if entering.sink is sink and not entering.pending.isdisjoint(topic.wire for topic in topics):
                 entering.fail(trio.ClosedResourceError("closed while it was being entered"))
         unwanted: dict[Connection, list[Stream]] = {}
         for topic in topics:
-            stream, connection = self._streams.get(topic, (None, None))
+            key = (topic, _owner(sink))
+            stream, connection = self._streams.get(key, (None, None))
             if stream is None or connection is None:
                 continue  # refused by the exchange, and forgotten then
-            stream.remove(queue)
-            if not stream.queues:
-                del self._streams[topic]
+            stream.remove(sink)
+            if not stream.sinks:
+                del self._streams[key]
                 unwanted.setdefault(connection, []).append(stream)
         for connection, streams in unwanted.items():
             connection.remove(streams)
@@ -147,46 +155,44 @@ class Pool:
 
     # -- where a topic lives ------------------------------------------------------------------------------------------
 
-    def _place(self, topics: Sequence[Topic], *, working: bool = False) -> None:
-        """Give each of *topics* a connection: the one that has its wire topic, one with room, or a new one.
+    def _place(self, streams: Sequence[Stream], owner: Sink | None, *, working: bool = False) -> None:
+        """Give each of *streams* a connection: the one that has its wire topic, one with room, or a new one.
 
-        *working*: none whose attempts are used up, for topics whose subscribers would not be told of that any more.
+        *owner* shares its links with nobody. *working*: none whose attempts are used up, for topics whose subscribers
+        would not be told of that any more.
         """
-        plan: dict[Connection, list[Topic]] = {}
+        plan: dict[Connection, list[Stream]] = {}
         wires: dict[str, Connection] = {}
         new: list[Connection] = []
-        room = {connection: connection.room() for connection in self.connections}
-        for topic in topics:
-            connection = wires.get(topic.wire) or self._carrier(topic.wire)
+        room = {one: one.room() for one in self.connections if one.exclusive_to is owner}
+        for stream in streams:
+            wire, market = stream.topic.wire, stream.topic.channel.market
+            connection = wires.get(wire) or next((one for one in room if one.carries(wire) and not one.retired), None)
             if connection is None:
-                market = topic.channel.market
                 # One that works, where there is one: what is sent to a failed one waits for its trial dial.
                 roomy = [one for one in room if one.market is market and room[one] > 0]
                 roomy = [one for one in roomy if one.failed is None or not working]
                 connection = min(roomy, key=lambda one: one.failed is not None, default=None)
                 if connection is None:
-                    connection = Connection(self._next_number + len(new), self._surroundings(market), self)
+                    number, around = self._next_number + len(new), self._surroundings(market)
+                    connection = Connection(number, around, self, exclusive_to=owner)
                     new.append(connection)
                     room[connection] = connection.room()
                 room[connection] -= 1
-                wires[topic.wire] = connection
-            plan.setdefault(connection, []).append(topic)
+                wires[wire] = connection
+            plan.setdefault(connection, []).append(stream)
         busy = {connection for connection in self.connections if connection.is_busy()} | plan.keys()
         allowed = self._config.max_connections
         if len(busy) > allowed:
-            raise UsageError(f"{len(topics)} more topics need {len(busy)} connections; max_connections is {allowed}")
+            raise UsageError(f"{len(streams)} more topics need {len(busy)} connections; max_connections is {allowed}")
         if len(self.connections) + len(new) > allowed:
             for idle in set(self.connections) - busy:
                 idle.retire()  # it lingered for a topic like these, but not of its market
         for connection, chosen in plan.items():
-            streams = [Stream(topic) for topic in chosen]
-            self._streams.update((stream.topic, (stream, connection)) for stream in streams)
-            connection.add(streams)
+            self._streams.update(((stream.topic, owner), (stream, connection)) for stream in chosen)
+            connection.add(chosen)
         for connection in new:
             self._start(connection)
-
-    def _carrier(self, wire: str) -> Connection | None:
-        return next((one for one in self.connections if not one.retired and one.carries(wire)), None)
 
     def _start(self, connection: Connection) -> None:
         assert self._nursery is not None
@@ -231,75 +237,88 @@ class Pool:
 
     # -- what connections tell ----------------------------------------------------------------------------------------
 
-    def acked(self, topics: Sequence[Topic]) -> None:
+    def acked(self, connection: Connection, topics: Sequence[Topic]) -> None:
         wires = {topic.wire for topic in topics}
         for entering in self._entering:
-            entering.acked(wires)
-        for stream in self._streams_of(wires):
+            if waited_for := entering.waits_for(connection, wires):
+                entering.acked(waited_for)
+        now = trio.current_time()
+        for stream in _streams_of(connection, wires):
             stream.overdue = False
+            stream.restore(now)
+
+    def lost(self, connection: Connection, cause: LinkError) -> None:
+        now = trio.current_time()
+        for stream in connection.streams():
+            if connection.has_acked(stream.topic.wire):
+                stream.lose(cause, now)
 
     def rejected(self, connection: Connection, topic: Topic, code: int, message: str) -> None:
         gone = self._forget(connection, {topic.wire})
-        self._tell(gone, SubscriptionRejected(topic.wire, code, message))
+        self._tell(connection, gone, SubscriptionRejected(topic.wire, code, message))
 
     def unanswered(self, connection: Connection, topics: Sequence[Topic]) -> list[Topic]:
         seconds = 2 * self._config.ack_timeout
         wires = {topic.wire for topic in topics}
         for entering in list(self._entering):
-            if missing := entering.pending & wires:
+            if missing := entering.waits_for(connection, wires):
                 entering.fail(SubscriptionTimeout(sorted(missing), seconds))
                 # At once, and not when its task wakes: nothing would ask again for somebody who joins in between.
-                self.detach([stream.topic for stream in self._streams_of(missing)], entering.queue)
-        restored = self._streams_of(wires)
-        silent: dict[UpdateQueue, list[str]] = {}
+                self.detach([stream.topic for stream in _streams_of(connection, missing)], entering.sink)
+        restored = _streams_of(connection, wires)
+        silent: dict[Sink, list[str]] = {}
         for stream in restored:
             if not stream.overdue:  # told once, until it is acknowledged again
                 stream.overdue = True
-                for queue in stream.queues:
-                    silent.setdefault(queue, []).append(stream.topic.wire)
-        for queue, missing_wires in silent.items():
-            queue.fail(SubscriptionTimeout(missing_wires, seconds))
+                for sink in stream.sinks:
+                    silent.setdefault(sink, []).append(stream.topic.wire)
+        for sink, missing_wires in silent.items():
+            sink.fail(SubscriptionTimeout(missing_wires, seconds))
         return list({stream.topic.wire: stream.topic for stream in restored}.values())
 
     def link_full(self, connection: Connection, topics: Sequence[Topic]) -> None:
         for stream in self._forget(connection, {topic.wire for topic in topics}):
             try:
-                self._place([stream.topic], working=True)
+                self._place([stream], connection.exclusive_to, working=True)
             except UsageError as error:
-                self._tell([stream], ExchangeError(f"the exchange takes no more topics on a connection, and {error}"))
-            else:
-                for queue in stream.queues:
-                    self._streams[stream.topic][0].add(queue)
+                full = ExchangeError(f"the exchange takes no more topics on a connection, and {error}")
+                self._tell(connection, [stream], full)
 
     def gave_up(self, connection: Connection, cause: LinkError) -> None:
-        by_queue: dict[UpdateQueue, list[str]] = {}
+        by_sink: dict[Sink, list[str]] = {}
         for stream in connection.streams():
-            for queue in stream.queues:
-                by_queue.setdefault(queue, []).append(stream.topic.wire)
+            for sink in stream.sinks:
+                by_sink.setdefault(sink, []).append(stream.topic.wire)
         for entering in self._entering:
-            lost = entering.pending.intersection(by_queue.get(entering.queue, ()))
-            if lost:
+            if lost := entering.waits_for(connection, by_sink.get(entering.sink, ())):
                 entering.fail(ConnectionFailed(sorted(lost), cause))
-        for queue, wires in by_queue.items():
-            queue.fail(ConnectionFailed(wires, cause))
+        for sink, wires in by_sink.items():
+            sink.fail(ConnectionFailed(wires, cause))
 
-    def _tell(self, streams: Sequence[Stream], error: Exception) -> None:
+    def _tell(self, connection: Connection, streams: Sequence[Stream], error: Exception) -> None:
         """Raise *error* where *streams* are waited for: in the entering, else at its place in the stream."""
         wires = {stream.topic.wire for stream in streams}
-        told = [one for one in self._entering if not one.pending.isdisjoint(wires)]
+        told = [entering for entering in self._entering if entering.waits_for(connection, wires)]
         for entering in told:
             entering.fail(error)
-        waiting = {entering.queue for entering in told}
-        for queue in {queue for stream in streams for queue in stream.queues} - waiting:
-            queue.fail(error)
-
-    def _streams_of(self, wires: set[str]) -> list[Stream]:
-        return [stream for topic, (stream, _) in self._streams.items() if topic.wire in wires]
+        waiting = {entering.sink for entering in told}
+        for sink in {sink for stream in streams for sink in stream.sinks} - waiting:
+            sink.fail(error)
 
     def _forget(self, connection: Connection, wires: set[str]) -> list[Stream]:
         """Take the streams of *wires* off *connection*, where the exchange does not have them."""
-        gone = self._streams_of(wires)
+        gone = _streams_of(connection, wires)
         for stream in gone:
-            del self._streams[stream.topic]
+            del self._streams[stream.topic, connection.exclusive_to]
         connection.remove(gone, unsubscribe=False)
         return gone
+
+
+def _owner(sink: Sink) -> Sink | None:
+    """Whose links *sink* is served by: its own where it may hold their reader, else everybody's."""
+    return sink if sink.blocks else None
+
+
+def _streams_of(connection: Connection, wires: Iterable[str]) -> list[Stream]:
+    chosen = set(wires)
+    return [stream for stream in connection.streams() if stream.topic.wire in chosen]

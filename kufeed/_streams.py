@@ -8,36 +8,78 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from .errors import MessageRefused
+from .protocol.events import Disconnected, Gap, GapCause, Restored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ._channels import UpdateQueue
+    from ._channels import Sink
     from .protocol.market import Topic
+    from .protocol.updates import Update
 
 
 class Stream:
-    """One topic and the queues of the subscriptions that want it."""
+    """One topic, where its updates go, and the hole in it, while it has one."""
 
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
         self.decode = topic.channel.decode
         self.overdue = False
         """Its subscribers were told that the exchange does not acknowledge it."""
-        self.queues: tuple[UpdateQueue, ...] = ()
+        self.sinks: tuple[Sink, ...] = ()
         self.stagers: tuple[Callable[[Any], None], ...] = ()
+        self.latest: Update | None = None
+        """What came last, on whichever connection."""
+        self._lost_at: float | None = None
+        # Who had it when it was lost, and has not been told what is missing: that is known at the next update.
+        self._missing: set[Sink] = set()
 
-    def add(self, queue: UpdateQueue) -> None:
-        if queue not in self.queues:
-            self._set((*self.queues, queue))
+    def add(self, sink: Sink) -> None:
+        if sink not in self.sinks:
+            self._set((*self.sinks, sink))
 
-    def remove(self, queue: UpdateQueue) -> None:
-        self._set(tuple(one for one in self.queues if one is not queue))
+    def remove(self, sink: Sink) -> None:
+        self._missing.discard(sink)
+        self._set(tuple(one for one in self.sinks if one is not sink))
 
-    def _set(self, queues: tuple[UpdateQueue, ...]) -> None:
+    def _set(self, sinks: tuple[Sink, ...]) -> None:
         # Copied on change: the decoding loop may be walking over the old one.
-        self.queues = queues
-        self.stagers = tuple(queue.staged.append for queue in queues)
+        self.sinks = sinks
+        self._choose_stagers()
+
+    def _choose_stagers(self) -> None:
+        # That there is a hole costs nothing where there is none: it is another way, not a question on the way.
+        appends = tuple(sink.staged.append for sink in self.sinks)
+        self.stagers = (self._stage_after_hole,) if self._missing else appends
+
+    def lose(self, cause: Exception, now: float) -> None:
+        """Its connection is gone, and with it what the exchange sends until it is subscribed to again."""
+        if self._lost_at is None:
+            self._lost_at = now
+            self._missing.update(self.sinks)
+            self._choose_stagers()
+            for sink in self.sinks:
+                sink.tell(Disconnected(self.topic, cause))
+
+    def restore(self, now: float) -> None:
+        """The exchange streams it again."""
+        if self._lost_at is not None:
+            duration = now - self._lost_at
+            self._lost_at = None
+            for sink in self.sinks:
+                if sink in self._missing:
+                    sink.tell(Restored(self.topic, duration))
+
+    def _stage_after_hole(self, update: Update) -> None:
+        since = None if self.latest is None else self.latest.time_ns
+        gap = Gap(self.topic, GapCause.RECONNECT, None, None, since, update.time_ns)
+        missing, self._missing = self._missing, set()
+        self._choose_stagers()
+        for sink in missing:
+            sink.hand_over()  # what was staged came before it
+            sink.tell(gap)
+        for append in self.stagers:
+            append(update)
 
 
 class Routes:
@@ -105,6 +147,7 @@ def stage(
             touched.add(stream)
             for append in stream.stagers:
                 append(update)
+            stream.latest = update
     return touched
 
 

@@ -12,11 +12,14 @@ from .protocol.topics import distinct, topics
 from .protocol.updates import Update
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
 
     from ._channels import QueueStatistics, UpdateQueue
+    from ._inline import InlineSink
     from ._pool import Pool
+    from .protocol.events import StreamEvent
+    from .protocol.market import UpdateType
 
 T = TypeVar("T", bound=Update)
 
@@ -24,13 +27,14 @@ T = TypeVar("T", bound=Update)
 class _Shared:
     """What the clones of one subscription have in common."""
 
-    def __init__(self, chosen: tuple[Topic, ...], pool: Pool, queue: UpdateQueue) -> None:
+    def __init__(self, chosen: tuple[Topic, ...], kind: UpdateType | None, pool: Pool, queue: UpdateQueue) -> None:
         self.topics = chosen
+        self.kind = kind
+        """What all of its updates are; None where they may be anything."""
         self.pool = pool
         self.queue = queue
         self.ends = 1
         self.adding = trio.Lock()
-        self.kinds = {topic.kind for topic in chosen}
 
     async def attach(self, chosen: tuple[Topic, ...]) -> None:
         """Subscribe to *chosen* and wait for the acks; where that fails, or is cancelled, nothing of it stays."""
@@ -55,14 +59,18 @@ class Subscription(Generic[T]):
     link is down it waits; once reconnecting was given up it raises `ConnectionFailed`, once, and may be iterated again.
     Each step can be cancelled, and a cancelled step has lost nothing. While updates wait, other tasks run every 5 ms.
 
-    A full buffer drops its oldest updates; `statistics()` counts them.
+    A buffer that is full goes by its `Overflow` policy; `statistics()` counts what was lost, `Update.gap_before` tells
+    of it at its place, and `with_events()` yields what happens between updates.
     """
 
-    def __init__(self, chosen: tuple[Topic, ...], pool: Pool, queue: UpdateQueue) -> None:
+    def __init__(
+        self, chosen: tuple[Topic, ...], kind: UpdateType | None, pool: Pool, make_queue: Callable[[], UpdateQueue]
+    ) -> None:
         self.closed = False
         """Whether this end was closed; another clone may still be open."""
-        self._shared = _Shared(chosen, pool, queue)
-        self._queue = queue
+        self._make_queue = make_queue
+        self._queue = make_queue()
+        self._shared = _Shared(chosen, kind, pool, self._queue)
         self._entered = False
         self._opened = False
 
@@ -113,6 +121,7 @@ class Subscription(Generic[T]):
         self._check_open()
         other: Subscription[T] = object.__new__(type(self))
         other.closed = False
+        other._make_queue = self._make_queue
         other._shared, other._queue = self._shared, self._queue
         other._entered = other._opened = True
         self._shared.ends += 1
@@ -142,7 +151,17 @@ class Subscription(Generic[T]):
     def receive_nowait(self) -> T:
         """The next update, or `trio.WouldBlock` where none is waiting; otherwise raises as `receive()` does."""
         self._check_open()
-        return self._queue.take()  # type: ignore[return-value]
+        return self._queue.take()  # type: ignore[return-value]  # no events were asked for
+
+    def with_events(self) -> Events[T]:
+        """Iterate updates, and what happens between them, in one order: `Gap`, `Dropped`, `Disconnected` and others.
+
+        A `Gap` or `Dropped` comes before the first update after the hole, which has it as `gap_before` too. Between two
+        updates there is at most one event of each kind for a topic, however long nobody came for them. Otherwise as
+        iterating updates. An event goes to one of the clones, as an update does; one that iterates plainly takes those
+        on its way and drops them.
+        """
+        return Events(self)
 
     def batches(self, max_size: int = 1000) -> Batches[T]:
         """Iterate lists of what is there, one to *max_size* updates each; otherwise as iterating updates."""
@@ -156,7 +175,7 @@ class Subscription(Generic[T]):
         if not self._opened:
             raise UsageError("enter the subscription first: `async with feed.ticker(...) as tickers:`")
 
-    # -- changing and watching ----------------------------------------------------------------------------------------
+    # -- changing -----------------------------------------------------------------------------------------------------
 
     async def add(self, *more: str | Topic) -> None:
         """Subscribe to more symbols (of this subscription's one kind) or topics, and wait for their acks.
@@ -189,16 +208,49 @@ class Subscription(Generic[T]):
         shared.pool.detach(gone, self._queue)
 
     def _read(self, given: tuple[str | Topic, ...]) -> tuple[Topic, ...]:
-        kinds = self._shared.kinds
+        kind = self._shared.kind
         chosen: list[Topic] = []
         for one in given:
             if isinstance(one, Topic):
+                if kind not in (None, one.kind):
+                    raise UsageError(f"{one} is no {kind}, which is all that this subscription has")
                 chosen.append(one)
-            elif len(kinds) == 1:
-                chosen.extend(topics(next(iter(kinds)), [one]))
+            elif kind is not None:
+                chosen.extend(topics(kind, [one]))
             else:
                 raise UsageError(f"this subscription has no single kind: give topics, such as topic('ticker', {one!r})")
         return distinct(chosen)
+
+    # -- for handlers -------------------------------------------------------------------------------------------------
+
+    def _split(self, parts: int) -> tuple[Subscription[T], ...]:
+        """At most so many subscriptions in place of this one, all topics of a symbol in the same."""
+        if self._entered:
+            raise UsageError("a handler enters its subscription itself: give it one that is not entered")
+        if parts == 1:
+            return (self,)
+        self._entered = True
+        shared = self._shared
+        part_of = {symbol: number % parts for number, symbol in enumerate({one.symbol: None for one in shared.topics})}
+        groups: dict[int, list[Topic]] = {}
+        for one in shared.topics:
+            groups.setdefault(part_of[one.symbol], []).append(one)
+        return tuple(type(self)(tuple(group), shared.kind, shared.pool, self._make_queue) for group in groups.values())
+
+    def _deliver_to(self, inline: InlineSink) -> Self:
+        """Have updates go into *inline* instead of a channel. Such a subscription cannot be iterated."""
+        if self._entered:
+            raise UsageError("a handler enters its subscription itself: give it one that is not entered")
+        self._queue = self._shared.queue = inline  # type: ignore[assignment]  # handlers alone have it
+        return self
+
+    def _finish(self) -> None:
+        """Subscribe to nothing any more; what is pending is still delivered, then iterating ends."""
+        if self._opened and not self.closed:
+            self._shared.pool.detach(self._shared.topics, self._queue)
+            self._queue.finish()
+
+    # -- watching -----------------------------------------------------------------------------------------------------
 
     @property
     def topics(self) -> tuple[Topic, ...]:
@@ -230,3 +282,19 @@ class Batches(Generic[T]):
         first = await self._subscription.__anext__()
         rest = self._subscription._queue.take_up_to(self._max_size - 1)  # noqa: SLF001  # one subject, two classes
         return [first, *rest]  # type: ignore[list-item]
+
+
+class Events(Generic[T]):
+    """What `Subscription.with_events()` iterates."""
+
+    def __init__(self, subscription: Subscription[T]) -> None:
+        self._subscription = subscription
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, T | StreamEvent]:
+        subscription = self._subscription
+        if not subscription._opened:  # noqa: SLF001  # one subject, two classes
+            subscription._check_open()  # noqa: SLF001
+        return subscription._queue.next(subscription, events=True)  # type: ignore[return-value]  # noqa: SLF001

@@ -27,12 +27,13 @@ class Body:
 
 
 @contextmanager
-def one_error() -> Iterator[Body]:
+def one_error(*, together: bool = False) -> Iterator[Body]:
     """Put around `async with trio.open_nursery()` where the nursery is a detail: strips exactly that one layer.
 
     Code inside runs under `body.watched()`. Its exception, be it a group of the user's own, comes out as itself; what
-    our tasks raised besides stands in its `__context__`. Without one, a single error comes out bare, several as the
-    group they are. `Cancelled` beside a real error is dropped; alone it passes.
+    our tasks raised besides stands in its `__context__`, or beside it in a group where they are *together*, all the
+    user's own. Without one, a single error comes out bare, several as the group they are. `Cancelled` beside a real
+    error is dropped; alone it passes.
     """
     body = Body()
     try:
@@ -46,6 +47,8 @@ def one_error() -> Iterator[Body]:
             main = None
         if main is not None:
             others = [error for error in raised if error is not main]
+            if together and others:
+                raise group.derive(raised) from None
             _raise(main, group.derive(others) if others else None)
         if len(raised) == 1:
             _raise(raised[0], None)

@@ -7,6 +7,7 @@ KufeedError
 ├── SubscriptionTimeout     it never acknowledged a topic: `topics`
 ├── CircuitOpen             a circuit breaker lets nobody in: `until`, `cause`
 ├── ConnectionFailed        reconnecting was given up for now: `topics`, `cause`; iterating again waits for recovery
+├── Overflowed              a buffer under `Overflow.RAISE` was full: `topics`, `lost`; iterating goes on after the hole
 ├── LinkError               one connection was lost or could not be made; the feed reconnects by itself
 │   ├── DialError               while connecting: `phase`, and the cause in `__cause__`
 │   ├── TokenExpired            the server refused the token
@@ -34,6 +35,7 @@ __all__ = [
     "LinkError",
     "LinkSilent",
     "MessageRefused",
+    "Overflowed",
     "ProtocolViolation",
     "SendStuck",
     "SubscriptionRejected",
@@ -80,6 +82,7 @@ class SubscriptionTimeout(KufeedError):
     def __init__(self, topics: Sequence[str], seconds: float) -> None:
         super().__init__(f"no acknowledgement within {seconds:g} s for {_shortened(topics)}")
         self.topics = tuple(topics)
+        self.seconds = seconds
 
 
 class CircuitOpen(KufeedError):
@@ -105,6 +108,18 @@ class ConnectionFailed(KufeedError):
         super().__init__(f"gave up connecting for {_shortened(topics)}: {cause}")
         self.topics = tuple(topics)
         self.cause = cause
+
+
+class Overflowed(KufeedError):
+    """A buffer under `Overflow.RAISE` was full: `lost` updates of `topics` are missing here.
+
+    Raised at their place in the stream. The subscription stays entered: iterating goes on after the hole.
+    """
+
+    def __init__(self, topics: Sequence[str], lost: int) -> None:
+        super().__init__(f"the buffer was full: {lost} updates are missing of {_shortened(topics)}")
+        self.topics = tuple(topics)
+        self.lost = lost
 
 
 class LinkError(KufeedError):

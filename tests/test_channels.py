@@ -12,8 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
-from kufeed._channels import UpdateQueue
-from kufeed._link import _hand_out
+from kufeed._buffers import Overflow
+from kufeed._channels import Sink, UpdateQueue
+from kufeed._delivery import hand_out
+
+
+async def never_hold(sink: Sink) -> bool:
+    await trio.lowlevel.checkpoint()
+    return False
 
 
 @attrs.define
@@ -27,7 +33,7 @@ def law(queue: UpdateQueue) -> bool:
 
 
 def queue_of(bound: int, *items: Any) -> UpdateQueue:
-    queue = UpdateQueue(bound)
+    queue = UpdateQueue(DROP_OLDEST, bound)
     queue.staged.extend(items)
     queue.hand_over()
     return queue
@@ -45,7 +51,7 @@ async def test_taking_is_a_cancellation_point_even_while_updates_wait() -> None:
 async def test_other_tasks_run_while_a_long_queue_is_taken() -> None:
     """At least every 5 ms, by the clock that the queue was given."""
     now = 0.0
-    queue = UpdateQueue(1000, lambda: now)
+    queue = UpdateQueue(DROP_OLDEST, 1000, perf_counter=lambda: now)
     queue.staged.extend(range(1000))  # type: ignore[arg-type]
     queue.hand_over()
     ran_at: list[float] = []
@@ -84,7 +90,7 @@ class Passes(trio.abc.Instrument):
 
 
 async def test_waiting_is_a_checkpoint() -> None:
-    queue = UpdateQueue(10)
+    queue = UpdateQueue(DROP_OLDEST, 10)
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -109,7 +115,7 @@ async def test_errors_are_raised_at_their_place_once() -> None:
 
 
 async def test_an_error_wakes_a_waiting_consumer() -> None:
-    queue = UpdateQueue(10)
+    queue = UpdateQueue(DROP_OLDEST, 10)
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -125,7 +131,7 @@ async def test_an_error_outlives_the_drop_of_what_stood_before_it() -> None:
     queue = queue_of(2, 1, 2)
     queue.fail(KeyError())
     queue.staged.extend([3, 4, 5])  # type: ignore[list-item]
-    await _hand_out([queue])
+    await hand_out([queue], never_hold)
     with pytest.raises(KeyError):
         await queue.next(End())
     assert [await queue.next(End()), await queue.next(End())] == [4, 5]
@@ -135,7 +141,7 @@ async def test_an_error_outlives_the_drop_of_what_stood_before_it() -> None:
 
 async def test_a_large_read_does_not_outrun_a_consumer_that_keeps_up() -> None:
     """370 updates in one read, room for 10, and a consumer that takes what is there: nothing is dropped."""
-    queue = UpdateQueue(10)
+    queue = UpdateQueue(DROP_OLDEST, 10)
     taken: list[int] = []
     async with trio.open_nursery() as nursery:
 
@@ -147,7 +153,7 @@ async def test_a_large_read_does_not_outrun_a_consumer_that_keeps_up() -> None:
         await wait_all_tasks_blocked()
         for start in range(0, 3700, 370):
             queue.staged.extend(range(start, start + 370))  # type: ignore[arg-type]
-            await _hand_out([queue])
+            await hand_out([queue], never_hold)
     assert taken == list(range(3700))
     assert queue.statistics().dropped == 0
     assert queue.statistics().most_pending == 10
@@ -157,7 +163,7 @@ async def test_a_consumer_that_does_not_come_costs_two_scheduler_passes(autojump
     queue = queue_of(10, *range(10))
     queue.staged.extend(range(10, 1000))  # type: ignore[arg-type]
     start = trio.current_time()
-    await _hand_out([queue])
+    await hand_out([queue], never_hold)
     assert trio.current_time() == start
     assert queue.statistics().dropped == 990
     assert [queue.take() for _ in range(10)] == list(range(990, 1000))
@@ -182,7 +188,7 @@ def test_whatever_happens_order_bound_and_accounts_hold(bound: int, plan: list[t
     """Consumers come and are cancelled, the producer overflows the buffer, errors stand in between."""
 
     async def main() -> None:
-        queue = UpdateQueue(bound)
+        queue = UpdateQueue(DROP_OLDEST, bound)
         taken: list[int] = []
         errors = 0
         produced = failures = 0
@@ -206,7 +212,7 @@ def test_whatever_happens_order_bound_and_accounts_hold(bound: int, plan: list[t
                     case "produce":
                         queue.staged.extend(range(produced, produced + argument))  # type: ignore[arg-type]
                         produced += argument
-                        await _hand_out([queue])
+                        await hand_out([queue], never_hold)
                     case "fail":
                         failures += not queue.closed
                         queue.fail(KeyError())

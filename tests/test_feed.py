@@ -1149,8 +1149,8 @@ async def test_a_topic_refused_for_all_is_added_for_each(autojump_clock: MockClo
             exchange._any_symbol = True
             await second.add("GONEUSDTM")
             await first.add("GONEUSDTM")
-            gone = feed._pool._streams[topic("ticker", "GONEUSDTM")][0]
-            assert set(gone.queues) == {first._queue, second._queue}
+            gone = feed._pool._streams[topic("ticker", "GONEUSDTM"), None][0]
+            assert set(gone.sinks) == {first._queue, second._queue}
 
 
 async def test_halves_find_two_topics_that_are_never_answered(autojump_clock: MockClock) -> None:

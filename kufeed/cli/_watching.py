@@ -52,7 +52,7 @@ class Watch:
         with trio.move_on_after(seconds) as time_limit:
             async with open_feed(self.config) as feed, AsyncExitStack() as stack:
                 for kind in self.kinds:
-                    subscription = feed.ticker(*self.symbols) if kind == "ticker" else feed.trades(*self.symbols)
+                    subscription = feed.ticker(*self.symbols, overflow=Overflow.DROP_OLDEST) if kind == "ticker" else feed.trades(*self.symbols)
                     await stack.enter_async_context(subscription)
                     self._subscriptions.append(subscription)
                 await self._show(feed)

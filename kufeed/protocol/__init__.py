@@ -1,5 +1,6 @@
 """KuCoin's market-data protocol without I/O: topics, messages, records. Imports neither Trio nor a clock."""
 
+from .events import Disconnected, Dropped, Gap, GapCause, Restored, Resynced, SlowConsumer, Stale, StreamEvent
 from .market import Channel, Market, MergeKey, Topic, UpdateType
 from .rest import retry_after
 from .topics import CHANNELS, MARKETS, market_of, parse_topic, topic
@@ -9,9 +10,18 @@ __all__ = [
     "CHANNELS",
     "MARKETS",
     "Channel",
+    "Disconnected",
+    "Dropped",
+    "Gap",
+    "GapCause",
     "Market",
     "MergeKey",
+    "Restored",
+    "Resynced",
     "Side",
+    "SlowConsumer",
+    "Stale",
+    "StreamEvent",
     "Ticker",
     "Topic",
     "Trade",

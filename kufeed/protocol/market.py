@@ -70,7 +70,7 @@ class Channel:
         return f"<Channel {self.market.name} {self.kind} {self.path}>"
 
 
-@attrs.frozen(repr=False)
+@attrs.frozen(repr=False, cache_hash=True)
 class Topic:
     """One stream: a channel and the one symbol it is about. Hashable and comparable; `str()` is the wire topic."""
 

@@ -144,6 +144,7 @@ class Session:
         # unsubscribe whose ack was lost would silence a stream that everybody believes acked.
         self._newest: dict[Topic, Request] = {}
         self._asked: set[Topic] = set()  # what the exchange may be streaming to us
+        self._held_since: float | None = None
         self._failed = False
 
     # -- what the user of the link wants ------------------------------------------------------------------------------
@@ -274,14 +275,38 @@ class Session:
         self._failed = True
         return [Failed(error)]
 
+    # -- a reader that is held -----------------------------------------------------------------------------------------
+
+    def waits_for_answers(self) -> bool:
+        """Whether a subscribe is to be sent, or answered: while it is, the reader must go on reading."""
+        return any(request.subscribe for request in (*self._queued, *self._waiting.values()))
+
+    def hold(self, now: float) -> None:
+        """Nothing is read from *now* on: what the server should say cannot be missed. Pings go on."""
+        self._held_since = now
+
+    def resume(self, now: float) -> None:
+        """Reading goes on: deadlines for what the server should say have stood still since `hold()`."""
+        assert self._held_since is not None
+        stood_still = now - self._held_since
+        self._held_since = None
+        self._pong_by = (
+            min(self._pong_by + stood_still, now + self.pong_timeout) if self._pong_by < math.inf else math.inf
+        )
+        for request in dict.fromkeys(self._waiting.values()):
+            request.ask_again_at += stood_still
+            request.give_up_at += stood_still
+
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def deadline(self) -> float:
         """When `tick()` is due next. It moves: ask again after each call."""
         if self._failed:
             return math.inf
-        times = [self._welcome_by, self._next_ping, self._pong_by, self._send_by]
-        times += [min(request.ask_again_at, request.give_up_at) for request in self._waiting.values()]
+        times = [self._next_ping, self._send_by]
+        if self._held_since is None:
+            times += [self._welcome_by, self._pong_by]
+            times += [min(request.ask_again_at, request.give_up_at) for request in self._waiting.values()]
         if self._queued and self._paused_until > -math.inf:
             times.append(self._paused_until)
         return min(times)
@@ -290,11 +315,12 @@ class Session:
         """Do what is due at *now*: queue a ping, ask again, or report what did not come."""
         if self._failed:
             return []
-        if now >= self._welcome_by:
+        held = self._held_since is not None
+        if now >= self._welcome_by and not held:
             return self._fail(DialError("welcome", "the server sent no welcome"))
         if now >= self._send_by:
             return self._fail(SendStuck(self.pong_timeout))
-        if now >= self._pong_by:
+        if now >= self._pong_by and not held:
             return self._fail(LinkSilent("pong", self.pong_timeout))
         if now >= self._paused_until:
             self._paused_until = -math.inf
@@ -307,7 +333,7 @@ class Session:
                 self._next_ping += self.ping_interval
             if not self._pings:
                 self._pings.append(Frame(messages.ping(self._new_id())))
-        return self._overdue(now)
+        return [] if held else self._overdue(now)
 
     def _overdue(self, now: float) -> list[Event]:
         given_up: list[Event] = []  # one for each request: together, halves would come back as the whole

@@ -18,6 +18,8 @@ from .market import Topic, UpdateType
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .events import Gap
+
 Number = Decimal | int
 
 
@@ -43,6 +45,13 @@ class Update:
     """The exchange's time stamp in nanoseconds since the epoch (UTC), or None where the message has none."""
     received_time_ns: int
     """This machine's clock when the bytes were read, in nanoseconds since the epoch (UTC)."""
+    gap_before: Gap | None = attrs.field(default=None, kw_only=True, eq=False)
+    """What is missing directly before this update, for the subscription that received it; None where nothing is."""
+
+    @property
+    def time_ns(self) -> int:
+        """`exchange_time_ns`, or `received_time_ns` where the message has none."""
+        return self.received_time_ns if self.exchange_time_ns is None else self.exchange_time_ns
 
     @property
     def latency(self) -> float | None:
@@ -100,7 +109,7 @@ def fast_constructor(record: type[R]) -> Callable[..., R]:
     def freeze(made: Any) -> None:
         made.__class__ = record
 
-    fields = {field.name: attrs.field(default=field.default) for field in attrs.fields(record)}
+    fields = {field.name: attrs.field(default=field.default, kw_only=field.kw_only) for field in attrs.fields(record)}
     plain = attrs.make_class("Plain", fields, class_body={"__attrs_post_init__": freeze})
     namespace: dict[str, Any] = {
         "__slots__": vars(record)["__slots__"],

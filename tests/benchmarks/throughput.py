@@ -45,7 +45,7 @@ async def plain(port: int, frames: int, started: Started) -> None:
 
 async def ours(port: int, frames: int, started: Started) -> None:
     config = kufeed.FeedConfig(spot_url=f"http://127.0.0.1:{port}")
-    async with kufeed.open_feed(config) as feed, feed.ticker(*SYMBOLS) as tickers:
+    async with kufeed.open_feed(config) as feed, feed.ticker(*SYMBOLS, overflow="drop_oldest") as tickers:
         started()
         expected = FIRST_SEQUENCE
         async for ticker in tickers:

@@ -1,0 +1,34 @@
+"""From the reader of a link to the channels of its subscriptions: nothing is lost that a consumer could have taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from ._channels import Sink
+
+
+async def hand_out(sinks: Iterable[Sink], hold: Callable[[Sink], Awaitable[bool]]) -> None:
+    """Hand staged updates to their channels; where they do not fit, let the consumers run before anything is dropped.
+
+    After two scheduler passes every consumer that was woken has run once. One that emptied its channel keeps up,
+    however much a single read brought; for any other the channel's policy decides. Where that is to block, ``await
+    hold(sink)`` waits for room, or returns False at once where the reader must go on.
+    """
+    waiting = [sink for sink in sinks if not sink.hand_over()]
+    try:
+        while waiting:
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            for sink in waiting:
+                if not sink.is_empty() and not (sink.blocks and await hold(sink)):
+                    sink.force()
+            waiting = [sink for sink in waiting if not sink.hand_over()]
+    finally:
+        for sink in waiting:  # cancelled: nothing that arrived stays behind uncounted
+            sink.force()
+            sink.hand_over()
