@@ -1,9 +1,9 @@
-"""The queue of a subscription: order, bound and accounts hold whatever producer and consumers do."""
+"""The channel of a subscription: order, bound, accounts and what is told of holes, whatever producer and consumers do."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -12,14 +12,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
-from kufeed._buffers import Overflow
+from kufeed import (
+    Disconnected,
+    Dropped,
+    Gap,
+    GapCause,
+    Overflow,
+    Overflowed,
+    Restored,
+    SlowConsumer,
+    StreamEvent,
+    Topic,
+    Update,
+    UpdateType,
+)
 from kufeed._channels import Sink, UpdateQueue
 from kufeed._delivery import hand_out
+from kufeed.errors import ConnectionFailed, LinkClosed
 
+from .updates import START_NS, TICKERS, TRADES, update
 
-async def never_hold(sink: Sink) -> bool:
-    await trio.lowlevel.checkpoint()
-    return False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STREAMS = (*TICKERS, *TRADES)
+TRADE = TRADES[0]
 
 
 @attrs.define
@@ -27,23 +44,64 @@ class End:
     closed: bool = False
 
 
-def law(queue: UpdateQueue) -> bool:
-    counts = queue.statistics()
-    return counts.received == counts.delivered + counts.dropped + counts.discarded + counts.pending
+END = End()
 
 
-def queue_of(bound: int, *items: Any) -> UpdateQueue:
-    queue = UpdateQueue(DROP_OLDEST, bound)
-    queue.staged.extend(items)
-    queue.hand_over()
+async def never_hold(sink: Sink) -> bool:
+    await trio.lowlevel.checkpoint()
+    return False
+
+
+def channel(policy: Overflow = Overflow.DROP_OLDEST, bound: int = 10, **options: Any) -> UpdateQueue:
+    return UpdateQueue(dict.fromkeys(UpdateType, policy), bound, **options)
+
+
+def trades(*numbers: int) -> list[Update]:
+    return [update(TRADE, number) for number in numbers]
+
+
+async def put(queue: UpdateQueue, *updates: Update) -> None:
+    queue.staged.extend(updates)
+    await hand_out([queue], never_hold)
+
+
+def holding(*numbers: int, policy: Overflow = Overflow.DROP_OLDEST, bound: int = 10) -> UpdateQueue:
+    queue = channel(policy, bound)
+    queue.staged.extend(trades(*numbers))
+    assert queue.hand_over()
     return queue
 
 
+def law(queue: UpdateQueue) -> bool:
+    counts = queue.statistics()
+    return counts.received == (
+        counts.delivered + counts.conflated + counts.dropped + counts.unchanged + counts.discarded + counts.pending
+    )
+
+
+def everything(queue: UpdateQueue) -> list[Update | StreamEvent]:
+    """What `with_events()` would yield now."""
+    found: list[Update | StreamEvent] = []
+    while True:
+        try:
+            found.append(queue.take(events=True))
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return found
+
+
+def told(items: list[Update | StreamEvent]) -> list[Any]:
+    """Updates by their number, events by their name."""
+    return [one.sequence if isinstance(one, Update) else type(one).__name__ for one in items]
+
+
+# -- taking -----------------------------------------------------------------------------------------------------------
+
+
 async def test_taking_is_a_cancellation_point_even_while_updates_wait() -> None:
-    queue = queue_of(10, *range(10))
+    queue = holding(*range(10))
     with trio.move_on_after(0) as scope:
         while True:
-            await queue.next(End())
+            await queue.next(END)
     assert scope.cancelled_caught
     assert queue.statistics().delivered == 0
 
@@ -51,9 +109,8 @@ async def test_taking_is_a_cancellation_point_even_while_updates_wait() -> None:
 async def test_other_tasks_run_while_a_long_queue_is_taken() -> None:
     """At least every 5 ms, by the clock that the queue was given."""
     now = 0.0
-    queue = UpdateQueue(DROP_OLDEST, 1000, perf_counter=lambda: now)
-    queue.staged.extend(range(1000))  # type: ignore[arg-type]
-    queue.hand_over()
+    queue = channel(bound=1000, perf_counter=lambda: now)
+    await put(queue, *trades(*range(1000)))
     ran_at: list[float] = []
     async with trio.open_nursery() as nursery:
 
@@ -64,7 +121,7 @@ async def test_other_tasks_run_while_a_long_queue_is_taken() -> None:
                 await trio.lowlevel.checkpoint()
 
         for _ in range(1000):
-            await queue.next(End())
+            await queue.next(END)
             now += 0.001
         nursery.cancel_scope.cancel()
     # Each yield lets the other task run once; Trio shuffles the order within a pass, so it may come late in one and
@@ -73,11 +130,10 @@ async def test_other_tasks_run_while_a_long_queue_is_taken() -> None:
 
 
 async def test_taking_costs_no_scheduler_pass_while_updates_wait() -> None:
-    queue = queue_of(10, *range(10))
+    queue = holding(*range(10))
     passes = Passes()
     trio.lowlevel.add_instrument(passes)
-    for number in range(10):
-        assert await queue.next(End()) == number
+    assert [(await queue.next(END)).sequence for _ in range(10)] == list(range(10))  # type: ignore[union-attr]
     trio.lowlevel.remove_instrument(passes)
     assert passes.count == 0
 
@@ -90,119 +146,463 @@ class Passes(trio.abc.Instrument):
 
 
 async def test_waiting_is_a_checkpoint() -> None:
-    queue = UpdateQueue(DROP_OLDEST, 10)
+    queue = channel()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(put, queue, *trades(1))
+        with assert_checkpoints():
+            await queue.next(END)
+
+
+@pytest.mark.parametrize("events", [False, True])
+async def test_a_reader_cancelled_at_any_step_has_lost_nothing(autojump_clock: MockClock, events: bool) -> None:
+    """Cancelled after each number of task steps in turn, it goes on where it was."""
+    for limit in range(60):
+        queue = channel(bound=3)
+        taken: list[Any] = []
+
+        async def produce(queue: UpdateQueue = queue) -> None:
+            for number in range(30):
+                if number % 7 == 3:
+                    queue.tell(Restored(TRADE, 1.0))
+                queue.staged.append(update(TRADE, number))
+                while not queue.hand_over():
+                    await trio.sleep(1)
+                await trio.sleep(number % 3)
+            queue.finish()
+
+        async def consume(scope: trio.CancelScope, queue: UpdateQueue = queue, taken: list[Any] = taken) -> None:
+            with scope:
+                while True:
+                    try:
+                        taken.append(await queue.next(END, events))
+                    except StopAsyncIteration:
+                        return
+
+        async with trio.open_nursery() as nursery:
+            scope = trio.CancelScope()
+            cancel = CancelAfter(limit, scope)
+            trio.lowlevel.add_instrument(cancel)
+            nursery.start_soon(produce)
+            await consume(scope)
+            trio.lowlevel.remove_instrument(cancel)
+            await consume(trio.CancelScope())
+        assert [one.sequence for one in taken if isinstance(one, Update)] == list(range(30))
+        assert sum(isinstance(one, Restored) for one in taken) == (4 if events else 0)
+        assert law(queue)
+        assert queue.statistics().delivered == 30
+
+
+class CancelAfter(trio.abc.Instrument):
+    def __init__(self, steps: int, scope: trio.CancelScope) -> None:
+        self.left = steps
+        self.scope = scope
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel()
+
+
+async def test_a_large_read_does_not_outrun_a_consumer_that_keeps_up() -> None:
+    """370 updates in one read, room for 10, and a consumer that takes what is there: nothing is dropped."""
+    queue = channel()
+    taken: list[int | None] = []
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
-        async def produce() -> None:
-            queue.staged.append(1)  # type: ignore[arg-type]
-            queue.hand_over()
+        async def consume() -> None:
+            while len(taken) < 3700:
+                taken.append((await queue.next(END)).sequence)  # type: ignore[union-attr]
 
-        with assert_checkpoints():
-            assert await queue.next(End()) == 1
+        await wait_all_tasks_blocked()
+        for start in range(0, 3700, 370):
+            await put(queue, *trades(*range(start, start + 370)))
+    assert taken == list(range(3700))
+    counts = queue.statistics()
+    assert (counts.dropped, counts.most_pending, counts.slow) == (0, 10, False)
+
+
+async def test_a_consumer_that_does_not_come_costs_two_scheduler_passes(autojump_clock: MockClock) -> None:
+    queue = holding(*range(10))
+    start = trio.current_time()
+    await put(queue, *trades(*range(10, 1000)))
+    assert trio.current_time() == start
+    assert queue.statistics().dropped == 990
+    assert [one.sequence for one in queue.take_up_to(100)] == list(range(990, 1000))
+
+
+async def test_a_batch_ends_before_an_error_and_carries_gaps() -> None:
+    queue = holding(1, 2)
+    queue.tell(Gap(TRADE, GapCause.RECONNECT, None, None, 2, 5))
+    await put(queue, *trades(5, 6))
+    queue.fail(KeyError())
+    await put(queue, *trades(7))
+    batch = queue.take_up_to(10)
+    assert [one.sequence for one in batch] == [1, 2, 5, 6]
+    assert [one.gap_before is not None for one in batch] == [False, False, True, False]
+    assert queue.take_up_to(10) == []
+    with pytest.raises(KeyError):
+        queue.take()
+    assert [one.sequence for one in queue.take_up_to(10)] == [7]
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
 
 
 async def test_errors_are_raised_at_their_place_once() -> None:
-    queue = queue_of(10, 1, 2)
+    queue = holding(1, 2)
     queue.fail(KeyError("between"))
-    queue.staged.append(3)  # type: ignore[arg-type]
-    queue.hand_over()
-    assert [await queue.next(End()), await queue.next(End())] == [1, 2]
+    await put(queue, *trades(3))
+    assert [(await queue.next(END)).sequence for _ in range(2)] == [1, 2]  # type: ignore[union-attr]
     with pytest.raises(KeyError, match="between"):
-        await queue.next(End())
-    assert await queue.next(End()) == 3
+        await queue.next(END)
+    assert (await queue.next(END)).sequence == 3  # type: ignore[union-attr]
     assert law(queue)
 
 
 async def test_an_error_wakes_a_waiting_consumer() -> None:
-    queue = UpdateQueue(DROP_OLDEST, 10)
+    queue = channel()
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
         async def consume() -> None:
             with pytest.raises(KeyError):
-                await queue.next(End())
+                await queue.next(END)
 
         await wait_all_tasks_blocked()
         queue.fail(KeyError())
 
 
 async def test_an_error_outlives_the_drop_of_what_stood_before_it() -> None:
-    queue = queue_of(2, 1, 2)
+    queue = holding(1, 2, bound=2)
     queue.fail(KeyError())
-    queue.staged.extend([3, 4, 5])  # type: ignore[list-item]
-    await hand_out([queue], never_hold)
+    await put(queue, *trades(3, 4, 5))
     with pytest.raises(KeyError):
-        await queue.next(End())
-    assert [await queue.next(End()), await queue.next(End())] == [4, 5]
+        await queue.next(END)
+    assert told(everything(queue)) == ["SlowConsumer", "Dropped", 4, 5, "SlowConsumer"]
     assert queue.statistics().dropped == 3
     assert law(queue)
 
 
-async def test_a_large_read_does_not_outrun_a_consumer_that_keeps_up() -> None:
-    """370 updates in one read, room for 10, and a consumer that takes what is there: nothing is dropped."""
-    queue = UpdateQueue(DROP_OLDEST, 10)
-    taken: list[int] = []
+def test_failures_that_nobody_came_for_become_one() -> None:
+    queue = channel()
+    for number in range(1000):
+        queue.fail(ConnectionFailed([f"topic {number % 3}"], OSError(number)))
+    with pytest.raises(ConnectionFailed) as raised:
+        queue.take()
+    assert raised.value.topics == ("topic 0", "topic 1", "topic 2")
+    assert str(raised.value.cause) == "999"
+    with pytest.raises(trio.WouldBlock):
+        queue.take()
+
+
+# -- policies ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_oldest_goes_and_what_is_missing_is_told() -> None:
+    queue = holding(1, 2, 3, bound=3)
+    await put(queue, *trades(4, 5))
+    items = everything(queue)
+    assert told(items) == ["Dropped", 3, "SlowConsumer", 4, 5, "SlowConsumer"]
+    dropped = next(one for one in items if isinstance(one, Dropped))
+    gap = Gap(TRADE, GapCause.OVERFLOW, None, None, START_NS + 1, START_NS + 2)
+    assert (dropped.topic, dropped.count, dropped.gap) == (TRADE, 2, gap)
+    third = next(one for one in items if isinstance(one, Update))
+    assert third.gap_before == gap
+    assert third == update(TRADE, 3)  # otherwise as it was
+
+
+async def test_the_newest_goes_and_what_is_missing_is_told() -> None:
+    queue = holding(1, 2, policy=Overflow.DROP_NEWEST, bound=2)
+    await put(queue, *trades(3, 4))
+    assert queue.take_up_to(5) == trades(1, 2)
+    await put(queue, *trades(5))
+    (fifth,) = queue.take_up_to(5)
+    assert fifth.gap_before == Gap(TRADE, GapCause.OVERFLOW, None, None, START_NS + 3, START_NS + 4)
+
+
+async def test_raise_tells_at_the_place_of_the_hole_and_goes_on() -> None:
+    queue = holding(1, 2, policy=Overflow.RAISE, bound=2)
+    await put(queue, *trades(3, 4))
+    assert (await queue.next(END)).sequence == 1  # type: ignore[union-attr]
+    await put(queue, *trades(5))
+    assert (await queue.next(END)).sequence == 2  # type: ignore[union-attr]
+    with pytest.raises(Overflowed) as raised:
+        await queue.next(END)
+    assert (raised.value.topics, raised.value.lost) == ((str(TRADE),), 2)
+    fifth = await queue.next(END)
+    assert isinstance(fifth, Update)
+    assert (fifth.sequence, fifth.gap_before is not None) == (5, True)
+    assert law(queue)
+
+
+async def test_latest_keeps_one_of_each_stream_in_order_of_first_arrival() -> None:
+    queue = channel(Overflow.LATEST, bound=1)
+    first, second = TICKERS
+    await put(queue, update(first, 1), update(second, 1), update(first, 2), update(second, 2), update(first, 3))
+    assert [(one.topic, one.sequence) for one in queue.take_up_to(9)] == [(first, 3), (second, 2)]
+    counts = queue.statistics()
+    assert (counts.received, counts.delivered, counts.conflated, counts.dropped) == (5, 2, 3, 0)
+    assert not counts.slow
+
+
+async def test_latest_does_not_conflate_across_a_gap() -> None:
+    """What came after the hole does not take the place of what came before it: the gap stands directly before it."""
+    queue = channel(Overflow.LATEST)
+    first, second = TICKERS
+    await put(queue, update(first, 1), update(second, 1))
+    queue.tell(Gap(first, GapCause.RECONNECT, None, None, 1, 7))
+    await put(queue, update(first, 7), update(first, 8))
+    items = everything(queue)
+    assert told(items) == [1, "Gap", 8]
+    assert [one.topic for one in items if isinstance(one, Update)] == [second, first]
+    assert items[-1].gap_before == items[1]  # type: ignore[union-attr]
+    assert law(queue)
+
+
+async def test_in_a_mixture_each_kind_goes_by_its_own_policy() -> None:
+    queue = UpdateQueue({UpdateType.TICKER: Overflow.LATEST, UpdateType.TRADE: Overflow.DROP_NEWEST}, 2)
+    ticker, other = TICKERS
+    await put(queue, update(ticker, 1), *trades(1, 2, 3), update(other, 1), update(ticker, 2))
+    assert [(one.kind, one.sequence) for one in queue.take_up_to(9)] == [
+        ("ticker", 2),
+        ("trade", 1),
+        ("trade", 2),
+        ("ticker", 1),
+    ]
+    assert queue.statistics().dropped == 1
+
+
+# -- events -----------------------------------------------------------------------------------------------------------
+
+
+async def test_events_stand_among_the_updates_in_one_order() -> None:
+    queue = holding(1)
+    lost, back = Disconnected(TRADE, LinkClosed(1006, None)), Restored(TRADE, 2.5)
+    gap = Gap(TRADE, GapCause.RECONNECT, None, None, 1, 9)
+    queue.tell(lost)
+    queue.tell(back)
+    queue.tell(gap)
+    await put(queue, *trades(9))
+    ninth = attrs.evolve(update(TRADE, 9), gap_before=gap)
+    items = everything(queue)
+    assert items == [update(TRADE, 1), lost, back, gap, ninth]
+    assert items[-1].gap_before == gap  # type: ignore[union-attr]
+
+
+async def test_iterating_plainly_passes_over_events() -> None:
+    queue = channel()
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
         async def consume() -> None:
-            while len(taken) < 3700:
-                taken.append(await queue.next(End()))  # type: ignore[arg-type]
+            assert (await queue.next(END)).sequence == 1  # type: ignore[union-attr]
 
         await wait_all_tasks_blocked()
-        for start in range(0, 3700, 370):
-            queue.staged.extend(range(start, start + 370))  # type: ignore[arg-type]
-            await hand_out([queue], never_hold)
-    assert taken == list(range(3700))
-    assert queue.statistics().dropped == 0
-    assert queue.statistics().most_pending == 10
+        queue.tell(Disconnected(TRADE, LinkClosed(1006, None)))
+        await wait_all_tasks_blocked()
+        await put(queue, *trades(1))
 
 
-async def test_a_consumer_that_does_not_come_costs_two_scheduler_passes(autojump_clock: MockClock) -> None:
-    queue = queue_of(10, *range(10))
-    queue.staged.extend(range(10, 1000))  # type: ignore[arg-type]
-    start = trio.current_time()
-    await hand_out([queue], never_hold)
-    assert trio.current_time() == start
-    assert queue.statistics().dropped == 990
-    assert [queue.take() for _ in range(10)] == list(range(990, 1000))
+async def test_a_gap_belongs_to_the_next_update_of_its_topic() -> None:
+    queue = channel()
+    gap = Gap(TRADES[1], GapCause.RECONNECT, None, None, 1, 2)
+    queue.tell(gap)
+    await put(queue, update(TRADES[0], 1), update(TRADES[1], 2), update(TRADES[1], 3))
+    assert [one.gap_before for one in queue.take_up_to(9)] == [None, gap, None]
 
+
+async def test_the_record_in_other_channels_is_not_touched() -> None:
+    one, other = channel(), channel()
+    shared = update(TRADE, 1)
+    one.tell(Gap(TRADE, GapCause.RECONNECT, None, None, 0, 1))
+    await put(one, shared)
+    await put(other, shared)
+    assert one.take().gap_before is not None  # type: ignore[union-attr]
+    assert other.take() is shared
+    assert shared.gap_before is None
+
+
+async def test_a_flapping_link_leaves_a_stuck_consumer_a_bounded_number_of_events() -> None:
+    queue = holding(1)
+    for number in range(1000):
+        for stream in STREAMS:
+            queue.tell(Disconnected(stream, LinkClosed(1006, str(number))))
+            queue.tell(Restored(stream, 1.0))
+            queue.tell(Gap(stream, GapCause.RECONNECT, None, None, number, number + 1))
+    items = everything(queue)
+    assert len(items) == 1 + 3 * len(STREAMS)
+    # Merged, they still say all: the hole is from the first cut to the last return.
+    gaps = [one for one in items if isinstance(one, Gap)]
+    assert all((one.since_ns, one.until_ns) == (0, 1000) for one in gaps)
+
+
+async def test_places_between_which_all_was_dropped_become_one() -> None:
+    queue = channel(bound=2)
+    for number in range(1000):
+        queue.tell(Restored(TRADE, float(number)))
+        await put(queue, *trades(number))
+    assert len(queue._places) <= 4
+    items = everything(queue)
+    assert told(items).count("Restored") <= 3
+    assert sum(one.count for one in items if isinstance(one, Dropped)) == 998
+
+
+async def test_a_slow_consumer_is_told_once_and_its_end_once(autojump_clock: MockClock) -> None:
+    queue = channel(bound=2, perf_counter=trio.current_time)
+    await put(queue, *trades(1, 2))
+    assert not queue.statistics().slow
+    for number in range(3, 10):
+        await put(queue, *trades(number))
+        await trio.sleep(1)
+    assert queue.statistics().slow
+    items = everything(queue)
+    slow = [one for one in items if isinstance(one, SlowConsumer)]
+    assert slow == [SlowConsumer(ended=False, duration=0.0, lost=0), SlowConsumer(ended=True, duration=7.0, lost=7)]
+    assert not queue.statistics().slow
+    await put(queue, *trades(10, 11, 12))
+    assert sum(isinstance(one, SlowConsumer) for one in everything(queue)) == 2
+
+
+async def test_statistics_tell_the_age_of_what_waits_longest() -> None:
+    now = START_NS
+    queue = channel(time_ns=lambda: now)
+    assert queue.statistics().oldest_age is None
+    await put(queue, *trades(0, 1))
+    now = START_NS + 3_000_000_005
+    assert queue.statistics().oldest_age == 3.0
+
+
+# -- the end ----------------------------------------------------------------------------------------------------------
+
+
+async def test_finishing_delivers_what_is_pending_and_discards_what_comes() -> None:
+    queue = holding(1, 2)
+    queue.finish()
+    await put(queue, *trades(3))
+    queue.tell(Restored(TRADE, 1.0))
+    assert [(await queue.next(END)).sequence for _ in range(2)] == [1, 2]  # type: ignore[union-attr]
+    with pytest.raises(StopAsyncIteration):
+        await queue.next(END)
+    assert queue.statistics().discarded == 1
+    assert law(queue)
+
+
+@pytest.mark.parametrize("how", ["finish", "close"])
+async def test_the_end_wakes_every_consumer(how: str) -> None:
+    queue = channel()
+    ended = 0
+
+    async def consume() -> None:
+        nonlocal ended
+        with pytest.raises(StopAsyncIteration):
+            await queue.next(END)
+        ended += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(consume)
+        await wait_all_tasks_blocked()
+        getattr(queue, how)()
+    assert ended == 3
+
+
+# -- the model --------------------------------------------------------------------------------------------------------
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("produce"), st.integers(0, 12)),
+        st.tuples(st.just("produce"), st.lists(st.integers(0, 3), max_size=10)),
+        st.tuples(st.just("hole"), st.integers(0, 3)),
+        st.tuples(st.just("event"), st.integers(0, 3)),
         st.tuples(st.just("fail"), st.none()),
-        st.tuples(st.just("wait"), st.integers(1, 3)),
+        st.tuples(st.just("wait"), st.tuples(st.integers(1, 4), st.booleans())),
         st.tuples(st.just("cancel"), st.integers(0, 2)),
-        st.tuples(st.just("nowait"), st.integers(1, 5)),
+        st.tuples(st.just("nowait"), st.tuples(st.integers(1, 5), st.booleans())),
+        st.tuples(st.just("batch"), st.integers(1, 8)),
+        st.tuples(st.just("finish"), st.none()),
         st.tuples(st.just("close"), st.none()),
     ),
     max_size=40,
 )
+POLICIES = [Overflow.DROP_OLDEST, Overflow.DROP_NEWEST, Overflow.RAISE, Overflow.LATEST]
+
+
+class Ledger:
+    """What was sent and what was seen, and what must be true of the two."""
+
+    def __init__(self, policies: Mapping[UpdateType, Overflow]) -> None:
+        self.policies = policies
+        self.sent = dict.fromkeys(STREAMS, 0)
+        self.seen: dict[Topic, int] = dict.fromkeys(STREAMS, 0)
+        self.holes: dict[Topic, list[tuple[int, int]]] = {stream: [] for stream in STREAMS}
+        self.delivered = 0
+
+    def next_updates(self, indices: list[int]) -> list[Update]:
+        made: list[Update] = []
+        for index in indices:
+            self.sent[STREAMS[index]] += 1
+            made.append(update(STREAMS[index], self.sent[STREAMS[index]]))
+        return made
+
+    def hole(self, index: int) -> Gap:
+        """The exchange sends three updates that never arrive."""
+        stream = STREAMS[index]
+        since = self.sent[stream]
+        self.sent[stream] += 3
+        self.holes[stream].append((since, self.sent[stream] + 1))
+        return Gap(stream, GapCause.RECONNECT, None, None, START_NS + since, START_NS + self.sent[stream] + 1)
+
+    def saw(self, item: Update | StreamEvent) -> None:
+        if not isinstance(item, Update):
+            return
+        self.delivered += 1
+        assert item.sequence is not None
+        before, self.seen[item.topic] = self.seen[item.topic], item.sequence
+        assert item.sequence > before, "out of order, or twice"
+        missing = set(range(before + 1, item.sequence))
+        if self.policies[item.kind] is Overflow.LATEST:
+            # What is conflated is not missing; what the exchange sent into a hole is.
+            missing = {
+                number
+                for since, until in self.holes[item.topic]
+                for number in range(since + 1, until)
+                if number in missing
+            }
+        if not missing:
+            return
+        assert item.gap_before is not None, f"{sorted(missing)} are missing and nobody said so"
+        since, until = item.gap_before.since_ns, item.gap_before.until_ns
+        assert since is not None
+        assert until is not None
+        assert since - START_NS <= min(missing)
+        assert max(missing) <= until - START_NS <= item.sequence
 
 
 @settings(max_examples=300, deadline=None)
-@given(bound=st.integers(1, 8), plan=steps)
-def test_whatever_happens_order_bound_and_accounts_hold(bound: int, plan: list[tuple[str, Any]]) -> None:
-    """Consumers come and are cancelled, the producer overflows the buffer, errors stand in between."""
+@given(bound=st.integers(1, 6), ticker=st.sampled_from(POLICIES), trade=st.sampled_from(POLICIES), plan=steps)
+def test_whatever_happens_order_bound_accounts_and_holes_are_right(
+    bound: int, ticker: Overflow, trade: Overflow, plan: list[tuple[str, Any]]
+) -> None:
+    """Consumers come and are cancelled, the producer overflows the buffer, links are lost, errors stand in between."""
+    policies = {UpdateType.TICKER: ticker, UpdateType.TRADE: trade}
 
     async def main() -> None:
-        queue = UpdateQueue(DROP_OLDEST, bound)
-        taken: list[int] = []
-        errors = 0
-        produced = failures = 0
+        queue = UpdateQueue(policies, bound, perf_counter=trio.current_time)
+        ledger = Ledger(policies)
+        staged = failures = errors = 0
         scopes: dict[int, trio.CancelScope] = {}
 
-        async def consume(slot: int, count: int, task_status: trio.TaskStatus[None]) -> None:
+        async def consume(slot: int, count: int, events: bool, task_status: trio.TaskStatus[None]) -> None:
             nonlocal errors
             with trio.CancelScope() as scopes[slot]:
                 task_status.started()
                 for _ in range(count):
                     try:
-                        taken.append(await queue.next(End()))  # type: ignore[arg-type]
+                        ledger.saw(await queue.next(END, events))
                     except KeyError:
                         errors += 1
+                    except Overflowed:
+                        assert Overflow.RAISE in policies.values()
                     except StopAsyncIteration:
                         return
 
@@ -210,38 +610,50 @@ def test_whatever_happens_order_bound_and_accounts_hold(bound: int, plan: list[t
             for slot, (step, argument) in enumerate(plan):
                 match step:
                     case "produce":
-                        queue.staged.extend(range(produced, produced + argument))  # type: ignore[arg-type]
-                        produced += argument
-                        await hand_out([queue], never_hold)
+                        staged += len(argument)
+                        await put(queue, *ledger.next_updates(argument))
+                    case "hole":
+                        queue.tell(ledger.hole(argument))
+                    case "event":
+                        queue.tell(Disconnected(STREAMS[argument], LinkClosed(1006, None)))
                     case "fail":
-                        failures += not queue.closed
+                        failures += 1
                         queue.fail(KeyError())
                     case "wait":
-                        await nursery.start(consume, slot, argument)
+                        await nursery.start(consume, slot, *argument)
                     case "cancel":
                         for scope in list(scopes.values())[: argument + 1]:
                             scope.cancel()
                         scopes.clear()
                     case "nowait":
-                        for _ in range(argument):
+                        count, events = argument
+                        for _ in range(count):
                             try:
-                                taken.append(queue.take())  # type: ignore[arg-type]
+                                ledger.saw(queue.take(events))
                             except KeyError:
                                 errors += 1
+                            except Overflowed:
+                                pass
                             except (trio.WouldBlock, trio.EndOfChannel):
                                 break
-                    case "close":
-                        queue.close()
+                    case "batch":
+                        for one in queue.take_up_to(argument):
+                            ledger.saw(one)
+                    case "finish" | "close":
+                        getattr(queue, step)()
                 await wait_all_tasks_blocked()
                 counts = queue.statistics()
                 assert law(queue)
-                assert counts.received == produced
-                assert counts.delivered == len(taken)
-                assert counts.pending <= bound >= counts.most_pending
+                assert counts.received == staged
+                assert counts.delivered == ledger.delivered
+                assert counts.pending <= bound + len(STREAMS) >= counts.most_pending
+                if Overflow.LATEST not in policies.values():
+                    assert counts.pending <= bound >= counts.most_pending
                 if counts.pending:  # no lost wake-up: nobody waits while there is something to take
                     assert queue._consumers.statistics().tasks_waiting == 0
+                marks = sum(len(place.marks) for place in queue._places)
+                assert marks <= (counts.pending + 1) * (len(STREAMS) * 4 + 4)
             queue.close()
-        assert taken == sorted(set(taken))
         assert errors <= failures
         assert law(queue)
 

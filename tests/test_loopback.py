@@ -44,7 +44,7 @@ async def test_a_recorded_session_arrives_complete_in_order_and_exact() -> None:
     assert len(frames) == 800
     topics = [parse_topic(wire) for wire in dict.fromkeys(frame["topic"] for frame in frames)]
     exchange = Exchange(live=False)
-    async with served(exchange) as feed, feed.subscribe(*topics) as updates:
+    async with served(exchange) as feed, feed.subscribe(*topics, overflow="drop_oldest") as updates:
         with trio.fail_after(20):
             assert await exchange.play([frame["text"] for frame in frames]) == 800
             arrived = [await updates.receive() for _ in frames]

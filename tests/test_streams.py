@@ -12,6 +12,7 @@ import ujson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kufeed._buffers import Overflow
 from kufeed._channels import UpdateQueue
 from kufeed._streams import Refusals, Routes, Stream, stage
 from kufeed.errors import MessageRefused
@@ -76,7 +77,7 @@ class Desk:
     """A queue that wants some topics, and everything else that `stage()` tells."""
 
     def __init__(self, *topics: Topic, loads: Callable[[bytes], Any] = ujson.loads) -> None:
-        self.queue = UpdateQueue(10_000)
+        self.queue = UpdateQueue(dict.fromkeys(UpdateType, Overflow.DROP_OLDEST), 10_000)
         self.routes = Routes()
         self.streams = [Stream(one) for one in topics]
         for stream in self.streams:
@@ -125,7 +126,7 @@ def test_only_the_streams_that_have_something_staged_are_told() -> None:
 
 def test_one_decoding_serves_every_queue_that_wants_the_stream() -> None:
     desk = Desk(TICKER)
-    other = UpdateQueue(10)
+    other = UpdateQueue(dict.fromkeys(UpdateType, Overflow.DROP_OLDEST), 10)
     desk.streams[0].add(other)
     desk.stage(ticker(1))
     assert desk.queue.staged[0] is other.staged[0]
@@ -138,10 +139,10 @@ def test_one_decoding_serves_every_queue_that_wants_the_stream() -> None:
 def test_route_lists_are_copied_on_change() -> None:
     """The decoding loop may be walking over the old one."""
     stream = Stream(TICKER)
-    stream.add(UpdateQueue(1))
-    queues, stagers = stream.queues, stream.stagers
-    stream.add(UpdateQueue(1))
-    assert (len(queues), len(stagers), len(stream.queues), len(stream.stagers)) == (1, 1, 2, 2)
+    stream.add(UpdateQueue(dict.fromkeys(UpdateType, Overflow.DROP_OLDEST), 1))
+    queues, stagers = stream.sinks, stream.stagers
+    stream.add(UpdateQueue(dict.fromkeys(UpdateType, Overflow.DROP_OLDEST), 1))
+    assert (len(queues), len(stagers), len(stream.sinks), len(stream.stagers)) == (1, 1, 2, 2)
 
 
 def test_fields_nobody_knows_and_any_order_of_fields_survive() -> None:

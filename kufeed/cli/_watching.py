@@ -10,7 +10,7 @@ import attrs
 import trio
 from rich.live import Live
 
-from .. import open_feed
+from .. import Overflow, open_feed
 from ..errors import KufeedError
 from ._running import CommandFailed
 from ._views import Board, as_line
@@ -52,7 +52,8 @@ class Watch:
         with trio.move_on_after(seconds) as time_limit:
             async with open_feed(self.config) as feed, AsyncExitStack() as stack:
                 for kind in self.kinds:
-                    subscription = feed.ticker(*self.symbols, overflow=Overflow.DROP_OLDEST) if kind == "ticker" else feed.trades(*self.symbols)
+                    subscribe: Callable[..., Subscription[Any]] = feed.ticker if kind == "ticker" else feed.trades
+                    subscription = subscribe(*self.symbols, overflow=Overflow.DROP_OLDEST)
                     await stack.enter_async_context(subscription)
                     self._subscriptions.append(subscription)
                 await self._show(feed)

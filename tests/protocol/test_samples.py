@@ -114,7 +114,13 @@ def assert_right(update: Any, sample: Sample) -> None:
     path, _, symbol = message["topic"].partition(":")
     record, fields = BUILT[path, message["subject"]]
     assert type(update) is record, sample
-    assert {field.name for field in attrs.fields(record)} == {*fields, "topic", "symbol", "received_time_ns"}
+    assert {field.name for field in attrs.fields(record)} == {
+        *fields,
+        "topic",
+        "symbol",
+        "received_time_ns",
+        "gap_before",
+    }
     assert (str(update.topic), update.symbol, update.received_time_ns) == (message["topic"], symbol, NOW), sample
     for name, (convert, keys) in fields.items():
         raw = next((message["data"][key] for key in keys if key in message["data"]), None)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kufeed.protocol import CHANNELS, Side, Ticker, Trade, Update, UpdateType, topic
+from kufeed.protocol import CHANNELS, Gap, GapCause, Side, Ticker, Trade, Update, UpdateType, topic
 from kufeed.protocol.updates import fast_constructor
 
 WHERE = {"topic": topic("ticker", "BTC-USDT"), "symbol": "BTC-USDT"}
@@ -51,14 +51,19 @@ def test_the_fast_way_builds_the_very_same_value(record: Any, values: dict[str, 
     assert fast == slow
     assert hash(fast) == hash(slow)
     assert repr(fast) == repr(slow)
-    assert attrs.astuple(fast, recurse=False) == attrs.astuple(slow, recurse=False) == tuple(values.values())
+    assert attrs.asdict(fast, recurse=False) == attrs.asdict(slow, recurse=False) == {**values, "gap_before": None}
     assert attrs.evolve(fast, sequence=8) == attrs.evolve(slow, sequence=8) != fast
 
 
 @records
-def test_every_field_counts_in_a_comparison(record: Any, values: dict[str, Any]) -> None:
+def test_every_field_counts_in_a_comparison_but_what_came_before(record: Any, values: dict[str, Any]) -> None:
+    """`gap_before` says something of the subscription that received it, nothing of the update."""
     made = quick(record, values)
+    gap = Gap(made.topic, GapCause.RECONNECT, None, None, 1, 2)
+    assert attrs.evolve(made, gap_before=gap) == made
     for field in attrs.fields(record):
+        if field.name == "gap_before":
+            continue
         other = dict(values, **{field.name: topic("ticker", "A-B") if field.name == "topic" else "something else"})
         assert quick(record, other) != made
 
