@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
+    from types import TracebackType
+    from typing import Any, Self
 
 
 class Body:
@@ -27,13 +29,12 @@ class Body:
 
 
 @contextmanager
-def one_error(*, together: bool = False) -> Iterator[Body]:
+def one_error() -> Iterator[Body]:
     """Put around `async with trio.open_nursery()` where the nursery is a detail: strips exactly that one layer.
 
     Code inside runs under `body.watched()`. Its exception, be it a group of the user's own, comes out as itself; what
-    our tasks raised besides stands in its `__context__`, or beside it in a group where they are *together*, all the
-    user's own. Without one, a single error comes out bare, several as the group they are. `Cancelled` beside a real
-    error is dropped; alone it passes.
+    our tasks raised besides stands in its `__context__`. Without one, a single error comes out bare, several as the
+    group they are. `Cancelled` beside a real error is dropped; alone it passes.
     """
     body = Body()
     try:
@@ -47,14 +48,75 @@ def one_error(*, together: bool = False) -> Iterator[Body]:
             main = None
         if main is not None:
             others = [error for error in raised if error is not main]
-            if together and others:
-                raise group.derive(raised) from None
             _raise(main, group.derive(others) if others else None)
         if len(raised) == 1:
             _raise(raised[0], None)
         if not raised:
             _raise(group.exceptions[0], None)
         raise group.derive(raised) from None
+
+
+class UserNursery:
+    """A nursery whose tasks and body are all the user's: what they raise comes out as it was raised.
+
+    One error comes out as itself, several in a group of exactly these. The first cancels the rest. `Cancelled` beside
+    an error is dropped; alone it passes.
+
+    Only `Cancelled` passes through the nursery inside: one puts errors into a group, and rebuilds the groups in there,
+    the user's own among them, when it takes out `Cancelled`. And no generator stands in the way, since a
+    `StopAsyncIteration` would not come out of it.
+    """
+
+    def __init__(self) -> None:
+        self._errors: list[BaseException] = []
+        self._manager = trio.open_nursery()
+
+    async def __aenter__(self) -> Self:
+        self._nursery = await self._manager.__aenter__()
+        return self
+
+    def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any, name: object = None) -> None:
+        self._nursery.start_soon(self._run, async_fn, args, name=async_fn if name is None else name)
+
+    async def _run(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+        try:
+            await async_fn(*args)
+        except BaseException as error:
+            cancelled = self._keep(error)
+            if cancelled is not None:
+                raise cancelled from None
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        passing = None if error is None else self._keep(error)
+        others: tuple[BaseException, ...] = ()
+        try:
+            await self._manager.__aexit__(None if passing is None else type(passing), passing, trace)
+        except BaseExceptionGroup as group:
+            others = group.exceptions
+        # What is no Cancelled here was delivered to the nursery itself: a KeyboardInterrupt.
+        errors = self._errors + [one for one in others if not isinstance(one, trio.Cancelled)]
+        if len(errors) > 1:
+            raise BaseExceptionGroup("several functions failed", errors) from None
+        final = errors[0] if errors else others[0] if others else None
+        if final is not None and final is not error:
+            _raise(final, None)
+        return final is None
+
+    def _keep(self, error: BaseException) -> trio.Cancelled | None:
+        """Remember *error*, and cancel all tasks. What of it is `Cancelled` is returned instead, as one."""
+        cancelled: BaseException | None = error if isinstance(error, trio.Cancelled) else None
+        rest: BaseException | None = None if cancelled else error
+        if isinstance(error, BaseExceptionGroup) and error.subgroup(trio.Cancelled) is not None:
+            cancelled, rest = error.split(trio.Cancelled)
+        if rest is not None and not any(rest is one for one in self._errors):
+            self._errors.append(rest)
+            self._nursery.cancel_scope.cancel()
+        while isinstance(cancelled, BaseExceptionGroup):
+            cancelled = cancelled.exceptions[0]
+        assert cancelled is None or isinstance(cancelled, trio.Cancelled)
+        return cancelled
 
 
 def _raise(error: BaseException, beside: BaseException | None) -> None:
