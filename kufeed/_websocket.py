@@ -11,6 +11,7 @@ import trio_websocket
 import wsproto.utilities
 
 from ._supervisor import one_error
+from ._untrusted import http_problem, printable
 from .errors import DialError, LinkClosed, LinkError, ProtocolViolation, TokenExpired
 from .protocol import rest
 from .protocol.frames import FrameParser, Violation
@@ -37,6 +38,8 @@ class FrameTap(trio.abc.Stream):
         self, stream: trio.abc.Stream, deliver: Callable[[Sequence[bytes]], Awaitable[None]], max_message_size: int
     ) -> None:
         self.ended = trio.Event()
+        self.delivering = False
+        """Whether *deliver* has been called yet."""
         self.over = trio.Event()
         """Set when the peer broke the protocol, or both sides have sent their close frame. EOF may come much later."""
         self.violation: Violation | None = None
@@ -58,6 +61,7 @@ class FrameTap(trio.abc.Stream):
             if parser.texts:
                 texts = parser.texts
                 parser.texts = []
+                self.delivering = True
                 await self._deliver(texts)
             elif self.violation is not None and not self.over.is_set():
                 self.over.set()
@@ -152,7 +156,7 @@ class WebSocket:
         code, text = (1006, None) if reason is None else (reason.code, reason.reason)
         if code == 1006 and self._tap.error is not None:
             text = str(self._tap.error) or type(self._tap.error).__name__
-        return LinkClosed(code, text)
+        return LinkClosed(code, None if text is None else printable(text))
 
 
 async def run_websocket(
@@ -195,10 +199,17 @@ async def run_websocket(
                     task_status.started(websocket)
     except (trio_websocket.ConnectionRejected, wsproto.utilities.ProtocolError, h11.ProtocolError) as error:
         # What the libraries below do not catch themselves when the peer misbehaves.
-        problem = str(_first(error))
+        problem = http_problem(_first(error))
+    except UnicodeError as error:
+        # wsproto's, of a header; from the first delivery on it would be a bug of ours.
+        if tap.delivering or websocket is not None:
+            raise
+        problem = http_problem(error)
     finally:
         await trio.aclose_forcefully(stream)
     if websocket is None:
+        if tap.error is not None:
+            tap.error.with_traceback(None)  # the values in its frames are those of the request, and so of the token
         raise _upgrade_failure(tap, problem) from tap.error
     return websocket.end() if problem is None else ProtocolViolation(1002, problem)
 

@@ -7,6 +7,7 @@ import hashlib
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -262,6 +263,17 @@ async def test_the_peers_close_is_reported_with_its_code_and_reason(autojump_clo
         assert (outcome.end.code, outcome.end.reason) == (1012, "restarting")
 
 
+async def test_the_peers_reason_is_told_on_one_line(autojump_clock: MockClock) -> None:
+    async def server(stream: trio.abc.Stream) -> None:
+        await stream.send_all(frame(0x8, struct.pack("!H", 1012) + "a\n\x1b[31mü".encode()))
+        await stream.receive_some(100)
+        await stream.aclose()
+
+    async with connected(server) as (_, outcome):
+        await outcome.over.wait()
+        assert str(outcome.end) == r"closed with code 1012: a\n\x1b[31mü"
+
+
 async def test_a_connection_that_just_ends_is_1006(autojump_clock: MockClock) -> None:
     async def server(stream: trio.abc.Stream) -> None:
         await stream.aclose()
@@ -323,6 +335,69 @@ async def test_a_failed_upgrade_is_reported_at_once_with_its_cause(
 
     with trio.fail_after(1), pytest.RaisesGroup(pytest.RaisesExc(DialError, match=match)):
         await connect()
+
+
+@pytest.mark.parametrize("name", [b"Sec-WebSocket-Protocol", b"Sec-WebSocket-Extensions", b"Connection"])
+async def test_a_header_that_is_not_ascii_fails_the_upgrade(autojump_clock: MockClock, name: bytes) -> None:
+    async def serve(stream: trio.abc.Stream) -> None:
+        await stream.send_all(answer(await read_head(stream)).removesuffix(b"\r\n") + name + b": \xff\r\n\r\n")
+
+    assert await failed_upgrade(serve) == "upgrade: a header that is not ASCII"
+
+
+async def test_a_host_that_a_library_refuses_fails_the_upgrade(autojump_clock: MockClock) -> None:
+    """The last label and the port together are longer than a label may be."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        await trio.sleep_forever()
+
+    assert await failed_upgrade(serve, host=f"{'a' * 60}:65535") == "upgrade: against the rules of HTTP"
+
+
+@pytest.mark.parametrize("error", [UnicodeDecodeError("ascii", b"\xff", 0, 1, "x"), ValueError("x"), KeyError("x")])
+async def test_a_bug_of_ours_shows(autojump_clock: MockClock, error: Exception) -> None:
+    """Delivery is our code, and may run as soon as the upgrade has been answered."""
+
+    async def deliver(payloads: Sequence[bytes]) -> None:
+        raise error
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        await stream.send_all(answer(await read_head(stream)) + frame(0x1, b"first"))
+
+    ours, theirs = memory_stream_pair()
+    with trio.fail_after(1), pytest.raises(BaseExceptionGroup) as group:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, theirs)
+            await nursery.start(partial(run, ours, deliver=deliver))
+    assert group.group_contains(type(error), match="x")
+
+
+async def run(
+    stream: trio.abc.Stream,
+    *,
+    host: str = "h",
+    deliver: Callable[[Sequence[bytes]], Awaitable[None]],
+    task_status: trio.TaskStatus[WebSocket],
+) -> None:
+    await run_websocket(stream, host=host, target="/", deliver=deliver, max_message_size=1000, task_status=task_status)
+
+
+async def failed_upgrade(serve: Server, *, host: str = "h") -> str:
+    """What the failure says; the stream is closed then."""
+
+    async def deliver(payloads: Sequence[bytes]) -> None:
+        pytest.fail("nothing was sent")
+
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, theirs)
+        with trio.fail_after(1), pytest.RaisesGroup(DialError) as group:
+            async with trio.open_nursery() as inner:
+                await inner.start(partial(run, ours, host=host, deliver=deliver))
+        nursery.cancel_scope.cancel()
+    with pytest.raises(trio.ClosedResourceError):
+        await ours.receive_some(1)
+    return str(group.value.exceptions[0])
 
 
 @pytest.mark.parametrize("header", [b"Sec-WebSocket-Extensions: permessage-deflate", b"Sec-WebSocket-Protocol: chat"])
