@@ -38,8 +38,6 @@ class FrameTap(trio.abc.Stream):
         self, stream: trio.abc.Stream, deliver: Callable[[Sequence[bytes]], Awaitable[None]], max_message_size: int
     ) -> None:
         self.ended = trio.Event()
-        self.delivering = False
-        """Whether *deliver* has been called yet."""
         self.over = trio.Event()
         """Set when the peer broke the protocol, or both sides have sent their close frame. EOF may come much later."""
         self.violation: Violation | None = None
@@ -61,7 +59,6 @@ class FrameTap(trio.abc.Stream):
             if parser.texts:
                 texts = parser.texts
                 parser.texts = []
-                self.delivering = True
                 await self._deliver(texts)
             elif self.violation is not None and not self.over.is_set():
                 self.over.set()
@@ -201,9 +198,8 @@ async def run_websocket(
         # What the libraries below do not catch themselves when the peer misbehaves.
         problem = http_problem(_first(error))
     except UnicodeError as error:
-        # wsproto's, of a header; from the first delivery on it would be a bug of ours.
-        if tap.delivering or websocket is not None:
-            raise
+        if websocket is not None:
+            raise  # not by wsproto of a header: a bug of ours
         problem = http_problem(error)
     finally:
         await trio.aclose_forcefully(stream)
