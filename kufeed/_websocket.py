@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import h11
@@ -15,6 +14,7 @@ from ._untrusted import http_problem, printable
 from .errors import DialError, LinkClosed, LinkError, ProtocolViolation, TokenExpired
 from .protocol import rest
 from .protocol.frames import FrameParser, Violation
+from .protocol.upgrade import Refusal, UpgradeAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -22,14 +22,12 @@ if TYPE_CHECKING:
 _READ_SIZE = 65_536
 """Bytes asked of the network at once; a batch is what one read brought."""
 _CLOSE_FRAME = 0x88
-_HTTP_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")
-_HTTP_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*\r\n")
-_LONGEST_STATUS_LINE = 1000
 
 
 class FrameTap(trio.abc.Stream):
     """Between the network and trio-websocket: takes text messages out and hands them to *deliver*, batch by batch.
 
+    Until the upgrade is answered trio-websocket sees nothing, and of a refusal it sees nothing at all.
     `ended` is set when nothing more will come, whoever the cause: EOF, a broken connection, or our own close. After a
     violation nothing more is delivered or passed on, but the connection is read to its end.
     """
@@ -42,13 +40,11 @@ class FrameTap(trio.abc.Stream):
         """Set when the peer broke the protocol, or both sides have sent their close frame. EOF may come much later."""
         self.violation: Violation | None = None
         self.error: BaseException | None = None
-        self.refused_with: int | None = None
-        """The HTTP status of an answer that is not an upgrade; `ended` is set with it."""
-        self.refusal_headers: dict[str, str] = {}
-        """What came of its header together with the status: a name in lower case, and its value."""
-        self._status_line: bytes | None = b""
+        self.refusal: Refusal | None = None
+        """What came instead of an upgrade; `ended` is set with it."""
         self._stream = stream
         self._deliver = deliver
+        self._answer: UpgradeAnswer | None = UpgradeAnswer()
         self._parser = FrameParser(max_message_size)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -82,24 +78,24 @@ class FrameTap(trio.abc.Stream):
         if not data:
             self.ended.set()
             return False
-        if self._status_line is not None:
-            self._read_status(data)
         try:
-            self._parser.feed(bytes(data))
+            self._feed(bytes(data))
+        except Refusal as refusal:
+            self.refusal = refusal
+            self.ended.set()
+            return False
         except Violation as violation:
             self.violation = violation
         return True
 
-    def _read_status(self, data: bytes | bytearray) -> None:
-        """A refusal is known from its first line; nobody waits for its body, or its end."""
-        assert self._status_line is not None
-        line, found, head = (self._status_line + data).partition(b"\r\n")
-        self._status_line = None if found or len(line) > _LONGEST_STATUS_LINE else line
-        if found and (status := _HTTP_STATUS.match(line)) and status[1] != b"101":
-            self.refused_with = int(status[1])
-            for name, value in _HTTP_FIELD.findall(bytes(head.partition(b"\r\n\r\n")[0]) + b"\r\n"):
-                self.refusal_headers[name.decode("ascii").lower()] = value.decode("latin-1")
-            self.ended.set()
+    def _feed(self, data: bytes) -> None:
+        if self._answer is not None:
+            rest = self._answer.feed(data)
+            if rest is None:
+                return
+            self._parser.passed += self._answer.head
+            self._answer, data = None, rest
+        self._parser.feed(data)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         # trio-websocket writes one event at a time: a close frame is at the start, or not there.
@@ -194,7 +190,7 @@ async def run_websocket(
                     websocket = WebSocket(connection, tap)
                     nursery.start_soon(_drain_binary, connection, deliver, name="binary messages")
                     task_status.started(websocket)
-    except (trio_websocket.ConnectionRejected, wsproto.utilities.ProtocolError, h11.ProtocolError) as error:
+    except (wsproto.utilities.ProtocolError, h11.ProtocolError) as error:
         # What the libraries below do not catch themselves when the peer misbehaves.
         problem = http_problem(_first(error))
     except UnicodeError as error:
@@ -217,12 +213,13 @@ async def _cancel_unless_upgraded(tap: FrameTap, upgraded: trio.Event, scope: tr
 
 
 def _upgrade_failure(tap: FrameTap, problem: str | None) -> LinkError:
-    if tap.refused_with == 401:
+    refusal = tap.refusal
+    if refusal is None:
+        return DialError("upgrade", tap.error or problem or "the connection ended before the upgrade")
+    if refusal.status == 401:
         return TokenExpired("HTTP 401 at the handshake")
-    if tap.refused_with is not None:
-        wait = rest.retry_after(tap.refused_with, tap.refusal_headers)
-        return DialError("upgrade", f"the server answered HTTP {tap.refused_with}", retry_after=wait)
-    return DialError("upgrade", tap.error or problem or "the connection ended before the upgrade")
+    wait = None if refusal.status is None else rest.retry_after(refusal.status, refusal.headers)
+    return DialError("upgrade", refusal, retry_after=wait)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from kufeed import DialError, LinkClosed, LinkError, ProtocolViolation, TokenExpired
 from kufeed._websocket import WebSocket, run_websocket
@@ -400,6 +400,70 @@ async def failed_upgrade(serve: Server, *, host: str = "h") -> str:
     return str(group.value.exceptions[0])
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 1000000000\r\n\r\n", 403),
+        (b"HTTP/1.1 403 Forbidden\nContent-Length: 1000000000\n\n", 403),
+        (b"HTTP/2.0 403 Forbidden\r\n\r\n", 403),
+        (b"HTTP/1.1 403 " + b"x" * 2_000 + b"\r\nContent-Length: 1000000000\r\n\r\n", 403),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 Busy\r\nContent-Length: 1000000000\r\n\r\n", 503),
+    ],
+    ids=["plain", "bare line feeds", "HTTP/2.0", "long reason", "after an interim answer"],
+)
+async def test_nobody_waits_for_the_body_of_a_refusal(autojump_clock: MockClock, head: bytes, status: int) -> None:
+    """Nor collects it: of an answer that is no 101 trio-websocket would keep all, in quadratic time."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        await stream.send_all(head[:1_200])
+        await wait_all_tasks_blocked()
+        await stream.send_all(head[1_200:] + b"x" * 1_000_000)
+        await trio.sleep_forever()
+
+    assert await failed_upgrade(serve) == f"upgrade: the server answered HTTP {status}"
+
+
+@pytest.mark.parametrize(
+    ("was", "instead", "problem"),
+    [
+        (b"HTTP/1.1 101", b"HTTP/1.0 101", "illegal status line: not HTTP/1.1"),
+        (b"HTTP/1.1 101", b"HTTP/9.9 101", "illegal status line: not HTTP/1.1"),
+        (b"\r\n", b"\n", "illegal status line: not HTTP/1.1"),
+        (b"\r\n\r\n", b"\n\r\n", "a line of the answer's head ended in a bare line feed"),
+        (b"\r\n\r\n", b"\r\n\n", "a line of the answer's head ended in a bare line feed"),
+    ],
+)
+async def test_no_head_leads_past_the_tap(autojump_clock: MockClock, was: bytes, instead: bytes, problem: str) -> None:
+    """h11 takes each of these for a 101; frames that followed it were checked by nobody."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        await stream.send_all(answer(await read_head(stream)).replace(was, instead) + frame(0x1, b"text"))
+        await trio.sleep_forever()
+
+    assert await failed_upgrade(serve) == f"upgrade: {problem}"
+
+
+async def test_interim_answers_before_the_101_are_skipped(autojump_clock: MockClock) -> None:
+    async def serve(stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + answer(await read_head(stream)))
+        await stream.send_all(frame(0x1, b"first"))
+        await trio.sleep_forever()
+
+    delivered = trio.Event()
+
+    async def deliver(payloads: Sequence[bytes]) -> None:
+        assert payloads == [b"first"]
+        delivered.set()
+
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, theirs)
+        await nursery.start(partial(run, ours, deliver=deliver))
+        with trio.fail_after(1):
+            await delivered.wait()
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("header", [b"Sec-WebSocket-Extensions: permessage-deflate", b"Sec-WebSocket-Protocol: chat"])
 async def test_nothing_is_accepted_that_was_not_offered(autojump_clock: MockClock, header: bytes) -> None:
     ours, theirs = memory_stream_pair()
@@ -422,7 +486,8 @@ async def test_nothing_is_accepted_that_was_not_offered(autojump_clock: MockCloc
             await nursery.start(read)
 
 
-async def test_a_refused_token_has_a_type_of_its_own(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["alone", "after an interim answer"])
+async def test_a_refused_token_has_a_type_of_its_own(autojump_clock: MockClock, before: bytes) -> None:
     ours, theirs = memory_stream_pair()
 
     async def deliver(payloads: Sequence[bytes]) -> None:
@@ -433,5 +498,5 @@ async def test_a_refused_token_has_a_type_of_its_own(autojump_clock: MockClock) 
 
     with pytest.RaisesGroup(TokenExpired):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(theirs.send_all, b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+            nursery.start_soon(theirs.send_all, before + b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
             await nursery.start(read)

@@ -1,10 +1,9 @@
-"""The frame tap's parser: takes text messages out of a server's WebSocket bytes, in batches, and passes the rest on.
+"""The frame tap's parser: takes text messages out of a server's frames, in batches, and passes the rest on.
 
-Pure: bytes in; payloads of text messages, and the bytes another parser (trio-websocket's) is to see, out. Until the
-head of a 101 response has ended everything is passed on, and after any other response all that follows. Afterwards
-whole text messages are taken, single frames and fragment chains; every other frame is passed on untouched. Whether a
-fragmented message is open is known here alone, so that an illegal mixture is noticed here (RFC 6455, section 5.4), and
-nothing is taken once either side has closed. What is illegal is refused without waiting for more.
+Pure: the bytes after the upgrade in; payloads of text messages, and the bytes another parser (trio-websocket's) is to
+see, out. Whole text messages are taken, single frames and fragment chains; every other frame is passed on untouched.
+Whether a fragmented message is open is known here alone, so that an illegal mixture is noticed here (RFC 6455, section
+5.4), and nothing is taken once either side has closed. What is illegal is refused without waiting for more.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ import codecs
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _CONTROL = 0x8  # the bit that tells the last three from the others
 _WHOLE_TEXT = 0x81  # the first byte of a text message in a single frame
-_SWITCHING = b"HTTP/1.1 101"
-_HEAD_END = b"\r\n\r\n"
 _CLOSE_CODES = {1000, 1001, 1002, 1003, *range(1007, 1014), *range(3000, 5000)}
 """What a peer may send (RFC 6455, section 7.4, and what was registered since, as far as the other parser knows it)."""
 
@@ -44,9 +41,6 @@ class FrameParser:
         self.closed = False
         """The peer has sent a close frame."""
         self._max_message_size = max_message_size
-        self._upgraded = False
-        self._head_start = b""
-        self._head_tail = b""
         # The start of a frame that is incomplete, and how many bytes it takes to go on with it. Of a text the body is
         # checked as it comes: how many bytes of it have been, and whether all that is wanted now is its body.
         self._rest = bytearray()
@@ -78,30 +72,16 @@ class FrameParser:
                     return
                 data = bytes(self._rest)
                 self._rest.clear()
-            start = 0 if self._upgraded else self._pass_response_head(data)
-            if self._upgraded and start < len(data):
-                used = self._take_frames(data, start)
-                if not self._ended:
-                    self._rest += data[used:]
+            used = self._take_frames(data)
+            if not self._ended:
+                self._rest += data[used:]
         except Violation:
             self._ended = True
             raise
 
-    def _pass_response_head(self, data: bytes) -> int:
-        self._head_start = (self._head_start + data[: len(_SWITCHING)])[: len(_SWITCHING)]
-        seen = self._head_tail
-        found = (seen + data).find(_HEAD_END)
-        if found < 0 or self._head_start != _SWITCHING:
-            self._head_tail = (seen + data[-3:])[-3:]
-            end = len(data)
-        else:
-            end = found + len(_HEAD_END) - len(seen)
-            self._upgraded = True
-        self.passed += data[:end]
-        return end
-
-    def _take_frames(self, data: bytes, position: int) -> int:
-        """Consume whole frames from *position* on; returns where the first incomplete one begins."""
+    def _take_frames(self, data: bytes) -> int:
+        """Consume whole frames; returns where the first incomplete one begins."""
+        position = 0
         texts, total, limit = self.texts, len(data), self._max_message_size
         checked, self._checked, self._in_text = self._checked, 0, False
         while True:
