@@ -1,4 +1,4 @@
-"""trio-websocket over the frame tap: one WebSocket whose text messages arrive in batches."""
+"""trio-websocket over the frame tap: one WebSocket whose messages arrive in batches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CLOSE_FRAME = 0x88
 
 
 class FrameTap(trio.abc.Stream):
-    """Between the network and trio-websocket: takes text messages out and hands them to *deliver*, batch by batch.
+    """Between the network and trio-websocket: takes messages out and hands them to *deliver*, batch by batch.
 
     Until the upgrade is answered trio-websocket sees nothing, and of a refusal it sees nothing at all.
     `ended` is set when nothing more will come, whoever the cause: EOF, a broken connection, or our own close. After a
@@ -48,14 +48,14 @@ class FrameTap(trio.abc.Stream):
         self._parser = FrameParser(max_message_size)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        # What is passed on goes first, so that no pong waits for those who get the texts; a violation or a close frame
+        # What is passed on goes first, so that no pong waits for those who get messages; a violation or a close frame
         # comes last, as it did on the wire: what came before is delivered while the connection is open.
         parser = self._parser
         while not parser.passed:
-            if parser.texts:
-                texts = parser.texts
-                parser.texts = []
-                await self._deliver(texts)
+            if parser.messages:
+                messages = parser.messages
+                parser.messages = []
+                await self._deliver(messages)
             elif self.violation is not None and not self.over.is_set():
                 self.over.set()
             elif parser.close_frame:
@@ -179,16 +179,10 @@ async def run_websocket(
                     nursery.start_soon(
                         _cancel_unless_upgraded, tap, upgraded, nursery.cancel_scope, name="upgrade guard"
                     )
-                    connection = await trio_websocket.wrap_client_stream(
-                        nursery,
-                        tap,  # type: ignore[arg-type]  # it takes any stream; its annotation names two
-                        host,
-                        target,
-                        max_message_size=max_message_size,
-                    )
+                    # It takes any stream; its annotation names two.
+                    connection = await trio_websocket.wrap_client_stream(nursery, tap, host, target)  # type: ignore[arg-type]
                     upgraded.set()
                     websocket = WebSocket(connection, tap)
-                    nursery.start_soon(_drain_binary, connection, deliver, name="binary messages")
                     task_status.started(websocket)
     except (wsproto.utilities.ProtocolError, h11.ProtocolError) as error:
         # What the libraries below do not catch themselves when the peer misbehaves.
@@ -227,15 +221,3 @@ def _first(error: BaseException) -> BaseException:
     while error.__context__ is not None:
         error = error.__context__
     return error
-
-
-async def _drain_binary(
-    connection: trio_websocket.WebSocketConnection, deliver: Callable[[Sequence[bytes]], Awaitable[None]]
-) -> None:
-    """Binary messages come through trio-websocket; three unread ones would stop its reader, and with it the pongs."""
-    while True:
-        try:
-            message = await connection.get_message()
-        except trio_websocket.ConnectionClosed:
-            return
-        await deliver([message.encode() if isinstance(message, str) else message])

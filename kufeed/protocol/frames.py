@@ -1,9 +1,9 @@
-"""The frame tap's parser: takes text messages out of a server's frames, in batches, and passes the rest on.
+"""The frame tap's parser: takes messages out of a server's frames, in batches, and passes control frames on.
 
-Pure: the bytes after the upgrade in; payloads of text messages, and the bytes another parser (trio-websocket's) is to
-see, out. Whole text messages are taken, single frames and fragment chains; every other frame is passed on untouched.
-Whether a fragmented message is open is known here alone, so that an illegal mixture is noticed here (RFC 6455, section
-5.4), and nothing is taken once either side has closed. What is illegal is refused without waiting for more.
+Pure: the bytes after the upgrade in; payloads of messages, and the bytes another parser (trio-websocket's) is to see,
+out. Messages are taken in order, text and binary, single frames and fragment chains; so whether one is open is known
+here alone, and an illegal mixture is noticed here (RFC 6455, section 5.4). Nothing is taken once either side has
+closed. What is illegal is refused without waiting for more.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Violation(Exception):  # a fact about the peer, not an error of this modul
 
 
 class FrameParser:
-    """Feed bytes, then collect `texts` (payloads, in order) and `passed` (bytes for the other parser).
+    """Feed bytes, then collect `messages` (payloads, in order) and `passed` (bytes for the other parser).
 
     The peer's close frame is for the other parser too, but stands in `close_frame`: all else came before it.
 
-    A `Violation` is raised once, by the `feed()` that meets it; what was valid before it stands in `texts` and
+    A `Violation` is raised once, by the `feed()` that meets it; what was valid before it stands in `messages` and
     `passed`. From then on, and after the peer's close frame, everything fed is dropped.
     """
 
     def __init__(self, max_message_size: int) -> None:
-        self.texts: list[bytes] = []
+        self.messages: list[bytes] = []
         self.passed = bytearray()
         self.close_frame = b""
         self.closed = False
@@ -49,14 +49,13 @@ class FrameParser:
         self._in_text = False
         self._taking = True
         self._ended = False
-        # The fragmented message that is open: opcode and size; of a text what has come, and the state of its encoding.
+        # The fragmented message that is open: opcode, what has come, and of a text the state of its encoding.
         self._open: int | None = None
-        self._size = 0
-        self._text = bytearray()
+        self._parts = bytearray()
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
 
     def stop(self) -> None:
-        """This side has sent a close frame: no text is taken any more. Control frames still pass, for the answer."""
+        """This side has sent a close frame: no message is taken any more. Control frames still pass, for the answer."""
         self._taking = False
 
     def feed(self, data: bytes) -> None:
@@ -82,7 +81,7 @@ class FrameParser:
     def _take_frames(self, data: bytes) -> int:
         """Consume whole frames; returns where the first incomplete one begins."""
         position = 0
-        texts, total, limit = self.texts, len(data), self._max_message_size
+        messages, total, limit = self.messages, len(data), self._max_message_size
         checked, self._checked, self._in_text = self._checked, 0, False
         while True:
             left = total - position
@@ -117,10 +116,10 @@ class FrameParser:
                 if not payload.isascii():
                     self._check_utf8(payload[checked:], final=True)
                 if self._taking:
-                    texts.append(payload)
+                    messages.append(payload)
             else:
                 self._check_opcode(first, length)
-                if not first & _CONTROL and length > limit - self._size:
+                if not first & _CONTROL and length > limit - len(self._parts):
                     raise Violation(1009, f"a message of more than {limit} bytes")
                 if end > total:
                     self._wanted = end - position
@@ -164,22 +163,18 @@ class FrameParser:
             self.close_frame = frame
             self._ended = self.closed = True
             return
-        if opcode in (_CONTINUATION, _TEXT, _BINARY):
-            message = self._message_of(opcode)
-            self._open = None if final else message
-            self._size = 0 if final else self._size + len(frame) - header
-            if message == _TEXT:
-                self._take_part(frame[header:], final, checked)
-                return
-        self.passed += frame
-
-    def _take_part(self, part: bytes, final: bool, checked: int) -> None:
-        self._check_utf8(part[checked:], final=final)
-        self._text += part
+        if opcode & _CONTROL:
+            self.passed += frame
+            return
+        message = self._message_of(opcode)
+        if message == _TEXT:
+            self._check_utf8(frame[header + checked :], final=final)
+        self._open = None if final else message
+        self._parts += frame[header:]
         if final:
             if self._taking:
-                self.texts.append(bytes(self._text))
-            self._text.clear()
+                self.messages.append(bytes(self._parts))
+            self._parts.clear()
 
     def _check_close(self, body: bytes) -> None:
         # Of an illegal one the other parser would tell nobody, and wait for the end of the connection.

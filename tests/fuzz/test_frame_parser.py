@@ -24,7 +24,7 @@ AFTERWARDS = b"\x81\x05after\x89\x00\x01\x00\x80\x05after\x82\x05after\x88\x00"
 class Outcome:
     """What becomes of a stream."""
 
-    texts: list[bytes] = attrs.field(factory=list)
+    messages: list[bytes] = attrs.field(factory=list)
     passed: bytes = b""
     close_frame: bytes = b""
     code: int | None = None
@@ -75,12 +75,12 @@ def read(pieces: list[bytes], limit: int) -> Outcome:
         except Violation as violation:
             assert outcome.code is None, "raised twice"
             outcome.code = violation.code
-        assert len(parser._rest) + len(parser._text) <= limit + LONGEST_HEAD + 125
-    outcome.texts, outcome.passed = list(parser.texts), bytes(parser.passed)
+        assert len(parser._rest) + len(parser._parts) <= limit + LONGEST_HEAD + 125
+    outcome.messages, outcome.passed = list(parser.messages), bytes(parser.passed)
     outcome.close_frame = parser.close_frame
     if outcome.code is not None or outcome.close_frame:
         parser.feed(AFTERWARDS)
-        assert parser.texts == outcome.texts
+        assert parser.messages == outcome.messages
         assert bytes(parser.passed) == outcome.passed
     return outcome
 
@@ -90,7 +90,7 @@ def slowly(data: bytes, limit: int) -> Outcome:
     outcome = Outcome()
     message: int | None = None
     decoder = codecs.getincrementaldecoder("utf-8")()
-    text, size = b"", 0
+    parts = b""
     while len(data) >= 2:
         opcode, final = data[0] & 0x0F, data[0] >= 0x80
         extended = {126: 2, 127: 8}.get(data[1] & 0x7F, 0)
@@ -110,7 +110,7 @@ def slowly(data: bytes, limit: int) -> Outcome:
         ):
             outcome.code = 1002
             return outcome
-        if head_is_whole and not control and length + size > limit:
+        if head_is_whole and not control and length + len(parts) > limit:
             outcome.code = 1009
             return outcome
         frame = data[: 2 + extended + length]
@@ -132,15 +132,14 @@ def slowly(data: bytes, limit: int) -> Outcome:
             if outcome.code is None:
                 outcome.close_frame = frame
             return outcome
-        if kind == TEXT:
-            text += body
-            if final:
-                outcome.texts.append(text)
-                text = b""
-        else:
+        if control:
             outcome.passed += frame
-        if not control:
-            message, size = (None, 0) if final else (kind, size + length)
+            continue
+        parts += body
+        message = None if final else kind
+        if final:
+            outcome.messages.append(parts)
+            parts = b""
     return outcome
 
 
@@ -162,20 +161,20 @@ def assert_wsproto_agrees(data: bytes, outcome: Outcome) -> None:
     """An implementation that nobody here has written. It has no limit, and waits for whole heads."""
     protocol = FrameProtocol(client=True, extensions=[])
     protocol.receive_bytes(data)
-    texts, text, code = [], "", None
+    messages, parts, code = [], b"", None
     try:
         for frame in protocol.received_frames():
-            if frame.opcode is Opcode.TEXT:
-                text += str(frame.payload)
+            if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+                parts += frame.payload.encode() if isinstance(frame.payload, str) else bytes(frame.payload)
                 if frame.message_finished:
-                    texts.append(text.encode())
-                    text = ""
+                    messages.append(parts)
+                    parts = b""
     except ParseFailed as problem:
         code = int(problem.code)
     if outcome.code == 1009:
-        assert texts[: len(outcome.texts)] == outcome.texts
+        assert messages[: len(outcome.messages)] == outcome.messages
     else:
-        assert texts == outcome.texts
+        assert messages == outcome.messages
         assert code in (outcome.code, None)
 
 

@@ -1,4 +1,4 @@
-"""The frame tap's parser: whole text messages out, everything else untouched, however the bytes are cut."""
+"""The frame tap's parser: whole messages out, control frames untouched, however the bytes are cut."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Stream:
     """A server's bytes, and what is to become of them."""
 
     data: bytes
-    texts: list[bytes]
+    messages: list[bytes]
     passed: bytes
 
 
@@ -100,8 +100,7 @@ def messages(draw: st.DrawFn) -> Stream:
         opcode = CONTINUATION if index else TEXT if is_text else BINARY
         piece = frame(opcode, part, final=index == len(parts) - 1)
         data += piece
-        passed += b"" if is_text else piece
-    return Stream(data, [payload] if is_text else [], passed)
+    return Stream(data, [payload], passed)
 
 
 @st.composite
@@ -109,15 +108,15 @@ def streams(draw: st.DrawFn) -> Stream:
     chosen = draw(st.lists(messages(), max_size=6))
     data = b"".join(one.data for one in chosen)
     passed = b"".join(one.passed for one in chosen)
-    return Stream(data, [text for one in chosen for text in one.texts], passed)
+    return Stream(data, [message for one in chosen for message in one.messages], passed)
 
 
 @given(streams(), st.lists(st.integers(0, 2**20), max_size=12))
 def test_a_valid_stream_reads_the_same_wherever_it_is_cut(stream: Stream, cuts: list[int]) -> None:
-    """Text messages whole and in order; head, control frames and binary messages untouched and in order."""
+    """Messages whole and in order, text and binary; control frames untouched and in order."""
     parser = FrameParser(LIMIT)
     assert feed(parser, cut(stream.data, cuts)) is None
-    assert parser.texts == stream.texts
+    assert parser.messages == stream.messages
     assert bytes(parser.passed) == stream.passed
 
 
@@ -125,18 +124,18 @@ def test_a_valid_stream_reads_the_same_wherever_it_is_cut(stream: Stream, cuts: 
 def test_one_byte_at_a_time_reads_the_same(stream: Stream) -> None:
     parser = FrameParser(LIMIT)
     assert feed(parser, (bytes([byte]) for byte in stream.data)) is None
-    assert parser.texts == stream.texts
+    assert parser.messages == stream.messages
     assert bytes(parser.passed) == stream.passed
 
 
 @given(streams(), st.lists(st.integers(0, 2**20), max_size=5))
 def test_an_independent_parser_understands_what_was_passed(stream: Stream, cuts: list[int]) -> None:
-    """wsproto sees the control frames and the binary messages as if there had been nothing else."""
+    """wsproto sees the control frames as if there had been nothing else, and the same messages."""
     parser = FrameParser(LIMIT)
     assert feed(parser, cut(stream.data, cuts)) is None
     whole, rest = events_of(stream.data), events_of(bytes(parser.passed))
-    assert rest == [event for event in whole if event[0] != "text"]
-    assert [event[1] for event in whole if event[0] == "text"] == parser.texts
+    assert rest == [event for event in whole if event[0] != "message"]
+    assert [event[1] for event in whole if event[0] == "message"] == parser.messages
 
 
 def events_of(data: bytes) -> list[tuple[str, bytes]]:
@@ -164,7 +163,7 @@ def events_of(data: bytes) -> list[tuple[str, bytes]]:
             case BytesMessage() | TextMessage():
                 message += bytes(event.data) if isinstance(event, BytesMessage) else event.data.encode()
                 if event.message_finished:
-                    found.append(("binary" if isinstance(event, BytesMessage) else "text", message))
+                    found.append(("message", message))
                     message = b""
     return found
 
@@ -175,15 +174,15 @@ def test_each_form_of_length(opcode: int, size: int) -> None:
     parser = FrameParser(LIMIT)
     data = frame(opcode, b"x" * size)
     parser.feed(data + data)
-    assert parser.texts == ([b"x" * size] * 2 if opcode == TEXT else [])
-    assert bytes(parser.passed) == (b"" if opcode == TEXT else data * 2)
+    assert parser.messages == [b"x" * size] * 2
+    assert not parser.passed
 
 
-def test_texts_between_the_fragments_of_nothing_else_are_a_batch() -> None:
-    """One read may bring hundreds: all are there at once."""
+def test_the_messages_of_one_read_are_a_batch_in_one_order() -> None:
+    """One read may bring hundreds: all are there at once, whichever kind they are."""
     parser = FrameParser(LIMIT)
-    parser.feed(b"".join(frame(TEXT, str(number).encode()) for number in range(370)))
-    assert parser.texts == [str(number).encode() for number in range(370)]
+    parser.feed(b"".join(frame(BINARY if number % 3 else TEXT, str(number).encode()) for number in range(370)))
+    assert parser.messages == [str(number).encode() for number in range(370)]
 
 
 # -- what is not ------------------------------------------------------------------------------------------------------
@@ -262,8 +261,8 @@ def test_what_is_illegal_is_refused_with_its_close_code_and_ends_all_delivery(na
             assert violation.code == code  # noqa: PT017  # every piece is tried; that exactly one raises is asserted below
             assert str(violation)  # noqa: PT017
     assert raised == 1
-    assert parser.texts[0] == b"before"
-    assert set(parser.texts) <= {b"before", b"ok", b"ab"}
+    assert parser.messages[0] == b"before"
+    assert set(parser.messages) <= {b"before", b"ok", b"ab"}
     assert bytes(parser.passed).startswith(frame(PING, b"before"))
     assert b"after" not in bytes(parser.passed)
 
@@ -285,7 +284,7 @@ def test_a_control_frame_is_no_part_of_the_message_that_it_interrupts() -> None:
     ping = frame(PING, b"x" * 125)
     data = ping + frame(TEXT, b"0123456789", final=False) + ping + frame(CONTINUATION)
     assert feed(parser, bytewise(data)) is None
-    assert parser.texts == [b"0123456789"]
+    assert parser.messages == [b"0123456789"]
     assert bytes(parser.passed) == ping * 2
 
 
@@ -296,10 +295,10 @@ def test_arbitrary_bytes_are_read_or_refused_the_same_way_however_cut(data: byte
     whole, pieces = FrameParser(limit), FrameParser(limit)
     one, other = feed(whole, [data]), feed(pieces, cut(data, cuts))
     assert (one is None, one and one.code) == (other is None, other and other.code)
-    assert whole.texts == pieces.texts
+    assert whole.messages == pieces.messages
     assert whole.passed == pieces.passed
     assert whole.close_frame == pieces.close_frame
-    assert all(len(text) <= limit for text in whole.texts)
+    assert all(len(text) <= limit for text in whole.messages)
 
 
 @pytest.mark.parametrize("form", ["whole", "first fragment", "last fragment"])
@@ -318,7 +317,7 @@ def test_a_text_is_refused_at_the_first_byte_that_cannot_be_utf8(form: str, wron
         assert violation is not None
         assert violation.code == 1007
         assert feed(parser, [b"x" * 400]) is None
-        assert parser.texts == []
+        assert parser.messages == []
 
 
 @given(st.text(min_size=1, max_size=60), st.lists(st.integers(0, 400), max_size=8), st.integers(0, 3))
@@ -334,7 +333,7 @@ def test_characters_may_be_cut_anywhere_in_frames_and_reads(text: str, cuts: lis
     for pieces in (cut(data, cuts), bytewise(data)):
         parser = FrameParser(LIMIT)
         assert feed(parser, pieces) is None
-        assert parser.texts == [payload] * (1 + more)
+        assert parser.messages == [payload] * (1 + more)
 
 
 # -- after a close ----------------------------------------------------------------------------------------------------
@@ -348,8 +347,8 @@ def test_nothing_is_taken_or_passed_after_the_peers_close_frame(before: bytes, s
     data = frame(TEXT, b"last") + before + close + frame(TEXT, b"after") + frame(PING) + b"\xff" * 20
     parser = FrameParser(LIMIT)
     assert feed(parser, (data[start : start + size] for start in range(0, len(data), size))) is None
-    assert parser.texts == [b"last"]
-    assert bytes(parser.passed) == (before if before == OPEN_BINARY else b"")
+    assert parser.messages == [b"last"]
+    assert not parser.passed
     assert parser.close_frame == close
 
 
@@ -361,13 +360,13 @@ def test_a_close_frame_may_say_any_of_these(code: int | None) -> None:
     assert parser.close_frame == close
 
 
-def test_after_our_own_close_frame_no_text_is_taken_but_the_answer_passes() -> None:
+def test_after_our_own_close_frame_no_message_is_taken_but_the_answer_passes() -> None:
     parser = FrameParser(LIMIT)
     parser.feed(frame(TEXT, b"before") + OPEN_TEXT)
     parser.stop()
     close = frame(CLOSE, b"\x03\xe8")
     parser.feed(frame(CONTINUATION, b"b") + frame(TEXT, b"after") + frame(PING, b"p") + close + frame(TEXT, b"late"))
-    assert parser.texts == [b"before"]
+    assert parser.messages == [b"before"]
     assert bytes(parser.passed) == frame(PING, b"p")
     assert parser.close_frame == close
 
@@ -392,7 +391,7 @@ class Work:
     def parser(self, limit: int = LIMIT) -> FrameParser:
         """A parser whose input and buffers count. Growing a bytearray is taken to cost what is added."""
         parser = FrameParser(limit)
-        for name in ("passed", "_rest", "_text"):
+        for name in ("passed", "_rest", "_parts"):
             setattr(parser, name, CountedArray(self))
         return parser
 
@@ -441,7 +440,7 @@ def test_the_work_is_in_proportion_to_the_bytes_however_they_are_cut(stream: Str
     parser = work.parser()
     pieces = cut(data, cuts)
     work.feed(parser, pieces)
-    assert parser.texts == stream.texts
+    assert parser.messages == stream.messages
     assert work.copied <= 12 * len(data)
     assert work.looks <= 12 * len(data)
 
@@ -483,13 +482,14 @@ def grown(feeding: Any, *, peak: bool = False) -> int:
 
 
 @pytest.mark.parametrize("part", [b"", b"xy"], ids=["empty", "small"])
-def test_fragments_without_end_take_no_more_memory_than_a_message_may(part: bytes) -> None:
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_fragments_without_end_take_no_more_memory_than_a_message_may(opcode: int, part: bytes) -> None:
     parser = FrameParser(1_000)
-    parser.feed(frame(TEXT, b"", final=False))
+    parser.feed(frame(opcode, b"", final=False))
     pieces = frame(CONTINUATION, part, final=False) * (400 if part else 50_000)
     assert grown(lambda: parser.feed(pieces)) < 8_000
     parser.feed(frame(CONTINUATION, b"."))
-    assert parser.texts == [part * 400 + b"."]
+    assert parser.messages == [part * 400 + b"."]
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY, CONTINUATION])
@@ -508,8 +508,8 @@ def test_a_message_that_drips_takes_memory_for_itself_alone() -> None:
     parser = FrameParser(LIMIT)
     drops = bytewise(frame(TEXT, b"x" * size))
     assert grown(lambda: feed(parser, drops), peak=True) < 5 * size
-    assert parser.texts == [b"x" * size]
-    parser.texts.clear()
+    assert parser.messages == [b"x" * size]
+    parser.messages.clear()
     assert grown(lambda: feed(parser, drops)) < 2 * size
 
 
