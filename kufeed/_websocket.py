@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import h11
 import trio
 import trio_websocket
-import wsproto.utilities
 
 from ._supervisor import one_error
 from ._untrusted import http_problem, printable
@@ -46,25 +45,30 @@ class FrameTap(trio.abc.Stream):
         self._deliver = deliver
         self._answer: UpgradeAnswer | None = UpgradeAnswer()
         self._parser = FrameParser(max_message_size)
+        self._passing = bytearray()  # what trio-websocket gets next: the head, a ping or the close frame
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        # What is passed on goes first, so that no pong waits for those who get messages; a violation or a close frame
-        # comes last, as it did on the wire: what came before is delivered while the connection is open.
-        parser = self._parser
-        while not parser.passed:
-            if parser.messages:
-                messages = parser.messages
-                parser.messages = []
+        # Pings go first, so that no pong waits for those who get messages; a violation or a close frame comes last, as
+        # it did on the wire: what came before is delivered while the connection is open. A ping goes alone, for we may
+        # begin to close before the next: wsproto raises where it is to answer one after that.
+        parser, passing = self._parser, self._passing
+        if passing or parser.pings or parser.close_frame:
+            await trio.lowlevel.checkpoint()  # it came with an earlier read, perhaps with thousands more
+        while not passing:
+            if parser.pings:
+                passing += parser.next_ping()
+            elif parser.messages:
+                messages, parser.messages = parser.messages, []
                 await self._deliver(messages)
             elif self.violation is not None and not self.over.is_set():
                 self.over.set()
             elif parser.close_frame:
-                parser.passed += parser.close_frame
+                passing += parser.close_frame
                 parser.close_frame = b""
             elif not await self._read():
                 return b""
-        passed = bytes(parser.passed[:max_bytes])
-        del parser.passed[:max_bytes]
+        passed = bytes(passing[:max_bytes])
+        del passing[:max_bytes]
         return passed
 
     async def _read(self) -> bool:
@@ -93,20 +97,25 @@ class FrameTap(trio.abc.Stream):
             rest = self._answer.feed(data)
             if rest is None:
                 return
-            self._parser.passed += self._answer.head
+            self._passing += self._answer.head
             self._answer, data = None, rest
         self._parser.feed(data)
 
+    def stop(self) -> None:
+        """We are about to close: no message is taken any more, and no ping answered.
+
+        To be called before trio-websocket is told to, which counts itself as closing before its close frame has left.
+        """
+        self._parser.stop()
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        # trio-websocket writes one event at a time: a close frame is at the start, or not there.
-        if data and data[0] == _CLOSE_FRAME:
-            self._parser.stop()
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.error = self.error or error.__cause__ or error
             self.ended.set()
             raise
+        # trio-websocket writes one event at a time: a close frame is at the start, or not there.
         if data and data[0] == _CLOSE_FRAME and self._parser.closed:
             self.over.set()
 
@@ -139,6 +148,7 @@ class WebSocket:
     async def aclose(self) -> None:
         """The close handshake, with the code a violation asks for. Waits for the peer: bound it by a deadline."""
         violation = self._tap.violation
+        self._tap.stop()
         await self._inner.aclose(1000 if violation is None else violation.code)
 
     def end(self) -> LinkError:
@@ -184,20 +194,17 @@ async def run_websocket(
                     upgraded.set()
                     websocket = WebSocket(connection, tap)
                     task_status.started(websocket)
-    except (wsproto.utilities.ProtocolError, h11.ProtocolError) as error:
-        # What the libraries below do not catch themselves when the peer misbehaves.
-        problem = http_problem(_first(error))
-    except UnicodeError as error:
+    except (h11.ProtocolError, UnicodeError) as error:
         if websocket is not None:
-            raise  # not by wsproto of a header: a bug of ours
-        problem = http_problem(error)
+            raise  # not of the answer's head, which trio-websocket leaves to whoever waits for it: a bug of ours
+        problem = http_problem(_first(error))
     finally:
         await trio.aclose_forcefully(stream)
     if websocket is None:
         if tap.error is not None:
             tap.error.with_traceback(None)  # the values in its frames are those of the request, and so of the token
         raise _upgrade_failure(tap, problem) from tap.error
-    return websocket.end() if problem is None else ProtocolViolation(1002, problem)
+    return websocket.end()
 
 
 async def _cancel_unless_upgraded(tap: FrameTap, upgraded: trio.Event, scope: trio.CancelScope) -> None:

@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from kufeed import DialError, LinkClosed, LinkError, ProtocolViolation, TokenExpired
-from kufeed._websocket import WebSocket, run_websocket
+from kufeed._websocket import FrameTap, WebSocket, run_websocket
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
@@ -64,9 +64,13 @@ class Outcome:
 
 @asynccontextmanager
 async def connected(
-    server: Server, *, limit: int = 100_000, deliver: Callable[[Sequence[bytes]], Awaitable[None]] | None = None
+    server: Server,
+    *,
+    limit: int = 100_000,
+    deliver: Callable[[Sequence[bytes]], Awaitable[None]] | None = None,
+    wrap: Callable[[trio.abc.Stream], trio.abc.Stream] = lambda stream: stream,
 ) -> AsyncIterator[tuple[WebSocket, Outcome]]:
-    """A client connected to *server*, which gets the stream after the upgrade."""
+    """A client connected to *server*, which gets the stream after the upgrade; *wrap* is put around the client's."""
     ours, theirs = memory_stream_pair()
     outcome = Outcome()
 
@@ -79,7 +83,7 @@ async def connected(
 
     async def read(task_status: trio.TaskStatus[WebSocket]) -> None:
         outcome.end = await run_websocket(
-            ours,
+            wrap(ours),
             host="h",
             target="/",
             deliver=deliver or collect,
@@ -190,6 +194,24 @@ async def test_a_violation_is_told_to_the_peer_and_named(autojump_clock: MockClo
     assert struct.unpack("!H", bytes([received[6] ^ mask[0], received[7] ^ mask[1]])) == (code,)
 
 
+async def test_whatever_is_read_others_have_their_turn() -> None:
+    """One read may bring thousands of frames: each call is a checkpoint, also where it finds them there already."""
+    ours, theirs = memory_stream_pair()
+    delivered: list[bytes] = []
+
+    async def deliver(payloads: Sequence[bytes]) -> None:
+        delivered.extend(payloads)
+
+    tap = FrameTap(ours, deliver, 1_000)
+    head = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+    frames = [frame(0x9), frame(0x9, b"ping"), frame(0x8)]
+    await theirs.send_all(head + frames[0] + frame(0x1, b"text") + frame(0xA) + frames[1] + frames[2])
+    for expected in [head[:20], head[20:], *frames]:
+        with trio.testing.assert_checkpoints():
+            assert await tap.receive_some(20) == expected
+    assert delivered == [b"text"]
+
+
 async def test_no_pong_waits_for_those_who_get_the_texts(autojump_clock: MockClock) -> None:
     """The ping came with a text in one packet, and its delivery holds the link."""
     received = b""
@@ -298,6 +320,117 @@ async def test_our_close_is_answered(autojump_clock: MockClock) -> None:
             await websocket.aclose()
         await outcome.over.wait()
         assert outcome.texts == []
+
+
+@pytest.mark.parametrize("crossing", [frame(0x9, b"hi"), frame(0xA), frame(0x9) * 3 + frame(0x1, b"text")])
+async def test_what_crosses_our_close_does_not_keep_it_from_being_answered(
+    autojump_clock: MockClock, crossing: bytes
+) -> None:
+    """wsproto sends no pong after a close frame, and raises where it is to."""
+
+    async def server(stream: trio.abc.Stream) -> None:
+        await stream.receive_some(100)
+        await stream.send_all(crossing + frame(0x8, struct.pack("!H", 1000)))
+        await trio.sleep_forever()
+
+    async with connected(server) as (websocket, outcome):
+        with trio.fail_after(1):
+            await websocket.aclose()
+            await outcome.over.wait()
+        assert isinstance(outcome.end, LinkClosed)
+        assert outcome.end.code == 1000
+
+
+class Gated(trio.abc.Stream):
+    """A stream whose sending waits while `gate` is shut, and fails of a text once `broken` is set."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self.inner = inner
+        self.gate = trio.Event()
+        self.gate.set()
+        self.broken: Exception | None = None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.gate.wait()
+        if self.broken is not None and data[0] == 0x81:
+            raise trio.BrokenResourceError from self.broken
+        await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.gate.wait()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return bytes(await self.inner.receive_some(max_bytes))
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+@asynccontextmanager
+async def with_pings_waiting(server: Server) -> AsyncIterator[tuple[WebSocket, Outcome, Gated]]:
+    """A client that has several pings to answer, and does not get its first pong out."""
+
+    async def ping(stream: trio.abc.Stream) -> None:
+        await opened.wait()
+        await stream.send_all(frame(0x9, b"a") + frame(0x9, b"b") + frame(0x9, b"c"))
+        await server(stream)
+
+    opened = trio.Event()
+    gated: list[Gated] = []
+
+    def wrap(inner: trio.abc.Stream) -> trio.abc.Stream:
+        gated.append(Gated(inner))
+        return gated[0]
+
+    async with connected(ping, wrap=wrap) as (websocket, outcome):
+        gated[0].gate = trio.Event()
+        opened.set()
+        await wait_all_tasks_blocked()
+        yield websocket, outcome, gated[0]
+
+
+async def test_we_may_close_while_pings_wait_for_their_pongs(autojump_clock: MockClock) -> None:
+    """One pong is on its way; after our close frame the others are not owed any more."""
+    received = b""
+
+    async def server(stream: trio.abc.Stream) -> None:
+        nonlocal received
+        received = await receive_exactly(stream, 7 + 8)
+        await stream.send_all(frame(0x8, struct.pack("!H", 1000)))
+        await trio.sleep_forever()
+
+    async with with_pings_waiting(server) as (websocket, outcome, stream), trio.open_nursery() as nursery:
+        nursery.start_soon(websocket.aclose)
+        await wait_all_tasks_blocked()
+        stream.gate.set()
+        with trio.fail_after(1):
+            await outcome.over.wait()
+    assert kinds(received) == [0x8A, 0x88]
+    assert isinstance(outcome.end, LinkClosed)
+    assert outcome.end.code == 1000
+
+
+async def test_a_send_that_fails_is_the_end_whatever_pings_wait(autojump_clock: MockClock) -> None:
+    """trio-websocket counts itself as closing then; the peer did nothing wrong."""
+
+    async def server(stream: trio.abc.Stream) -> None:
+        await receive_exactly(stream, 7)
+        await trio.sleep(1)
+        await stream.aclose()
+
+    async with with_pings_waiting(server) as (websocket, outcome, stream), trio.open_nursery() as nursery:
+        stream.broken = ConnectionResetError("reset by the peer")
+
+        @nursery.start_soon
+        async def send() -> None:
+            with pytest.raises(LinkClosed, match="1006: reset by the peer"):
+                await websocket.send("text")
+
+        await wait_all_tasks_blocked()
+        stream.gate.set()
+        with trio.fail_after(2):
+            await outcome.over.wait()
+    assert str(outcome.end) == "closed with code 1006: reset by the peer"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""The frame tap's parser: takes messages out of a server's frames, in batches, and passes control frames on.
+"""The frame tap's parser: takes messages out of a server's frames, in batches, and passes pings and the close on.
 
-Pure: the bytes after the upgrade in; payloads of messages, and the bytes another parser (trio-websocket's) is to see,
+Pure: the bytes after the upgrade in; payloads of messages, and the frames another parser (trio-websocket's) is to see,
 out. Messages are taken in order, text and binary, single frames and fragment chains; so whether one is open is known
 here alone, and an illegal mixture is noticed here (RFC 6455, section 5.4). Nothing is taken once either side has
 closed. What is illegal is refused without waiting for more.
@@ -26,17 +26,18 @@ class Violation(Exception):  # a fact about the peer, not an error of this modul
 
 
 class FrameParser:
-    """Feed bytes, then collect `messages` (payloads, in order) and `passed` (bytes for the other parser).
+    """Feed bytes, then collect `messages` (payloads, in order), and `pings` and `close_frame` for the other parser.
 
-    The peer's close frame is for the other parser too, but stands in `close_frame`: all else came before it.
+    The peer's close frame came after all else. Pongs are dropped: nobody here sends pings that they would answer.
 
     A `Violation` is raised once, by the `feed()` that meets it; what was valid before it stands in `messages` and
-    `passed`. From then on, and after the peer's close frame, everything fed is dropped.
+    `pings`. From then on, and after the peer's close frame, everything fed is dropped.
     """
 
     def __init__(self, max_message_size: int) -> None:
         self.messages: list[bytes] = []
-        self.passed = bytearray()
+        self.pings = bytearray()
+        """Whole ping frames, one after the other; `next_ping()` takes one."""
         self.close_frame = b""
         self.closed = False
         """The peer has sent a close frame."""
@@ -55,8 +56,19 @@ class FrameParser:
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
 
     def stop(self) -> None:
-        """This side has sent a close frame: no message is taken any more. Control frames still pass, for the answer."""
+        """This side closes: no message is taken any more and no ping passed, also of those that were here already.
+
+        The peer's close frame still passes, for it may be the answer to ours.
+        """
         self._taking = False
+        self.pings.clear()
+
+    def next_ping(self) -> bytes:
+        """The first of `pings`, taken out."""
+        size = 2 + self.pings[1]
+        ping = bytes(self.pings[:size])
+        del self.pings[:size]
+        return ping
 
     def feed(self, data: bytes) -> None:
         """Take *data* in. Costs time in proportion to its length, however it is cut."""
@@ -164,7 +176,8 @@ class FrameParser:
             self._ended = self.closed = True
             return
         if opcode & _CONTROL:
-            self.passed += frame
+            if opcode == _PING and self._taking:
+                self.pings += frame
             return
         message = self._message_of(opcode)
         if message == _TEXT:

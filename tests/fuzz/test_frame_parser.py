@@ -25,7 +25,7 @@ class Outcome:
     """What becomes of a stream."""
 
     messages: list[bytes] = attrs.field(factory=list)
-    passed: bytes = b""
+    pings: bytes = b""
     close_frame: bytes = b""
     code: int | None = None
     """Of the violation, where there was one."""
@@ -76,12 +76,12 @@ def read(pieces: list[bytes], limit: int) -> Outcome:
             assert outcome.code is None, "raised twice"
             outcome.code = violation.code
         assert len(parser._rest) + len(parser._parts) <= limit + LONGEST_HEAD + 125
-    outcome.messages, outcome.passed = list(parser.messages), bytes(parser.passed)
+    outcome.messages, outcome.pings = list(parser.messages), bytes(parser.pings)
     outcome.close_frame = parser.close_frame
     if outcome.code is not None or outcome.close_frame:
         parser.feed(AFTERWARDS)
         assert parser.messages == outcome.messages
-        assert bytes(parser.passed) == outcome.passed
+        assert bytes(parser.pings) == outcome.pings
     return outcome
 
 
@@ -133,7 +133,7 @@ def slowly(data: bytes, limit: int) -> Outcome:
                 outcome.close_frame = frame
             return outcome
         if control:
-            outcome.passed += frame
+            outcome.pings += frame if opcode == PING else b""
             continue
         parts += body
         message = None if final else kind

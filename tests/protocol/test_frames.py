@@ -1,4 +1,4 @@
-"""The frame tap's parser: whole messages out, control frames untouched, however the bytes are cut."""
+"""The frame tap's parser: whole messages out, pings and close frames untouched, however the bytes are cut."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Stream:
 
     data: bytes
     messages: list[bytes]
-    passed: bytes
+    pings: bytes
 
 
 def feed(parser: FrameParser, pieces: Iterable[bytes]) -> Violation | None:
@@ -92,32 +92,32 @@ def messages(draw: st.DrawFn) -> Stream:
     parts = cut(payload, draw(st.lists(st.integers(0, 2**20), max_size=4)))
     if draw(st.booleans()):
         parts = [payload]
-    data = passed = b""
+    data = pings = b""
     for index, part in enumerate(parts):
         for opcode, content in draw(st.lists(controls, max_size=1)):
             data += frame(opcode, content)
-            passed += frame(opcode, content)
+            pings += frame(opcode, content) if opcode == PING else b""
         opcode = CONTINUATION if index else TEXT if is_text else BINARY
         piece = frame(opcode, part, final=index == len(parts) - 1)
         data += piece
-    return Stream(data, [payload], passed)
+    return Stream(data, [payload], pings)
 
 
 @st.composite
 def streams(draw: st.DrawFn) -> Stream:
     chosen = draw(st.lists(messages(), max_size=6))
     data = b"".join(one.data for one in chosen)
-    passed = b"".join(one.passed for one in chosen)
-    return Stream(data, [message for one in chosen for message in one.messages], passed)
+    pings = b"".join(one.pings for one in chosen)
+    return Stream(data, [message for one in chosen for message in one.messages], pings)
 
 
 @given(streams(), st.lists(st.integers(0, 2**20), max_size=12))
 def test_a_valid_stream_reads_the_same_wherever_it_is_cut(stream: Stream, cuts: list[int]) -> None:
-    """Messages whole and in order, text and binary; control frames untouched and in order."""
+    """Messages whole and in order, text and binary; pings untouched and in order."""
     parser = FrameParser(LIMIT)
     assert feed(parser, cut(stream.data, cuts)) is None
     assert parser.messages == stream.messages
-    assert bytes(parser.passed) == stream.passed
+    assert bytes(parser.pings) == stream.pings
 
 
 @given(streams().filter(lambda stream: len(stream.data) < 3_000))
@@ -125,16 +125,16 @@ def test_one_byte_at_a_time_reads_the_same(stream: Stream) -> None:
     parser = FrameParser(LIMIT)
     assert feed(parser, (bytes([byte]) for byte in stream.data)) is None
     assert parser.messages == stream.messages
-    assert bytes(parser.passed) == stream.passed
+    assert bytes(parser.pings) == stream.pings
 
 
 @given(streams(), st.lists(st.integers(0, 2**20), max_size=5))
 def test_an_independent_parser_understands_what_was_passed(stream: Stream, cuts: list[int]) -> None:
-    """wsproto sees the control frames as if there had been nothing else, and the same messages."""
+    """wsproto sees the pings as if there had been nothing else, and the same messages."""
     parser = FrameParser(LIMIT)
     assert feed(parser, cut(stream.data, cuts)) is None
-    whole, rest = events_of(stream.data), events_of(bytes(parser.passed))
-    assert rest == [event for event in whole if event[0] != "message"]
+    whole, rest = events_of(stream.data), events_of(bytes(parser.pings))
+    assert rest == [event for event in whole if event[0] not in ("message", "pong")]
     assert [event[1] for event in whole if event[0] == "message"] == parser.messages
 
 
@@ -175,7 +175,7 @@ def test_each_form_of_length(opcode: int, size: int) -> None:
     data = frame(opcode, b"x" * size)
     parser.feed(data + data)
     assert parser.messages == [b"x" * size] * 2
-    assert not parser.passed
+    assert not parser.pings
 
 
 def test_the_messages_of_one_read_are_a_batch_in_one_order() -> None:
@@ -263,8 +263,8 @@ def test_what_is_illegal_is_refused_with_its_close_code_and_ends_all_delivery(na
     assert raised == 1
     assert parser.messages[0] == b"before"
     assert set(parser.messages) <= {b"before", b"ok", b"ab"}
-    assert bytes(parser.passed).startswith(frame(PING, b"before"))
-    assert b"after" not in bytes(parser.passed)
+    assert bytes(parser.pings).startswith(frame(PING, b"before"))
+    assert b"after" not in bytes(parser.pings)
 
 
 @pytest.mark.parametrize("name", ILLEGAL_HEADS)
@@ -285,7 +285,7 @@ def test_a_control_frame_is_no_part_of_the_message_that_it_interrupts() -> None:
     data = ping + frame(TEXT, b"0123456789", final=False) + ping + frame(CONTINUATION)
     assert feed(parser, bytewise(data)) is None
     assert parser.messages == [b"0123456789"]
-    assert bytes(parser.passed) == ping * 2
+    assert bytes(parser.pings) == ping * 2
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5), st.integers(0, 300))
@@ -296,7 +296,7 @@ def test_arbitrary_bytes_are_read_or_refused_the_same_way_however_cut(data: byte
     one, other = feed(whole, [data]), feed(pieces, cut(data, cuts))
     assert (one is None, one and one.code) == (other is None, other and other.code)
     assert whole.messages == pieces.messages
-    assert whole.passed == pieces.passed
+    assert whole.pings == pieces.pings
     assert whole.close_frame == pieces.close_frame
     assert all(len(text) <= limit for text in whole.messages)
 
@@ -348,7 +348,7 @@ def test_nothing_is_taken_or_passed_after_the_peers_close_frame(before: bytes, s
     parser = FrameParser(LIMIT)
     assert feed(parser, (data[start : start + size] for start in range(0, len(data), size))) is None
     assert parser.messages == [b"last"]
-    assert not parser.passed
+    assert not parser.pings
     assert parser.close_frame == close
 
 
@@ -360,14 +360,24 @@ def test_a_close_frame_may_say_any_of_these(code: int | None) -> None:
     assert parser.close_frame == close
 
 
-def test_after_our_own_close_frame_no_message_is_taken_but_the_answer_passes() -> None:
+def test_pings_come_one_at_a_time() -> None:
     parser = FrameParser(LIMIT)
-    parser.feed(frame(TEXT, b"before") + OPEN_TEXT)
+    pings = [frame(PING, b"x" * size) for size in (0, 1, 125, 0, 7)]
+    assert feed(parser, [b"".join(pings)]) is None
+    assert [parser.next_ping() for _ in pings] == pings
+    assert not parser.pings
+
+
+def test_after_our_own_close_nothing_is_taken_but_the_answer() -> None:
+    """Neither a message nor a ping, also where one was there already: nobody may answer it now."""
+    parser = FrameParser(LIMIT)
+    parser.feed(frame(TEXT, b"before") + frame(PING, b"before") + OPEN_TEXT)
     parser.stop()
+    assert not parser.pings
     close = frame(CLOSE, b"\x03\xe8")
     parser.feed(frame(CONTINUATION, b"b") + frame(TEXT, b"after") + frame(PING, b"p") + close + frame(TEXT, b"late"))
     assert parser.messages == [b"before"]
-    assert bytes(parser.passed) == frame(PING, b"p")
+    assert not parser.pings
     assert parser.close_frame == close
 
 
@@ -391,7 +401,7 @@ class Work:
     def parser(self, limit: int = LIMIT) -> FrameParser:
         """A parser whose input and buffers count. Growing a bytearray is taken to cost what is added."""
         parser = FrameParser(limit)
-        for name in ("passed", "_rest", "_parts"):
+        for name in ("pings", "_rest", "_parts"):
             setattr(parser, name, CountedArray(self))
         return parser
 
@@ -514,11 +524,11 @@ def test_a_message_that_drips_takes_memory_for_itself_alone() -> None:
 
 
 def test_a_flood_of_pings_takes_memory_for_its_bytes() -> None:
-    """They are passed on as they came, not taken apart."""
+    """They are kept as they came, not taken apart."""
     parser = FrameParser(LIMIT)
     pings = frame(PING, b"x") * 50_000
     assert grown(lambda: parser.feed(pings), peak=True) < 5 * len(pings)
-    assert bytes(parser.passed) == pings
+    assert bytes(parser.pings) == pings
 
 
 @pytest.mark.parametrize("ended", [frame(CLOSE), frame(CONTINUATION)], ids=["a close frame", "a violation"])
