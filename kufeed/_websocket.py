@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 _READ_SIZE = 65_536
-"""Bytes asked of the network at once; a batch is what one read brought."""
+"""Bytes asked of the network at once."""
+_LONGEST_BATCH = 1000
+"""Messages delivered without a pause. No ordinary read brings so many: then a batch is what one read brought."""
 _CLOSE_FRAME = 0x88
 
 
@@ -58,8 +60,10 @@ class FrameTap(trio.abc.Stream):
             if parser.pings:
                 passing += parser.next_ping()
             elif parser.messages:
-                messages, parser.messages = parser.messages, []
-                await self._deliver(messages)
+                batch, parser.messages = parser.messages[:_LONGEST_BATCH], parser.messages[_LONGEST_BATCH:]
+                await self._deliver(batch)
+                if parser.messages:
+                    await trio.lowlevel.checkpoint()
             elif self.violation is not None and not self.over.is_set():
                 self.over.set()
             elif parser.close_frame:

@@ -110,6 +110,46 @@ async def test_texts_of_one_read_come_as_one_batch() -> None:
         assert len(outcome.batches) < 10
 
 
+async def test_one_read_brings_64_kib_at_most() -> None:
+    """However much has arrived: what a read brought is decoded without a pause."""
+    text = b"x" * 346
+
+    async def server(stream: trio.abc.Stream) -> None:
+        await stream.send_all(frame(0x1, text) * 1_000)
+        await stream.aclose()
+
+    async with connected(server) as (_, outcome):
+        await outcome.over.wait()
+        assert outcome.texts == [text] * 1_000
+        assert {len(batch) for batch in outcome.batches[1:-1]} <= {187, 188}
+
+
+async def test_thousands_of_small_messages_come_in_slices_with_turns_for_others_between() -> None:
+    ticks = 0
+    seen: list[tuple[int, int]] = []
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await trio.lowlevel.checkpoint()
+            ticks += 1
+
+    async def deliver(payloads: Sequence[bytes]) -> None:
+        assert set(payloads) == {b"{}"}
+        seen.append((ticks, len(payloads)))
+
+    async def server(stream: trio.abc.Stream) -> None:
+        await stream.send_all(frame(0x1, b"{}") * 5_400)
+        await stream.aclose()
+
+    async with connected(server, deliver=deliver) as (_, outcome), trio.open_nursery() as nursery:
+        nursery.start_soon(tick)
+        await outcome.over.wait()
+        nursery.cancel_scope.cancel()
+    assert [count for _, count in seen] == [1_000] * 5 + [400]
+    assert seen[-1][0] - seen[0][0] >= 4  # of five turns; of two tasks that are ready together, either may be first
+
+
 async def test_texts_may_follow_the_upgrade_in_the_same_packet() -> None:
     ours, theirs = memory_stream_pair()
     batches: list[Sequence[bytes]] = []
