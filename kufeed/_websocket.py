@@ -41,6 +41,8 @@ class FrameTap(trio.abc.Stream):
         """Set when the peer broke the protocol, or both sides have sent their close frame. EOF may come much later."""
         self.violation: Violation | None = None
         self.error: BaseException | None = None
+        self.failed_delivery: BaseException | None = None
+        """An exception of *deliver*, where raising it is not enough."""
         self.refusal: Refusal | None = None
         """What came instead of an upgrade; `ended` is set with it."""
         self._stream = stream
@@ -61,7 +63,7 @@ class FrameTap(trio.abc.Stream):
                 passing += parser.next_ping()
             elif parser.messages:
                 batch, parser.messages = parser.messages[:_LONGEST_BATCH], parser.messages[_LONGEST_BATCH:]
-                await self._deliver(batch)
+                await self._hand_over(batch)
                 if parser.messages:
                     await trio.lowlevel.checkpoint()
             elif self.violation is not None and not self.over.is_set():
@@ -74,6 +76,15 @@ class FrameTap(trio.abc.Stream):
         passed = bytes(passing[:max_bytes])
         del passing[:max_bytes]
         return passed
+
+    async def _hand_over(self, batch: Sequence[bytes]) -> None:
+        try:
+            await self._deliver(batch)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            # trio-websocket would take it for a dead connection. All other errors come out as they are.
+            self.failed_delivery = error
+            self.ended.set()
+            raise
 
     async def _read(self) -> bool:
         """Feed the parser what one read brings; false at the end."""
@@ -178,8 +189,8 @@ async def run_websocket(
     """Upgrade *stream*, report the `WebSocket`, and read until the connection is over; returns why it is over.
 
     Each batch of messages goes through `await deliver(payloads)` in the reading task, so a *deliver* that waits holds
-    the link. Raises `DialError("upgrade", …)`, or `TokenExpired` for a 401, before it has started. The stream is closed
-    in any case.
+    the link; what it raises comes out as itself. Raises `DialError("upgrade", …)`, or `TokenExpired` for a 401, before it
+    has started. The stream is closed in any case.
     """
     tap = FrameTap(stream, deliver, max_message_size)
     websocket: WebSocket | None = None
@@ -204,6 +215,8 @@ async def run_websocket(
         problem = http_problem(_first(error))
     finally:
         await trio.aclose_forcefully(stream)
+    if tap.failed_delivery is not None:
+        raise tap.failed_delivery
     if websocket is None:
         if tap.error is not None:
             tap.error.with_traceback(None)  # the values in its frames are those of the request, and so of the token

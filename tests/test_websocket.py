@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
+import h11
 import pytest
 import trio
+import trio_websocket
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from kufeed import DialError, LinkClosed, LinkError, ProtocolViolation, TokenExpired
@@ -528,22 +530,45 @@ async def test_a_host_that_a_library_refuses_fails_the_upgrade(autojump_clock: M
     assert await failed_upgrade(serve, host=f"{'a' * 60}:65535") == "upgrade: against the rules of HTTP"
 
 
-@pytest.mark.parametrize("error", [UnicodeDecodeError("ascii", b"\xff", 0, 1, "x"), ValueError("x"), KeyError("x")])
-async def test_a_bug_of_ours_shows(autojump_clock: MockClock, error: Exception) -> None:
-    """Delivery is our code, and may run as soon as the upgrade has been answered."""
+@pytest.mark.parametrize("place", ["with the upgrade", "later"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnicodeDecodeError("ascii", b"\xff", 0, 1, "x"),
+        ValueError("x"),
+        KeyError("x"),
+        OSError("x"),
+        trio.BrokenResourceError("x"),
+        trio.ClosedResourceError("x"),
+        h11.RemoteProtocolError("x"),
+        trio_websocket.ConnectionClosed(trio_websocket.CloseReason(1006, "x")),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_an_error_of_the_delivery_comes_out_as_itself(
+    autojump_clock: MockClock, error: Exception, place: str
+) -> None:
+    """It is a bug of ours or of the user's `loads`, never taken for a failure of the network.
+
+    Delivery may run as soon as the upgrade has been answered.
+    """
 
     async def deliver(payloads: Sequence[bytes]) -> None:
         raise error
 
     async def serve(stream: trio.abc.Stream) -> None:
-        await stream.send_all(answer(await read_head(stream)) + frame(0x1, b"first"))
+        await stream.send_all(
+            answer(await read_head(stream)) + (frame(0x1, b"x") if place == "with the upgrade" else b"")
+        )
+        await wait_all_tasks_blocked()
+        await stream.send_all(frame(0x1, b"x"))
 
     ours, theirs = memory_stream_pair()
     with trio.fail_after(1), pytest.raises(BaseExceptionGroup) as group:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve, theirs)
             await nursery.start(partial(run, ours, deliver=deliver))
-    assert group.group_contains(type(error), match="x")
+    assert group.value.exceptions == (error,)
 
 
 async def run(
