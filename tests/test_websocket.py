@@ -564,7 +564,7 @@ async def test_an_error_of_the_delivery_comes_out_as_itself(
         await stream.send_all(frame(0x1, b"x"))
 
     ours, theirs = memory_stream_pair()
-    with trio.fail_after(1), pytest.raises(BaseExceptionGroup) as group:
+    with trio.fail_after(1), pytest.RaisesGroup(type(error)) as group:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve, theirs)
             await nursery.start(partial(run, ours, deliver=deliver))
@@ -590,13 +590,12 @@ async def failed_upgrade(serve: Server, *, host: str = "h") -> str:
     ours, theirs = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve, theirs)
-        with trio.fail_after(1), pytest.RaisesGroup(DialError) as group:
-            async with trio.open_nursery() as inner:
-                await inner.start(partial(run, ours, host=host, deliver=deliver))
+        with trio.fail_after(1), pytest.raises(DialError) as failure:
+            await nursery.start(partial(run, ours, host=host, deliver=deliver))
         nursery.cancel_scope.cancel()
     with pytest.raises(trio.ClosedResourceError):
         await ours.receive_some(1)
-    return str(group.value.exceptions[0])
+    return str(failure.value)
 
 
 @pytest.mark.parametrize(
