@@ -12,7 +12,7 @@ import h11
 import trio
 
 from ._tls import TLSStream
-from ._untrusted import is_visible, read_url
+from ._untrusted import http_problem, is_visible, read_host, read_url
 from .errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,12 +71,19 @@ class ProxyNetwork:
         self.perf_counter = network.perf_counter
 
     async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
-        """As `Network.open_stream`; a refusal of the proxy is a `ConnectionError` with its status."""
+        """As `Network.open_stream`; a refusal of the proxy is a `ConnectionError` with its status.
+
+        So is a *host* that is neither a name nor an address: a proxy cannot be asked for it.
+        """
         proxy = self._proxy
         if proxy is None and tls is not None:
             proxy = _proxy_of_environment(host)
         if proxy is None:
             return await self._network.open_stream(host, port, tls)
+        try:
+            host = read_host(host)
+        except ValueError as error:
+            raise ConnectionError(f"a proxy cannot be asked for the host: {error}") from None
         stream = await self._network.open_stream(proxy.host, proxy.port, None)
         try:
             await _connect(stream, proxy, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
@@ -102,20 +109,35 @@ def _proxy_of_environment(host: str) -> Proxy | None:
 async def _connect(stream: trio.abc.Stream, proxy: Proxy, target: str) -> None:
     """Ask for a tunnel to *target* (RFC 9110, section 9.3.6). h11 bounds the answer's head to 16 KiB."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=16 * 1024)
+    where = f"the proxy {proxy.host}:{proxy.port}"
+    try:
+        await stream.send_all(_request(connection, proxy, target))
+    except trio.BrokenResourceError as error:
+        # Not `from error`: the values in its frames are those of the request, and so of the password.
+        raise ConnectionError(f"{where} broke the connection: {error.__cause__ or error}") from None
+    try:
+        status = await _read_status(stream, connection)
+    except h11.RemoteProtocolError as error:
+        raise ConnectionError(f"{where} did not answer in HTTP: {http_problem(error)}") from None
+    if status is None:
+        raise ConnectionError(f"{where} closed the connection")
+    if not 200 <= status < 300:
+        raise ConnectionError(f"{where} answered HTTP {status} to CONNECT {target}")
+
+
+async def _read_status(stream: trio.abc.Stream, connection: h11.Connection) -> int | None:
+    while not isinstance(event := connection.next_event(), h11.Response):
+        # A byte at a time: what follows the head belongs to the tunnel, and nobody may read it here.
+        byte = await stream.receive_some(1)
+        if not byte:
+            return None
+        connection.receive_data(bytes(byte))
+    return event.status_code
+
+
+def _request(connection: h11.Connection, proxy: Proxy, target: str) -> bytes:
     headers = [(b"Host", target.encode())]
     if proxy.authorization is not None:
         headers.append((b"Proxy-Authorization", proxy.authorization))
     request = h11.Request(method=b"CONNECT", target=target.encode(), headers=headers)
-    await stream.send_all((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
-    where = f"the proxy {proxy.host}:{proxy.port}"
-    try:
-        while not isinstance(event := connection.next_event(), h11.Response):
-            # A byte at a time: what follows the head belongs to the tunnel, and nobody may read it here.
-            byte = await stream.receive_some(1)
-            if not byte:
-                raise ConnectionError(f"{where} closed the connection")
-            connection.receive_data(bytes(byte))
-    except h11.RemoteProtocolError as error:
-        raise ConnectionError(f"{where} did not answer in HTTP: {error}") from None
-    if not 200 <= event.status_code < 300:
-        raise ConnectionError(f"{where} answered HTTP {event.status_code} to CONNECT {target}")
+    return (connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b"")

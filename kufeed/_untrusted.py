@@ -108,5 +108,7 @@ def http_problem(error: BaseException) -> str:
 
     The rest of its text repeats what the peer sent, and that may be the token or a password, sent back to us.
     """
+    if isinstance(error, UnicodeDecodeError):
+        return "a header that is not ASCII"
     text = str(error)
-    return next((known for known in _HTTP_PROBLEMS if text.startswith(known)), "it breaks the rules of HTTP")
+    return next((known for known in _HTTP_PROBLEMS if text.startswith(known)), "against the rules of HTTP")

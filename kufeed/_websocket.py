@@ -1,34 +1,34 @@
-"""trio-websocket over the frame tap: one WebSocket whose text messages arrive in batches."""
+"""trio-websocket over the frame tap: one WebSocket whose messages arrive in batches."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import h11
 import trio
 import trio_websocket
-import wsproto.utilities
 
 from ._supervisor import one_error
+from ._untrusted import http_problem, printable
 from .errors import DialError, LinkClosed, LinkError, ProtocolViolation, TokenExpired
 from .protocol import rest
 from .protocol.frames import FrameParser, Violation
+from .protocol.upgrade import Refusal, UpgradeAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 _READ_SIZE = 65_536
-"""Bytes asked of the network at once; a batch is what one read brought."""
+"""Bytes asked of the network at once."""
+_LONGEST_BATCH = 1000
+"""Messages delivered without a pause. No ordinary read brings so many: then a batch is what one read brought."""
 _CLOSE_FRAME = 0x88
-_HTTP_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")
-_HTTP_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*\r\n")
-_LONGEST_STATUS_LINE = 1000
 
 
 class FrameTap(trio.abc.Stream):
-    """Between the network and trio-websocket: takes text messages out and hands them to *deliver*, batch by batch.
+    """Between the network and trio-websocket: takes messages out and hands them to *deliver*, batch by batch.
 
+    Until the upgrade is answered trio-websocket sees nothing, and of a refusal it sees nothing at all.
     `ended` is set when nothing more will come, whoever the cause: EOF, a broken connection, or our own close. After a
     violation nothing more is delivered or passed on, but the connection is read to its end.
     """
@@ -41,34 +41,50 @@ class FrameTap(trio.abc.Stream):
         """Set when the peer broke the protocol, or both sides have sent their close frame. EOF may come much later."""
         self.violation: Violation | None = None
         self.error: BaseException | None = None
-        self.refused_with: int | None = None
-        """The HTTP status of an answer that is not an upgrade; `ended` is set with it."""
-        self.refusal_headers: dict[str, str] = {}
-        """What came of its header together with the status: a name in lower case, and its value."""
-        self._status_line: bytes | None = b""
+        self.failed_delivery: BaseException | None = None
+        """An exception of *deliver*, where raising it is not enough."""
+        self.refusal: Refusal | None = None
+        """What came instead of an upgrade; `ended` is set with it."""
         self._stream = stream
         self._deliver = deliver
+        self._answer: UpgradeAnswer | None = UpgradeAnswer()
         self._parser = FrameParser(max_message_size)
+        self._passing = bytearray()  # what trio-websocket gets next: the head, a ping or the close frame
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        # What is passed on goes first, so that no pong waits for those who get the texts; a violation or a close frame
-        # comes last, as it did on the wire: what came before is delivered while the connection is open.
-        parser = self._parser
-        while not parser.passed:
-            if parser.texts:
-                texts = parser.texts
-                parser.texts = []
-                await self._deliver(texts)
+        # Pings go first, so that no pong waits for those who get messages; a violation or a close frame comes last, as
+        # it did on the wire: what came before is delivered while the connection is open. A ping goes alone, for we may
+        # begin to close before the next: wsproto raises where it is to answer one after that.
+        parser, passing = self._parser, self._passing
+        if passing or parser.pings or parser.close_frame:
+            await trio.lowlevel.checkpoint()  # it came with an earlier read, perhaps with thousands more
+        while not passing:
+            if parser.pings:
+                passing += parser.next_ping()
+            elif parser.messages:
+                batch, parser.messages = parser.messages[:_LONGEST_BATCH], parser.messages[_LONGEST_BATCH:]
+                await self._hand_over(batch)
+                if parser.messages:
+                    await trio.lowlevel.checkpoint()
             elif self.violation is not None and not self.over.is_set():
                 self.over.set()
             elif parser.close_frame:
-                parser.passed += parser.close_frame
+                passing += parser.close_frame
                 parser.close_frame = b""
             elif not await self._read():
                 return b""
-        passed = bytes(parser.passed[:max_bytes])
-        del parser.passed[:max_bytes]
+        passed = bytes(passing[:max_bytes])
+        del passing[:max_bytes]
         return passed
+
+    async def _hand_over(self, batch: Sequence[bytes]) -> None:
+        try:
+            await self._deliver(batch)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            # trio-websocket would take it for a dead connection. All other errors come out as they are.
+            self.failed_delivery = error
+            self.ended.set()
+            raise
 
     async def _read(self) -> bool:
         """Feed the parser what one read brings; false at the end."""
@@ -81,35 +97,40 @@ class FrameTap(trio.abc.Stream):
         if not data:
             self.ended.set()
             return False
-        if self._status_line is not None:
-            self._read_status(data)
         try:
-            self._parser.feed(bytes(data))
+            self._feed(bytes(data))
+        except Refusal as refusal:
+            self.refusal = refusal
+            self.ended.set()
+            return False
         except Violation as violation:
             self.violation = violation
         return True
 
-    def _read_status(self, data: bytes | bytearray) -> None:
-        """A refusal is known from its first line; nobody waits for its body, or its end."""
-        assert self._status_line is not None
-        line, found, head = (self._status_line + data).partition(b"\r\n")
-        self._status_line = None if found or len(line) > _LONGEST_STATUS_LINE else line
-        if found and (status := _HTTP_STATUS.match(line)) and status[1] != b"101":
-            self.refused_with = int(status[1])
-            for name, value in _HTTP_FIELD.findall(bytes(head.partition(b"\r\n\r\n")[0]) + b"\r\n"):
-                self.refusal_headers[name.decode("ascii").lower()] = value.decode("latin-1")
-            self.ended.set()
+    def _feed(self, data: bytes) -> None:
+        if self._answer is not None:
+            rest = self._answer.feed(data)
+            if rest is None:
+                return
+            self._passing += self._answer.head
+            self._answer, data = None, rest
+        self._parser.feed(data)
+
+    def stop(self) -> None:
+        """We are about to close: no message is taken any more, and no ping answered.
+
+        To be called before trio-websocket is told to, which counts itself as closing before its close frame has left.
+        """
+        self._parser.stop()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        # trio-websocket writes one event at a time: a close frame is at the start, or not there.
-        if data and data[0] == _CLOSE_FRAME:
-            self._parser.stop()
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.error = self.error or error.__cause__ or error
             self.ended.set()
             raise
+        # trio-websocket writes one event at a time: a close frame is at the start, or not there.
         if data and data[0] == _CLOSE_FRAME and self._parser.closed:
             self.over.set()
 
@@ -142,6 +163,7 @@ class WebSocket:
     async def aclose(self) -> None:
         """The close handshake, with the code a violation asks for. Waits for the peer: bound it by a deadline."""
         violation = self._tap.violation
+        self._tap.stop()
         await self._inner.aclose(1000 if violation is None else violation.code)
 
     def end(self) -> LinkError:
@@ -152,7 +174,7 @@ class WebSocket:
         code, text = (1006, None) if reason is None else (reason.code, reason.reason)
         if code == 1006 and self._tap.error is not None:
             text = str(self._tap.error) or type(self._tap.error).__name__
-        return LinkClosed(code, text)
+        return LinkClosed(code, None if text is None else printable(text))
 
 
 async def run_websocket(
@@ -167,8 +189,8 @@ async def run_websocket(
     """Upgrade *stream*, report the `WebSocket`, and read until the connection is over; returns why it is over.
 
     Each batch of messages goes through `await deliver(payloads)` in the reading task, so a *deliver* that waits holds
-    the link. Raises `DialError("upgrade", …)`, or `TokenExpired` for a 401, before it has started. The stream is closed
-    in any case.
+    the link; what it raises comes out as itself. Raises `DialError("upgrade", …)`, or `TokenExpired` for a 401, before it
+    has started. The stream is closed in any case.
     """
     tap = FrameTap(stream, deliver, max_message_size)
     websocket: WebSocket | None = None
@@ -182,25 +204,24 @@ async def run_websocket(
                     nursery.start_soon(
                         _cancel_unless_upgraded, tap, upgraded, nursery.cancel_scope, name="upgrade guard"
                     )
-                    connection = await trio_websocket.wrap_client_stream(
-                        nursery,
-                        tap,  # type: ignore[arg-type]  # it takes any stream; its annotation names two
-                        host,
-                        target,
-                        max_message_size=max_message_size,
-                    )
+                    # It takes any stream; its annotation names two.
+                    connection = await trio_websocket.wrap_client_stream(nursery, tap, host, target)  # type: ignore[arg-type]
                     upgraded.set()
                     websocket = WebSocket(connection, tap)
-                    nursery.start_soon(_drain_binary, connection, deliver, name="binary messages")
                     task_status.started(websocket)
-    except (trio_websocket.ConnectionRejected, wsproto.utilities.ProtocolError, h11.ProtocolError) as error:
-        # What the libraries below do not catch themselves when the peer misbehaves.
-        problem = str(_first(error))
+    except (h11.ProtocolError, UnicodeError) as error:
+        if websocket is not None:
+            raise  # not of the answer's head, which trio-websocket leaves to whoever waits for it: a bug of ours
+        problem = http_problem(_first(error))
     finally:
         await trio.aclose_forcefully(stream)
+    if tap.failed_delivery is not None:
+        raise tap.failed_delivery
     if websocket is None:
+        if tap.error is not None:
+            tap.error.with_traceback(None)  # the values in its frames are those of the request, and so of the token
         raise _upgrade_failure(tap, problem) from tap.error
-    return websocket.end() if problem is None else ProtocolViolation(1002, problem)
+    return websocket.end()
 
 
 async def _cancel_unless_upgraded(tap: FrameTap, upgraded: trio.Event, scope: trio.CancelScope) -> None:
@@ -210,12 +231,13 @@ async def _cancel_unless_upgraded(tap: FrameTap, upgraded: trio.Event, scope: tr
 
 
 def _upgrade_failure(tap: FrameTap, problem: str | None) -> LinkError:
-    if tap.refused_with == 401:
+    refusal = tap.refusal
+    if refusal is None:
+        return DialError("upgrade", tap.error or problem or "the connection ended before the upgrade")
+    if refusal.status == 401:
         return TokenExpired("HTTP 401 at the handshake")
-    if tap.refused_with is not None:
-        wait = rest.retry_after(tap.refused_with, tap.refusal_headers)
-        return DialError("upgrade", f"the server answered HTTP {tap.refused_with}", retry_after=wait)
-    return DialError("upgrade", tap.error or problem or "the connection ended before the upgrade")
+    wait = None if refusal.status is None else rest.retry_after(refusal.status, refusal.headers)
+    return DialError("upgrade", refusal, retry_after=wait)
 
 
 def _first(error: BaseException) -> BaseException:
@@ -223,15 +245,3 @@ def _first(error: BaseException) -> BaseException:
     while error.__context__ is not None:
         error = error.__context__
     return error
-
-
-async def _drain_binary(
-    connection: trio_websocket.WebSocketConnection, deliver: Callable[[Sequence[bytes]], Awaitable[None]]
-) -> None:
-    """Binary messages come through trio-websocket; three unread ones would stop its reader, and with it the pongs."""
-    while True:
-        try:
-            message = await connection.get_message()
-        except trio_websocket.ConnectionClosed:
-            return
-        await deliver([message.encode() if isinstance(message, str) else message])

@@ -66,10 +66,23 @@ def endless(beginning: bytes, more: bytes) -> Server:
     return serve
 
 
-async def token(stream: trio.abc.Stream) -> None:
-    server = {"endpoint": "wss://ws-api-spot.kucoin.com/", "pingInterval": 18000, "pingTimeout": 10000}
+def token_for(endpoint: str) -> Server:
+    server = {"endpoint": endpoint, "pingInterval": 18000, "pingTimeout": 10000}
     body = json.dumps({"code": "200000", "data": {"token": "SECRET", "instanceServers": [server]}}).encode()
-    await answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)(stream)
+    return answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+
+token = token_for("wss://ws-api-spot.kucoin.com/")
+
+
+def echo(beginning: bytes = b"") -> Server:
+    """Send *beginning* and then the request's head as it came."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        await stream.send_all(beginning + await read_head(stream))
+        await trio.sleep_forever()
+
+    return serve
 
 
 @attrs.frozen
@@ -110,6 +123,7 @@ FAULTS = [
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"100000\r\n" + b"x" * 0x100000 + b"\r\n")),
     Fault("token: endless slow body", "token", False, "nothing within 10 s", rest=endless(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n")),
+    Fault("token: an endpoint that is none", "token", True, "documented shape", rest=token_for("wss://a..kucoin.com/")),
     Fault("connection refused", "connect", True, "refused", websocket=ConnectionRefusedError("refused")),
     Fault("hung in TLS", "connect", False, "nothing within 10 s", tls=silence),
     Fault("cut in TLS", "connect", True, "connect: ", tls=cut),
@@ -127,6 +141,10 @@ FAULTS = [
     Fault("endless status line", "upgrade", True, "upgrade: ", websocket=endless(b"HTTP/1.1 101 ", b"x" * 4000)),
     Fault("wrong accept key", "upgrade", True, "Bad accept token", websocket=answer(
         NO_CLASS + b"Connection: Upgrade\r\nSec-WebSocket-Accept: wrong\r\n\r\n")),
+    Fault("our request sent back", "upgrade", True, "upgrade: illegal status line$", websocket=echo()),
+    Fault("our request among the headers", "upgrade", True, "upgrade: illegal header line$", websocket=echo(NO_CLASS)),
+    Fault("a header that is not ASCII", "upgrade", True, "not ASCII", websocket=answer(
+        NO_CLASS + b"Connection: Upgrade\xff\r\n\r\n")),
     Fault("no welcome", "welcome", False, "no welcome"),
 ]  # fmt: skip
 
@@ -181,7 +199,7 @@ async def test_each_fault_is_named_in_time(
 ) -> None:
     """At once where it can be seen, otherwise when `connect_timeout` is over; nothing is left open.
 
-    And the token is in no log at DEBUG, no traceback, no repr.
+    And the token is in no log at DEBUG, no repr, no traceback, nor in one that comes with the values of variables.
     """
     caplog.set_level(logging.DEBUG)
     config = FeedConfig(max_reconnect_attempts=0, connect_timeout=TIMEOUT)
@@ -199,6 +217,8 @@ async def test_each_fault_is_named_in_time(
     assert cause.phase == fault.phase
     assert re.search(fault.match, str(cause))
     shown = "".join(traceback.format_exception(failure.value)) + repr(cause) + seen
+    for error in (failure.value, cause):
+        shown += "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
     assert "SECRET" not in shown + caplog.text
     assert took <= 0.1 if fault.at_once else TIMEOUT <= took <= TIMEOUT + 0.1
     for stream in network.streams:

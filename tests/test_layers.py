@@ -23,7 +23,7 @@ LAYERS = [
     ["protocol.topics"],
     ["protocol.messages", "protocol.rest"],
     ["protocol.session"],
-    ["protocol.frames"],
+    ["protocol.upgrade", "protocol.frames"],
     ["protocol"],
     ["_limiter", "_breaker", "_backoff", "_supervisor"],
     ["_shared_budget"],

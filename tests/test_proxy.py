@@ -6,21 +6,24 @@ import base64
 import logging
 import re
 import ssl
+import traceback
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 import trio
 import trustme
+from trio.testing import memory_stream_pair
 
 import kufeed
 from kufeed import FeedConfig, UsageError
-from kufeed._proxy import Proxy
+from kufeed._proxy import Proxy, ProxyNetwork
 from kufeed.testing import Exchange
 
 SECRET = "p@ss:word"  # noqa: S105  # a test's
 USER = "user:p%40ss%3Aword"
+SHOWING_IT = (SECRET, "p%40ss", "ss:word", "Basic ", base64.b64encode(b"user:" + SECRET.encode()).decode())
 
 
 async def read_head(stream: trio.abc.Stream) -> str:
@@ -43,12 +46,12 @@ async def pump(source: trio.abc.Stream, sink: trio.abc.Stream) -> None:
 
 @asynccontextmanager
 async def proxy(answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> AsyncIterator[tuple[str, list[str]]]:
-    """A CONNECT proxy on loopback: its address, and the heads of the requests it got."""
+    """A CONNECT proxy on loopback: its address, and the heads of the requests it got, which *answer* may repeat."""
     heads: list[str] = []
 
     async def serve(stream: trio.SocketStream) -> None:
         heads.append(head := await read_head(stream))
-        await stream.send_all(answer)
+        await stream.send_all(answer.replace(b"{head}", head.encode()))
         if b" 200 " in answer:
             host, _, port = head.split()[1].rpartition(":")
             target = await trio.open_tcp_stream(host, int(port))
@@ -88,10 +91,8 @@ async def test_everything_goes_through_the_proxy(authority: trustme.CA, caplog: 
                 await tickers.receive()
                 shown = repr(feed) + repr(feed.config) + repr(vars(feed)) + feed.tree() + repr(feed.statistics())
     assert [head.splitlines()[0] for head in heads] == [f"CONNECT 127.0.0.1:{port} HTTP/1.1"] * 2
-    credentials = base64.b64encode(b"user:" + SECRET.encode()).decode()
-    assert all(f"Proxy-Authorization: Basic {credentials}\r\n" in head for head in heads)
-    for secret in (SECRET, "p%40ss", credentials):
-        assert secret not in caplog.text + shown
+    assert all(f"Proxy-Authorization: Basic {SHOWING_IT[-1]}\r\n" in head for head in heads)
+    assert not [secret for secret in SHOWING_IT if secret in caplog.text + shown]
 
 
 @pytest.mark.parametrize(
@@ -99,18 +100,135 @@ async def test_everything_goes_through_the_proxy(authority: trustme.CA, caplog: 
     [
         (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "answered HTTP 407 to CONNECT"),
         (b"HTTP/1.1 503 Busy\r\n\r\n", "answered HTTP 503"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "did not answer in HTTP"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "did not answer in HTTP: illegal status line$"),
         (b"HTTP/1.1 101 OK\r\n" + b"X: y\r\n" * 10_000, "did not answer in HTTP"),
+        (b"{head}", "did not answer in HTTP: illegal status line$"),
+        (b"HTTP/1.1 400 Bad\r\nX Received {head}", "did not answer in HTTP: illegal header line$"),
+        (b"HTTP/1.1 400 Bad\r\nX-Received: {head}", "answered HTTP 400|did not answer in HTTP: illegal header line$"),
+        (b"HTTP/1.1 400 {head}", "did not answer in HTTP: illegal|answered HTTP 400"),
         (b"", "closed the connection"),
     ],
 )
-async def test_a_refusal_is_named_without_the_password(authority: trustme.CA, answer: bytes, match: str) -> None:
+async def test_a_refusal_is_named_without_the_password(
+    authority: trustme.CA, caplog: pytest.LogCaptureFixture, answer: bytes, match: str
+) -> None:
+    """In no error, log, repr or statistics, nor in a traceback that comes with the values of variables."""
+    caplog.set_level(logging.DEBUG)
     async with proxy(answer) as (where, _), feed_over(authority, proxy=f"http://{USER}@{where}") as (feed, _):
-        with trio.fail_after(5), pytest.raises(kufeed.ConnectionFailed, match=match) as failure:
+        with trio.fail_after(5), pytest.raises(kufeed.ConnectionFailed) as failure:
             async with feed.ticker("XBTUSDTM"):
                 pass
+        shown = caplog.text + repr(failure.value) + repr(feed.statistics())
+    assert re.search(match, str(failure.value))
     assert where in str(failure.value)
-    assert "pass" not in str(failure.value)
+    cause = failure.value.cause
+    assert isinstance(cause, kufeed.DialError)
+    assert isinstance(cause.__cause__, ConnectionError)
+    for error in (failure.value, cause):
+        shown += "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    assert not [secret for secret in SHOWING_IT if secret in shown]
+
+
+class Tunnels:
+    """A network on which everybody is a proxy; behind it stands a TLS server with *certificate*."""
+
+    def __init__(self, nursery: trio.Nursery, certificate: trustme.LeafCert | None = None) -> None:
+        self.nursery = nursery
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        if certificate is not None:
+            certificate.configure_cert(self.context)
+        self.asked: list[tuple[str, int, bool]] = []
+        self.streams: list[trio.abc.Stream] = []
+        self.heads: list[str] = []
+
+    async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        self.asked.append((host, port, tls is not None))
+        ours, theirs = memory_stream_pair()
+        self.streams.append(ours)
+        self.nursery.start_soon(self.serve, theirs)
+        return ours
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError, AssertionError):
+            self.heads.append(await read_head(stream))
+            await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+            await trio.SSLStream(stream, self.context, server_side=True).do_handshake()
+            return
+        await trio.aclose_forcefully(stream)
+
+    time_ns = staticmethod(lambda: 0)
+    perf_counter = staticmethod(trio.current_time)
+
+
+async def test_a_proxy_that_takes_no_request_is_named_without_the_password() -> None:
+    class Gone:
+        async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+            await trio.lowlevel.checkpoint()
+            ours, theirs = memory_stream_pair()
+            await trio.aclose_forcefully(theirs)
+            return ours
+
+        time_ns = staticmethod(lambda: 0)
+        perf_counter = staticmethod(trio.current_time)
+
+    with pytest.raises(ConnectionError, match=r"the proxy p\.example:3128 broke the connection: ") as error:
+        through = ProxyNetwork(Gone(), Proxy.from_url(f"http://{USER}@p.example:3128"))
+        await through.open_stream("ws.example", 443, None)
+    shown = "".join(traceback.TracebackException.from_exception(error.value, capture_locals=True).format())
+    assert not [secret for secret in SHOWING_IT if secret in shown]
+
+
+@pytest.mark.parametrize(("named", "accepted"), [("ws.example", True), ("proxy.example", False)])
+async def test_the_certificate_has_to_name_the_exchange_not_the_proxy(
+    authority: trustme.CA, named: str, accepted: bool
+) -> None:
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            network = Tunnels(nursery, authority.issue_cert(named))
+            through = ProxyNetwork(network, Proxy("proxy.example", 3128))
+            if accepted:
+                await through.open_stream("ws.example", 443, client)
+            else:
+                with pytest.raises(trio.BrokenResourceError, match=r"certificate is not valid for 'ws\.example'"):
+                    await through.open_stream("ws.example", 443, client)
+                with pytest.raises(trio.ClosedResourceError):
+                    await network.streams[0].receive_some(1)
+            nursery.cancel_scope.cancel()
+    assert network.asked == [("proxy.example", 3128, False)]
+    assert network.heads[0].startswith("CONNECT ws.example:443 HTTP/1.1\r\nHost: ws.example:443\r\n")
+
+
+@pytest.mark.parametrize("host", ["a b", "ünï.example", "a\r\nX: y", "a\ud800", "a\0b"])
+async def test_a_host_that_nobody_can_ask_for_is_not_asked_for(host: str) -> None:
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            network = Tunnels(nursery)
+            with pytest.raises(ConnectionError, match="cannot be asked for") as error:
+                await ProxyNetwork(network, Proxy("proxy.example", 3128)).open_stream(host, 443, None)
+            assert host not in str(error.value)
+            for stream in network.streams:
+                with pytest.raises(trio.ClosedResourceError):
+                    await stream.receive_some(1)
+            nursery.cancel_scope.cancel()
+    assert network.heads == []
+
+
+async def test_the_environments_proxy_is_for_tls_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`HTTPS_PROXY` says nothing of a connection that is not encrypted, such as to an exchange on this machine."""
+    for name in ("https_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            network = Tunnels(nursery)
+            await ProxyNetwork(network, None).open_stream("plain.example", 80, None)
+            with pytest.raises(trio.BrokenResourceError):
+                await ProxyNetwork(network, None).open_stream("ws.example", 443, ssl.create_default_context())
+            nursery.cancel_scope.cancel()
+    assert network.asked == [("plain.example", 80, False), ("proxy.example", 3128, False)]
 
 
 async def test_the_certificate_is_the_exchanges_own(authority: trustme.CA) -> None:

@@ -1,10 +1,9 @@
-"""The frame tap's parser: takes text messages out of a server's WebSocket bytes, in batches, and passes the rest on.
+"""The frame tap's parser: takes messages out of a server's frames, in batches, and passes pings and the close on.
 
-Pure: bytes in; payloads of text messages, and the bytes another parser (trio-websocket's) is to see, out. Until the
-head of a 101 response has ended everything is passed on, and after any other response all that follows. Afterwards
-whole text messages are taken, single frames and fragment chains; every other frame is passed on untouched. Whether a
-fragmented message is open is known here alone, so that an illegal mixture is noticed here (RFC 6455, section 5.4), and
-nothing is taken once either side has closed. What is illegal is refused without waiting for more.
+Pure: the bytes after the upgrade in; payloads of messages, and the frames another parser (trio-websocket's) is to see,
+out. Messages are taken in order, text and binary, single frames and fragment chains; so whether one is open is known
+here alone, and an illegal mixture is noticed here (RFC 6455, section 5.4). Nothing is taken once either side has
+closed. What is illegal is refused without waiting for more.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ import codecs
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _CONTROL = 0x8  # the bit that tells the last three from the others
 _WHOLE_TEXT = 0x81  # the first byte of a text message in a single frame
-_SWITCHING = b"HTTP/1.1 101"
-_HEAD_END = b"\r\n\r\n"
 _CLOSE_CODES = {1000, 1001, 1002, 1003, *range(1007, 1014), *range(3000, 5000)}
 """What a peer may send (RFC 6455, section 7.4, and what was registered since, as far as the other parser knows it)."""
 
@@ -29,24 +26,22 @@ class Violation(Exception):  # a fact about the peer, not an error of this modul
 
 
 class FrameParser:
-    """Feed bytes, then collect `texts` (payloads, in order) and `passed` (bytes for the other parser).
+    """Feed bytes, then collect `messages` (payloads, in order), and `pings` and `close_frame` for the other parser.
 
-    The peer's close frame is for the other parser too, but stands in `close_frame`: all else came before it.
+    The peer's close frame came after all else. Pongs are dropped: nobody here sends pings that they would answer.
 
-    A `Violation` is raised once, by the `feed()` that meets it; what was valid before it stands in `texts` and
-    `passed`. From then on, and after the peer's close frame, everything fed is dropped.
+    A `Violation` is raised once, by the `feed()` that meets it; what was valid before it stands in `messages` and
+    `pings`. From then on, and after the peer's close frame, everything fed is dropped.
     """
 
     def __init__(self, max_message_size: int) -> None:
-        self.texts: list[bytes] = []
-        self.passed = bytearray()
+        self.messages: list[bytes] = []
+        self.pings = bytearray()
+        """Whole ping frames, one after the other; `next_ping()` takes one."""
         self.close_frame = b""
         self.closed = False
         """The peer has sent a close frame."""
         self._max_message_size = max_message_size
-        self._upgraded = False
-        self._head_start = b""
-        self._head_tail = b""
         # The start of a frame that is incomplete, and how many bytes it takes to go on with it. Of a text the body is
         # checked as it comes: how many bytes of it have been, and whether all that is wanted now is its body.
         self._rest = bytearray()
@@ -55,15 +50,25 @@ class FrameParser:
         self._in_text = False
         self._taking = True
         self._ended = False
-        # The fragmented message that is open: opcode and size; of a text what has come, and the state of its encoding.
+        # The fragmented message that is open: opcode, what has come, and of a text the state of its encoding.
         self._open: int | None = None
-        self._size = 0
-        self._text = bytearray()
+        self._parts = bytearray()
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
 
     def stop(self) -> None:
-        """This side has sent a close frame: no text is taken any more. Control frames still pass, for the answer."""
+        """This side closes: no message is taken any more and no ping passed, also of those that were here already.
+
+        The peer's close frame still passes, for it may be the answer to ours.
+        """
         self._taking = False
+        self.pings.clear()
+
+    def next_ping(self) -> bytes:
+        """The first of `pings`, taken out."""
+        size = 2 + self.pings[1]
+        ping = bytes(self.pings[:size])
+        del self.pings[:size]
+        return ping
 
     def feed(self, data: bytes) -> None:
         """Take *data* in. Costs time in proportion to its length, however it is cut."""
@@ -78,31 +83,17 @@ class FrameParser:
                     return
                 data = bytes(self._rest)
                 self._rest.clear()
-            start = 0 if self._upgraded else self._pass_response_head(data)
-            if self._upgraded and start < len(data):
-                used = self._take_frames(data, start)
-                if not self._ended:
-                    self._rest += data[used:]
+            used = self._take_frames(data)
+            if not self._ended:
+                self._rest += data[used:]
         except Violation:
             self._ended = True
             raise
 
-    def _pass_response_head(self, data: bytes) -> int:
-        self._head_start = (self._head_start + data[: len(_SWITCHING)])[: len(_SWITCHING)]
-        seen = self._head_tail
-        found = (seen + data).find(_HEAD_END)
-        if found < 0 or self._head_start != _SWITCHING:
-            self._head_tail = (seen + data[-3:])[-3:]
-            end = len(data)
-        else:
-            end = found + len(_HEAD_END) - len(seen)
-            self._upgraded = True
-        self.passed += data[:end]
-        return end
-
-    def _take_frames(self, data: bytes, position: int) -> int:
-        """Consume whole frames from *position* on; returns where the first incomplete one begins."""
-        texts, total, limit = self.texts, len(data), self._max_message_size
+    def _take_frames(self, data: bytes) -> int:
+        """Consume whole frames; returns where the first incomplete one begins."""
+        position = 0
+        messages, total, limit = self.messages, len(data), self._max_message_size
         checked, self._checked, self._in_text = self._checked, 0, False
         while True:
             left = total - position
@@ -137,10 +128,10 @@ class FrameParser:
                 if not payload.isascii():
                     self._check_utf8(payload[checked:], final=True)
                 if self._taking:
-                    texts.append(payload)
+                    messages.append(payload)
             else:
                 self._check_opcode(first, length)
-                if not first & _CONTROL and length > limit - self._size:
+                if not first & _CONTROL and length > limit - len(self._parts):
                     raise Violation(1009, f"a message of more than {limit} bytes")
                 if end > total:
                     self._wanted = end - position
@@ -184,22 +175,19 @@ class FrameParser:
             self.close_frame = frame
             self._ended = self.closed = True
             return
-        if opcode in (_CONTINUATION, _TEXT, _BINARY):
-            message = self._message_of(opcode)
-            self._open = None if final else message
-            self._size = 0 if final else self._size + len(frame) - header
-            if message == _TEXT:
-                self._take_part(frame[header:], final, checked)
-                return
-        self.passed += frame
-
-    def _take_part(self, part: bytes, final: bool, checked: int) -> None:
-        self._check_utf8(part[checked:], final=final)
-        self._text += part
+        if opcode & _CONTROL:
+            if opcode == _PING and self._taking:
+                self.pings += frame
+            return
+        message = self._message_of(opcode)
+        if message == _TEXT:
+            self._check_utf8(frame[header + checked :], final=final)
+        self._open = None if final else message
+        self._parts += frame[header:]
         if final:
             if self._taking:
-                self.texts.append(bytes(self._text))
-            self._text.clear()
+                self.messages.append(bytes(self._parts))
+            self._parts.clear()
 
     def _check_close(self, body: bytes) -> None:
         # Of an illegal one the other parser would tell nobody, and wait for the end of the connection.

@@ -22,9 +22,10 @@ from typing import Any
 import trio
 import trio_websocket
 
-from kufeed import DialError, LinkError
+from kufeed import DialError, LinkError, _websocket
 from kufeed._network import RealNetwork
 from kufeed._websocket import WebSocket, run_websocket
+from kufeed.protocol.frames import FrameParser
 
 HOST = "127.0.0.1"
 LIMIT = 2**25  # the largest message of the suite has 16 MB
@@ -43,16 +44,14 @@ Verdicts = dict[str, dict[str, Any]]
 async def echo_by_kufeed(port: int, target: str) -> None:
     """One connection through `run_websocket()`, closed as a link closes its own."""
     websocket: WebSocket | None = None
-    early: list[tuple[bytes, bool]] = []
+    early: list[bytes] = []
 
     async def deliver(payloads: Sequence[bytes]) -> None:
-        # Binary messages are delivered by a task of their own; nothing else tells them from texts.
-        binary = trio.lowlevel.current_task().name == "binary messages"
         for payload in payloads:
             if websocket is None:  # it came in one packet with the answer to the upgrade
-                early.append((payload, binary))
+                early.append(payload)
             else:
-                await send_back(websocket, payload, binary=binary)
+                await send_back(websocket, payload)
 
     async def read(task_status: trio.TaskStatus[WebSocket]) -> None:
         await run_websocket(
@@ -68,17 +67,34 @@ async def echo_by_kufeed(port: int, target: str) -> None:
     stream = await RealNetwork().open_stream(HOST, port, None)
     async with trio.open_nursery() as nursery:
         opened: WebSocket = await nursery.start(read)
-        for payload, binary in early:
-            await send_back(opened, payload, binary=binary)
+        for payload in early:
+            await send_back(opened, payload)
         websocket = opened
         await websocket.wait_over()
         await websocket.aclose()
 
 
-async def send_back(websocket: WebSocket, payload: bytes, *, binary: bool) -> None:
+async def send_back(websocket: WebSocket, payload: bytes) -> None:
     with suppress(LinkError):  # the close handshake has begun: whoever reads says how it ends
         # kufeed itself sends only texts; what is below it takes both.
-        await websocket.send(payload if binary else payload.decode())  # type: ignore[arg-type]
+        await websocket.send(bytes(payload) if isinstance(payload, Binary) else payload.decode())  # type: ignore[arg-type]
+
+
+class Binary(bytes):
+    """The payload of a binary message."""
+
+
+class TellingParser(FrameParser):
+    """kufeed takes messages of both kinds alike; an echo has to tell them apart."""
+
+    def _take_other(self, first: int, frame: bytes, header: int, checked: int) -> None:
+        is_binary, count = self._message_of(first & 0x0F) == 0x2, len(self.messages)
+        super()._take_other(first, frame, header, checked)
+        if is_binary and len(self.messages) > count:
+            self.messages[-1] = Binary(self.messages[-1])
+
+
+_websocket.FrameParser = TellingParser  # type: ignore[attr-defined]
 
 
 async def echo_by_trio_websocket(port: int, target: str) -> None:

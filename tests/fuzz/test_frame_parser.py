@@ -15,7 +15,6 @@ from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 from kufeed.protocol.frames import FrameParser, Violation
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-HEAD = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 SHORT, LONG = 300_000, 10_000_000
 LONGEST_HEAD = 10
 AFTERWARDS = b"\x81\x05after\x89\x00\x01\x00\x80\x05after\x82\x05after\x88\x00"
@@ -25,8 +24,8 @@ AFTERWARDS = b"\x81\x05after\x89\x00\x01\x00\x80\x05after\x82\x05after\x88\x00"
 class Outcome:
     """What becomes of a stream."""
 
-    texts: list[bytes] = attrs.field(factory=list)
-    passed: bytes = b""
+    messages: list[bytes] = attrs.field(factory=list)
+    pings: bytes = b""
     close_frame: bytes = b""
     code: int | None = None
     """Of the violation, where there was one."""
@@ -69,7 +68,6 @@ def fuzz(seed: int, budget: int) -> None:
 def read(pieces: list[bytes], limit: int) -> Outcome:
     """By the parser under test: no exception but a violation, no more kept than a message may have, an end that is."""
     parser = FrameParser(limit)
-    parser.feed(HEAD)
     outcome = Outcome()
     for piece in pieces:
         try:
@@ -77,13 +75,13 @@ def read(pieces: list[bytes], limit: int) -> Outcome:
         except Violation as violation:
             assert outcome.code is None, "raised twice"
             outcome.code = violation.code
-        assert len(parser._rest) + len(parser._text) <= limit + LONGEST_HEAD + 125
-    outcome.texts, outcome.passed = list(parser.texts), bytes(parser.passed).removeprefix(HEAD)
+        assert len(parser._rest) + len(parser._parts) <= limit + LONGEST_HEAD + 125
+    outcome.messages, outcome.pings = list(parser.messages), bytes(parser.pings)
     outcome.close_frame = parser.close_frame
     if outcome.code is not None or outcome.close_frame:
         parser.feed(AFTERWARDS)
-        assert parser.texts == outcome.texts
-        assert bytes(parser.passed) == HEAD + outcome.passed
+        assert parser.messages == outcome.messages
+        assert bytes(parser.pings) == outcome.pings
     return outcome
 
 
@@ -92,7 +90,7 @@ def slowly(data: bytes, limit: int) -> Outcome:
     outcome = Outcome()
     message: int | None = None
     decoder = codecs.getincrementaldecoder("utf-8")()
-    text, size = b"", 0
+    parts = b""
     while len(data) >= 2:
         opcode, final = data[0] & 0x0F, data[0] >= 0x80
         extended = {126: 2, 127: 8}.get(data[1] & 0x7F, 0)
@@ -112,7 +110,7 @@ def slowly(data: bytes, limit: int) -> Outcome:
         ):
             outcome.code = 1002
             return outcome
-        if head_is_whole and not control and length + size > limit:
+        if head_is_whole and not control and length + len(parts) > limit:
             outcome.code = 1009
             return outcome
         frame = data[: 2 + extended + length]
@@ -134,15 +132,14 @@ def slowly(data: bytes, limit: int) -> Outcome:
             if outcome.code is None:
                 outcome.close_frame = frame
             return outcome
-        if kind == TEXT:
-            text += body
-            if final:
-                outcome.texts.append(text)
-                text = b""
-        else:
-            outcome.passed += frame
-        if not control:
-            message, size = (None, 0) if final else (kind, size + length)
+        if control:
+            outcome.pings += frame if opcode == PING else b""
+            continue
+        parts += body
+        message = None if final else kind
+        if final:
+            outcome.messages.append(parts)
+            parts = b""
     return outcome
 
 
@@ -164,20 +161,20 @@ def assert_wsproto_agrees(data: bytes, outcome: Outcome) -> None:
     """An implementation that nobody here has written. It has no limit, and waits for whole heads."""
     protocol = FrameProtocol(client=True, extensions=[])
     protocol.receive_bytes(data)
-    texts, text, code = [], "", None
+    messages, parts, code = [], b"", None
     try:
         for frame in protocol.received_frames():
-            if frame.opcode is Opcode.TEXT:
-                text += str(frame.payload)
+            if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+                parts += frame.payload.encode() if isinstance(frame.payload, str) else bytes(frame.payload)
                 if frame.message_finished:
-                    texts.append(text.encode())
-                    text = ""
+                    messages.append(parts)
+                    parts = b""
     except ParseFailed as problem:
         code = int(problem.code)
     if outcome.code == 1009:
-        assert texts[: len(outcome.texts)] == outcome.texts
+        assert messages[: len(outcome.messages)] == outcome.messages
     else:
-        assert texts == outcome.texts
+        assert messages == outcome.messages
         assert code in (outcome.code, None)
 
 

@@ -1,4 +1,4 @@
-"""The frame tap's parser: whole text messages out, everything else untouched, however the bytes are cut."""
+"""The frame tap's parser: whole messages out, pings and close frames untouched, however the bytes are cut."""
 
 from __future__ import annotations
 
@@ -50,17 +50,8 @@ class Stream:
     """A server's bytes, and what is to become of them."""
 
     data: bytes
-    texts: list[bytes]
-    passed: bytes
-
-
-def open_parser(limit: int = LIMIT) -> FrameParser:
-    """A parser that has seen the upgrade's answer."""
-    parser = FrameParser(limit)
-    parser.feed(HEAD)
-    assert bytes(parser.passed) == HEAD
-    parser.passed.clear()
-    return parser
+    messages: list[bytes]
+    pings: bytes
 
 
 def feed(parser: FrameParser, pieces: Iterable[bytes]) -> Violation | None:
@@ -101,51 +92,50 @@ def messages(draw: st.DrawFn) -> Stream:
     parts = cut(payload, draw(st.lists(st.integers(0, 2**20), max_size=4)))
     if draw(st.booleans()):
         parts = [payload]
-    data = passed = b""
+    data = pings = b""
     for index, part in enumerate(parts):
         for opcode, content in draw(st.lists(controls, max_size=1)):
             data += frame(opcode, content)
-            passed += frame(opcode, content)
+            pings += frame(opcode, content) if opcode == PING else b""
         opcode = CONTINUATION if index else TEXT if is_text else BINARY
         piece = frame(opcode, part, final=index == len(parts) - 1)
         data += piece
-        passed += b"" if is_text else piece
-    return Stream(data, [payload] if is_text else [], passed)
+    return Stream(data, [payload], pings)
 
 
 @st.composite
 def streams(draw: st.DrawFn) -> Stream:
     chosen = draw(st.lists(messages(), max_size=6))
-    data = HEAD + b"".join(one.data for one in chosen)
-    passed = HEAD + b"".join(one.passed for one in chosen)
-    return Stream(data, [text for one in chosen for text in one.texts], passed)
+    data = b"".join(one.data for one in chosen)
+    pings = b"".join(one.pings for one in chosen)
+    return Stream(data, [message for one in chosen for message in one.messages], pings)
 
 
 @given(streams(), st.lists(st.integers(0, 2**20), max_size=12))
 def test_a_valid_stream_reads_the_same_wherever_it_is_cut(stream: Stream, cuts: list[int]) -> None:
-    """Text messages whole and in order; head, control frames and binary messages untouched and in order."""
+    """Messages whole and in order, text and binary; pings untouched and in order."""
     parser = FrameParser(LIMIT)
     assert feed(parser, cut(stream.data, cuts)) is None
-    assert parser.texts == stream.texts
-    assert bytes(parser.passed) == stream.passed
+    assert parser.messages == stream.messages
+    assert bytes(parser.pings) == stream.pings
 
 
 @given(streams().filter(lambda stream: len(stream.data) < 3_000))
 def test_one_byte_at_a_time_reads_the_same(stream: Stream) -> None:
     parser = FrameParser(LIMIT)
     assert feed(parser, (bytes([byte]) for byte in stream.data)) is None
-    assert parser.texts == stream.texts
-    assert bytes(parser.passed) == stream.passed
+    assert parser.messages == stream.messages
+    assert bytes(parser.pings) == stream.pings
 
 
 @given(streams(), st.lists(st.integers(0, 2**20), max_size=5))
 def test_an_independent_parser_understands_what_was_passed(stream: Stream, cuts: list[int]) -> None:
-    """wsproto sees the upgrade, the control frames and the binary messages as if there had been nothing else."""
+    """wsproto sees the pings as if there had been nothing else, and the same messages."""
     parser = FrameParser(LIMIT)
     assert feed(parser, cut(stream.data, cuts)) is None
-    whole, rest = events_of(stream.data), events_of(bytes(parser.passed))
-    assert rest == [event for event in whole if event[0] != "text"]
-    assert [event[1] for event in whole if event[0] == "text"] == parser.texts
+    whole, rest = events_of(stream.data), events_of(bytes(parser.pings))
+    assert rest == [event for event in whole if event[0] not in ("message", "pong")]
+    assert [event[1] for event in whole if event[0] == "message"] == parser.messages
 
 
 def events_of(data: bytes) -> list[tuple[str, bytes]]:
@@ -157,7 +147,7 @@ def events_of(data: bytes) -> list[tuple[str, bytes]]:
     )
     accept = base64.b64encode(hashlib.sha1((key + GUID).encode()).digest()).decode()  # noqa: S324  # RFC 6455
     client.receive_data(HEAD.replace(b"\r\n\r\n", f"\r\nSec-WebSocket-Accept: {accept}\r\n\r\n".encode()))
-    client.receive_data(data.removeprefix(HEAD))
+    client.receive_data(data)
     found: list[tuple[str, bytes]] = []
     message = b""
     for event in client.events():
@@ -173,7 +163,7 @@ def events_of(data: bytes) -> list[tuple[str, bytes]]:
             case BytesMessage() | TextMessage():
                 message += bytes(event.data) if isinstance(event, BytesMessage) else event.data.encode()
                 if event.message_finished:
-                    found.append(("binary" if isinstance(event, BytesMessage) else "text", message))
+                    found.append(("message", message))
                     message = b""
     return found
 
@@ -181,43 +171,18 @@ def events_of(data: bytes) -> list[tuple[str, bytes]]:
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, LIMIT])
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_each_form_of_length(opcode: int, size: int) -> None:
-    parser = open_parser()
+    parser = FrameParser(LIMIT)
     data = frame(opcode, b"x" * size)
     parser.feed(data + data)
-    assert parser.texts == ([b"x" * size] * 2 if opcode == TEXT else [])
-    assert bytes(parser.passed) == (b"" if opcode == TEXT else data * 2)
+    assert parser.messages == [b"x" * size] * 2
+    assert not parser.pings
 
 
-def test_texts_between_the_fragments_of_nothing_else_are_a_batch() -> None:
-    """One read may bring hundreds: all are there at once."""
-    parser = open_parser()
-    parser.feed(b"".join(frame(TEXT, str(number).encode()) for number in range(370)))
-    assert parser.texts == [str(number).encode() for number in range(370)]
-
-
-# -- the upgrade ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("place", range(len(HEAD) + 1))
-def test_the_head_may_be_cut_anywhere(place: int) -> None:
-    data = HEAD + frame(TEXT, b"first")
+def test_the_messages_of_one_read_are_a_batch_in_one_order() -> None:
+    """One read may bring hundreds: all are there at once, whichever kind they are."""
     parser = FrameParser(LIMIT)
-    parser.feed(data[:place])
-    parser.feed(data[place:])
-    assert parser.texts == [b"first"]
-    assert bytes(parser.passed) == HEAD
-
-
-def test_a_refused_upgrade_is_passed_whole_with_its_body() -> None:
-    """Only a 101 is followed by frames: the other parser is to see why it was refused."""
-    body = b'{"code":401,"data":"token is expired"}\r\n\r\n\x81\x05hello'
-    for line in (b"HTTP/1.1 401 Unauthorized", b"HTTP/1.1 200 OK", b"HTTP/1.1 503", b"HTTP/1.1 404 101"):
-        data = line + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-        for size in (1, 7, len(data)):
-            parser = FrameParser(LIMIT)
-            assert feed(parser, (data[start : start + size] for start in range(0, len(data), size))) is None
-            assert bytes(parser.passed) == data
-            assert parser.texts == []
+    parser.feed(b"".join(frame(BINARY if number % 3 else TEXT, str(number).encode()) for number in range(370)))
+    assert parser.messages == [str(number).encode() for number in range(370)]
 
 
 # -- what is not ------------------------------------------------------------------------------------------------------
@@ -285,7 +250,7 @@ def test_what_is_illegal_is_refused_with_its_close_code_and_ends_all_delivery(na
     code, opening, illegal = ILLEGAL[name]
     before = frame(TEXT, b"before") + frame(PING, b"before") + opening
     data = before + illegal + frame(TEXT, b"after") + frame(PING, b"after") + frame(CONTINUATION, b"after")
-    parser = open_parser()
+    parser = FrameParser(LIMIT)
     pieces = [data[start : start + size] for start in range(0, len(data), size)]
     raised = 0
     for piece in pieces:
@@ -296,17 +261,17 @@ def test_what_is_illegal_is_refused_with_its_close_code_and_ends_all_delivery(na
             assert violation.code == code  # noqa: PT017  # every piece is tried; that exactly one raises is asserted below
             assert str(violation)  # noqa: PT017
     assert raised == 1
-    assert parser.texts[0] == b"before"
-    assert set(parser.texts) <= {b"before", b"ok", b"ab"}
-    assert bytes(parser.passed).startswith(frame(PING, b"before"))
-    assert b"after" not in bytes(parser.passed)
+    assert parser.messages[0] == b"before"
+    assert set(parser.messages) <= {b"before", b"ok", b"ab"}
+    assert bytes(parser.pings).startswith(frame(PING, b"before"))
+    assert b"after" not in bytes(parser.pings)
 
 
 @pytest.mark.parametrize("name", ILLEGAL_HEADS)
 def test_a_frame_is_judged_by_its_head_alone(name: str) -> None:
     """Nobody waits for the body of an illegal frame, least of all for 2^62 bytes."""
     code, opening, illegal = ILLEGAL[name]
-    parser = open_parser()
+    parser = FrameParser(LIMIT)
     parser.feed(opening)
     violation = feed(parser, (illegal[at : at + 1] for at in range(min(10, len(illegal)))))
     assert violation is not None
@@ -315,25 +280,25 @@ def test_a_frame_is_judged_by_its_head_alone(name: str) -> None:
 
 def test_a_control_frame_is_no_part_of_the_message_that_it_interrupts() -> None:
     """Neither does it count against the limit of messages, however small that is."""
-    parser = open_parser(10)
+    parser = FrameParser(10)
     ping = frame(PING, b"x" * 125)
     data = ping + frame(TEXT, b"0123456789", final=False) + ping + frame(CONTINUATION)
     assert feed(parser, bytewise(data)) is None
-    assert parser.texts == [b"0123456789"]
-    assert bytes(parser.passed) == ping * 2
+    assert parser.messages == [b"0123456789"]
+    assert bytes(parser.pings) == ping * 2
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5), st.integers(0, 300))
 @example(b"\x81\x7f", [], 10)
 @example(b"\x01\x7f" + bytes(7) + b"\x01", [3], 10)  # the verdict must not fall while the length is incomplete
 def test_arbitrary_bytes_are_read_or_refused_the_same_way_however_cut(data: bytes, cuts: list[int], limit: int) -> None:
-    whole, pieces = open_parser(limit), open_parser(limit)
+    whole, pieces = FrameParser(limit), FrameParser(limit)
     one, other = feed(whole, [data]), feed(pieces, cut(data, cuts))
     assert (one is None, one and one.code) == (other is None, other and other.code)
-    assert whole.texts == pieces.texts
-    assert whole.passed == pieces.passed
+    assert whole.messages == pieces.messages
+    assert whole.pings == pieces.pings
     assert whole.close_frame == pieces.close_frame
-    assert all(len(text) <= limit for text in whole.texts)
+    assert all(len(text) <= limit for text in whole.messages)
 
 
 @pytest.mark.parametrize("form", ["whole", "first fragment", "last fragment"])
@@ -345,14 +310,14 @@ def test_a_text_is_refused_at_the_first_byte_that_cannot_be_utf8(form: str, wron
     opcode = CONTINUATION if form == "last fragment" else TEXT
     start = opening + head(opcode, 300, final=form != "first fragment") + good
     for size in (1, 2, len(start)):
-        parser = open_parser()
+        parser = FrameParser(LIMIT)
         assert feed(parser, (start[at : at + size] for at in range(0, len(start), size))) is None
         assert feed(parser, [wrong[:-1]]) is None
         violation = feed(parser, [wrong[-1:]])
         assert violation is not None
         assert violation.code == 1007
         assert feed(parser, [b"x" * 400]) is None
-        assert parser.texts == []
+        assert parser.messages == []
 
 
 @given(st.text(min_size=1, max_size=60), st.lists(st.integers(0, 400), max_size=8), st.integers(0, 3))
@@ -366,9 +331,9 @@ def test_characters_may_be_cut_anywhere_in_frames_and_reads(text: str, cuts: lis
     )
     data = data + frame(TEXT, payload) * more
     for pieces in (cut(data, cuts), bytewise(data)):
-        parser = open_parser()
+        parser = FrameParser(LIMIT)
         assert feed(parser, pieces) is None
-        assert parser.texts == [payload] * (1 + more)
+        assert parser.messages == [payload] * (1 + more)
 
 
 # -- after a close ----------------------------------------------------------------------------------------------------
@@ -380,34 +345,44 @@ def test_nothing_is_taken_or_passed_after_the_peers_close_frame(before: bytes, s
     """It stands by itself: the other parser is to see it when the texts before it have been handed out."""
     close = frame(CLOSE, b"\x03\xe8bye")
     data = frame(TEXT, b"last") + before + close + frame(TEXT, b"after") + frame(PING) + b"\xff" * 20
-    parser = open_parser()
+    parser = FrameParser(LIMIT)
     assert feed(parser, (data[start : start + size] for start in range(0, len(data), size))) is None
-    assert parser.texts == [b"last"]
-    assert bytes(parser.passed) == (before if before == OPEN_BINARY else b"")
+    assert parser.messages == [b"last"]
+    assert not parser.pings
     assert parser.close_frame == close
 
 
 @pytest.mark.parametrize("code", [None, 1000, 1001, 1003, 1007, 1011, 1012, 1013, 3000, 4999])
 def test_a_close_frame_may_say_any_of_these(code: int | None) -> None:
     close = frame(CLOSE, b"" if code is None else code.to_bytes(2, "big") + "bis später".encode())
-    parser = open_parser()
+    parser = FrameParser(LIMIT)
     parser.feed(close)
     assert parser.close_frame == close
 
 
-def test_after_our_own_close_frame_no_text_is_taken_but_the_answer_passes() -> None:
-    parser = open_parser()
-    parser.feed(frame(TEXT, b"before") + OPEN_TEXT)
+def test_pings_come_one_at_a_time() -> None:
+    parser = FrameParser(LIMIT)
+    pings = [frame(PING, b"x" * size) for size in (0, 1, 125, 0, 7)]
+    assert feed(parser, [b"".join(pings)]) is None
+    assert [parser.next_ping() for _ in pings] == pings
+    assert not parser.pings
+
+
+def test_after_our_own_close_nothing_is_taken_but_the_answer() -> None:
+    """Neither a message nor a ping, also where one was there already: nobody may answer it now."""
+    parser = FrameParser(LIMIT)
+    parser.feed(frame(TEXT, b"before") + frame(PING, b"before") + OPEN_TEXT)
     parser.stop()
+    assert not parser.pings
     close = frame(CLOSE, b"\x03\xe8")
     parser.feed(frame(CONTINUATION, b"b") + frame(TEXT, b"after") + frame(PING, b"p") + close + frame(TEXT, b"late"))
-    assert parser.texts == [b"before"]
-    assert bytes(parser.passed) == frame(PING, b"p")
+    assert parser.messages == [b"before"]
+    assert not parser.pings
     assert parser.close_frame == close
 
 
 def test_what_is_illegal_stays_illegal_after_our_own_close_frame() -> None:
-    parser = open_parser()
+    parser = FrameParser(LIMIT)
     parser.stop()
     with pytest.raises(Violation):
         parser.feed(frame(CONTINUATION, b"x"))
@@ -424,9 +399,9 @@ class Work:
         self.looks = 0
 
     def parser(self, limit: int = LIMIT) -> FrameParser:
-        """An upgraded parser whose input and buffers count. Growing a bytearray is taken to cost what is added."""
-        parser = open_parser(limit)
-        for name in ("passed", "_rest", "_text"):
+        """A parser whose input and buffers count. Growing a bytearray is taken to cost what is added."""
+        parser = FrameParser(limit)
+        for name in ("pings", "_rest", "_parts"):
             setattr(parser, name, CountedArray(self))
         return parser
 
@@ -468,14 +443,14 @@ def counted(data: bytes, work: Work) -> CountedBytes:
     return CountedBytes(data, work)
 
 
-@given(streams().filter(lambda stream: len(stream.data) < 200_000), st.lists(st.integers(0, 2**20), max_size=40))
+@given(streams().filter(lambda stream: 0 < len(stream.data) < 200_000), st.lists(st.integers(0, 2**20), max_size=40))
 def test_the_work_is_in_proportion_to_the_bytes_however_they_are_cut(stream: Stream, cuts: list[int]) -> None:
-    data = stream.data.removeprefix(HEAD)
+    data = stream.data
     work = Work()
     parser = work.parser()
     pieces = cut(data, cuts)
     work.feed(parser, pieces)
-    assert parser.texts == stream.texts
+    assert parser.messages == stream.messages
     assert work.copied <= 12 * len(data)
     assert work.looks <= 12 * len(data)
 
@@ -517,20 +492,21 @@ def grown(feeding: Any, *, peak: bool = False) -> int:
 
 
 @pytest.mark.parametrize("part", [b"", b"xy"], ids=["empty", "small"])
-def test_fragments_without_end_take_no_more_memory_than_a_message_may(part: bytes) -> None:
-    parser = open_parser(1_000)
-    parser.feed(frame(TEXT, b"", final=False))
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_fragments_without_end_take_no_more_memory_than_a_message_may(opcode: int, part: bytes) -> None:
+    parser = FrameParser(1_000)
+    parser.feed(frame(opcode, b"", final=False))
     pieces = frame(CONTINUATION, part, final=False) * (400 if part else 50_000)
     assert grown(lambda: parser.feed(pieces)) < 8_000
     parser.feed(frame(CONTINUATION, b"."))
-    assert parser.texts == [part * 400 + b"."]
+    assert parser.messages == [part * 400 + b"."]
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY, CONTINUATION])
 @pytest.mark.parametrize("length", [2**30, 2**62])
 def test_an_announced_message_takes_memory_only_as_it_arrives(opcode: int, length: int) -> None:
     """Even where the limit allows it."""
-    parser = open_parser(2**63)
+    parser = FrameParser(2**63)
     if opcode == CONTINUATION:
         parser.feed(OPEN_TEXT)
     assert grown(lambda: parser.feed(head(opcode, length) + b"x" * 1_000), peak=True) < 8_000
@@ -539,25 +515,25 @@ def test_an_announced_message_takes_memory_only_as_it_arrives(opcode: int, lengt
 
 def test_a_message_that_drips_takes_memory_for_itself_alone() -> None:
     size = 50_000
-    parser = open_parser()
+    parser = FrameParser(LIMIT)
     drops = bytewise(frame(TEXT, b"x" * size))
     assert grown(lambda: feed(parser, drops), peak=True) < 5 * size
-    assert parser.texts == [b"x" * size]
-    parser.texts.clear()
+    assert parser.messages == [b"x" * size]
+    parser.messages.clear()
     assert grown(lambda: feed(parser, drops)) < 2 * size
 
 
 def test_a_flood_of_pings_takes_memory_for_its_bytes() -> None:
-    """They are passed on as they came, not taken apart."""
-    parser = open_parser()
+    """They are kept as they came, not taken apart."""
+    parser = FrameParser(LIMIT)
     pings = frame(PING, b"x") * 50_000
     assert grown(lambda: parser.feed(pings), peak=True) < 5 * len(pings)
-    assert bytes(parser.passed) == pings
+    assert bytes(parser.pings) == pings
 
 
 @pytest.mark.parametrize("ended", [frame(CLOSE), frame(CONTINUATION)], ids=["a close frame", "a violation"])
 def test_what_follows_the_end_is_not_kept(ended: bytes) -> None:
-    parser = open_parser()
+    parser = FrameParser(LIMIT)
     feed(parser, [ended])
     after = [frame(TEXT, b"x" * 100) + frame(PING) + b"\x81"] * 1_000
     assert grown(lambda: feed(parser, after), peak=True) < 8_000
