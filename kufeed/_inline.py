@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 import trio
 
 from ._channels import QueueStatistics
+from .errors import UsageError
 from .protocol.events import Gap, StreamEvent
 
 if TYPE_CHECKING:
@@ -20,21 +20,26 @@ if TYPE_CHECKING:
 
 
 class InlineSink:
-    """Calls *fn* with each update, or with lists of them. Whatever that raises goes to *on_error* and stops nothing."""
+    """Calls *fn* with each update, or with lists of them. Whatever that raises goes to *on_error*, and no further.
+
+    Where *on_error* returns true the sink is `paused`: it discards what comes until somebody sets that back. Neither
+    *on_error* nor *on_call*, which gets the seconds that each call took, may raise.
+    """
 
     blocks = False
 
     def __init__(
         self,
-        fn: Callable[[Any], Any],
+        fn: Callable[[Any], object],
         *,
         batches: bool,
-        on_error: Callable[[Exception], None],
+        on_error: Callable[[BaseException], bool],
         on_call: Callable[[float], None],
-        perf_counter: Callable[[], float] = time.perf_counter,
+        perf_counter: Callable[[], float],
     ) -> None:
         self.staged: list[Update] = []
         self.closed = False
+        self.paused = False
         self.ended = trio.Event()
         """Set when nothing more will come."""
         self._fn = fn
@@ -47,22 +52,20 @@ class InlineSink:
         self._delivered = 0
         self._discarded = 0
 
+    # -- the reader's side: none of it may raise ----------------------------------------------------------------------
+
     def hand_over(self) -> bool:
         updates = self.staged.copy()
         self.staged.clear()
         self._received += len(updates)
         if self._gaps:
             updates = [self._with_gap(update) for update in updates]
-        if self._batches and updates and not self.closed:
-            self._delivered += len(updates)
-            self._call(updates)
-        else:
-            for update in updates:
-                if self.closed:  # by the handler itself, maybe
-                    self._discarded += 1
-                else:
-                    self._delivered += 1
-                    self._call(update)
+        for argument, count in [(updates, len(updates))] if self._batches else [(update, 1) for update in updates]:
+            if self.closed or self.paused:  # the function itself may have seen to that, in the call before
+                self._discarded += count
+            elif count:
+                self._delivered += count
+                self._call(argument)
         return True
 
     def _call(self, argument: Update | list[Update]) -> None:
@@ -72,10 +75,14 @@ class InlineSink:
             if result is not None and inspect.isawaitable(result):
                 if inspect.iscoroutine(result):
                     result.close()
-                raise TypeError(f"{self._fn!r} returned something to await: make the handler itself an async def")
-        except Exception as error:  # noqa: BLE001  # no handler may harm the reader, nor cost another an update
-            self._on_error(error)
+                raise UsageError(f"{self._fn!r} returned something to await: make the handler itself an async def")
+        except BaseException as error:  # noqa: BLE001  # raised from a task of its owner's, not from the reader
+            self._fail(error)
         self._on_call(self._perf_counter() - start)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._on_error(error):
+            self.paused = True
 
     def _with_gap(self, update: Update) -> Update:
         gap = self._gaps.pop(update.topic, None)
@@ -98,8 +105,8 @@ class InlineSink:
             self._gaps[event.topic] = event if before is None else before.joined(event)
 
     def fail(self, error: Exception) -> None:
-        if not self.closed:
-            self._on_error(error)
+        if not (self.closed or self.paused):
+            self._fail(error)
 
     def finish(self) -> None:
         self.close()
@@ -108,7 +115,15 @@ class InlineSink:
         self.closed = True
         self.ended.set()
 
+    # -- what a subscription asks of its queue ------------------------------------------------------------------------
+
     def wake_all(self) -> None: ...
+
+    def take(self, *_: object) -> NoReturn:
+        raise UsageError("the updates of this subscription go to an inline handler")
+
+    async def next(self, *_: object, events: bool = False) -> NoReturn:
+        self.take()
 
     def statistics(self) -> QueueStatistics:
         return QueueStatistics(

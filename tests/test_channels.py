@@ -1,4 +1,4 @@
-"""The channel of a subscription: order, bound, accounts and what is told of holes, whatever producer and consumers do."""
+"""The channel of a subscription: order, bound, accounts and told holes, whatever producer and consumers do."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ async def test_a_reader_cancelled_at_any_step_has_lost_nothing(autojump_clock: M
                 if number % 7 == 3:
                     queue.tell(Restored(TRADE, 1.0))
                 queue.staged.append(update(TRADE, number))
-                while not queue.hand_over():
+                while not queue.hand_over():  # noqa: ASYNC110  # it stands for the reader, which has other things to do
                     await trio.sleep(1)
                 await trio.sleep(number % 3)
             queue.finish()
@@ -562,12 +562,7 @@ class Ledger:
         missing = set(range(before + 1, item.sequence))
         if self.policies[item.kind] is Overflow.LATEST:
             # What is conflated is not missing; what the exchange sent into a hole is.
-            missing = {
-                number
-                for since, until in self.holes[item.topic]
-                for number in range(since + 1, until)
-                if number in missing
-            }
+            missing &= {number for since, until in self.holes[item.topic] for number in range(since + 1, until)}
         if not missing:
             return
         assert item.gap_before is not None, f"{sorted(missing)} are missing and nobody said so"

@@ -59,6 +59,7 @@ class Session:
         self._outbox: deque[bytes] = deque()
         self._pending = 0
         self._last_ping = self.opened_at
+        self._pings: deque[float] = deque(maxlen=_RECEIVED_KEPT)
         self._closing = False
         self._more = trio.Event()
         self._less = trio.Event()
@@ -77,6 +78,11 @@ class Session:
     def received(self) -> tuple[str, ...]:
         """The newest 1000 frames that the client sent, as text."""
         return tuple(self._received)
+
+    @property
+    def pinged_at(self) -> tuple[float, ...]:
+        """When the newest 1000 JSON pings came: `trio.current_time()`."""
+        return tuple(self._pings)
 
     @property
     def is_open(self) -> bool:
@@ -142,6 +148,7 @@ class Session:
     def note_ping(self) -> None:
         """The client is alive: its silence counts from now."""
         self._last_ping = trio.current_time()
+        self._pings.append(self._last_ping)
 
     def cut(self) -> None:
         """Drop the connection without a close frame."""
