@@ -21,7 +21,8 @@ from ._channels import QueueStatistics
 from ._config import FeedConfig
 from ._connection import ConnectionStatistics
 from ._feed import Feed, FeedStatistics, open_feed
-from ._handlers import HandlerNursery, Handlers, HandlerStatistics
+from ._handler import HandlerStatistics
+from ._handlers import HandlerNursery, Handlers
 from ._limiter import LimiterStatistics, Permit, SlidingWindowLimiter
 from ._network import Network, RealNetwork
 from ._shared_budget import SharedDialBudget

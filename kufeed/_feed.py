@@ -14,7 +14,7 @@ import trio
 from ._buffers import DEFAULT_OVERFLOW, Overflow
 from ._channels import UpdateQueue
 from ._config import FeedConfig
-from ._handlers import open_handlers
+from ._handlers import Handlers
 from ._network import RealNetwork
 from ._pool import Pool
 from ._proxy import Proxy, ProxyNetwork
@@ -28,11 +28,11 @@ from .protocol.topics import distinct, topics
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-    from contextlib import AbstractAsyncContextManager
 
     from ._budget import DialLimiter
     from ._connection import ConnectionStatistics
-    from ._handlers import Action, HandlerNursery, Handlers
+    from ._handlers import HandlerNursery, Policy
+    from ._inline import InlineSink
     from ._network import Network
     from .protocol.updates import Ticker, Trade, Update
 
@@ -67,7 +67,7 @@ class Feed:
         self._network = network
         self._close_deadline = math.inf
         self._tls: ssl.SSLContext | None = config.ssl_context
-        self._queues: weakref.WeakSet[UpdateQueue] = weakref.WeakSet()
+        self._queues: weakref.WeakSet[UpdateQueue | InlineSink] = weakref.WeakSet()
         self._nursery: trio.Nursery | None = None
         self._pool = Pool(
             config,
@@ -143,11 +143,11 @@ class Feed:
     def open_handlers(
         self,
         *,
-        on_error: Action | Callable[[Exception, str], Action] = "propagate",
+        on_error: Policy = "propagate",
         restarts_per_minute: int = 5,
         drain_timeout: float = 1.0,
         handler_nursery: HandlerNursery | None = None,
-    ) -> AbstractAsyncContextManager[Handlers]:
+    ) -> Handlers:
         """``async with feed.open_handlers() as handlers:`` runs functions with updates: see `Handlers`.
 
         *on_error* says what an exception of a handler does. "propagate": it comes out of this block, as itself, and
@@ -161,14 +161,15 @@ class Feed:
         pending; then, or at once where the block is cancelled or fails, they are cancelled. With *handler_nursery*
         their tasks, and so their errors, are that nursery's; they end with this block all the same.
         """
-        if type(drain_timeout) not in (int, float) or not drain_timeout >= 0:
-            raise UsageError(f"drain_timeout must be a number of seconds, zero or more, not {drain_timeout!r}")
-        return open_handlers(
-            on_error=on_error,
-            restarts_per_minute=restarts_per_minute,
-            drain_timeout=drain_timeout,
-            handler_nursery=handler_nursery,
-            perf_counter=self._network.perf_counter,
+        if self._nursery is None:
+            raise UsageError("the feed is closed")
+        return Handlers(
+            on_error,
+            restarts_per_minute,
+            drain_timeout,
+            handler_nursery,
+            self._network.perf_counter,
+            register=self._queues.add,
         )
 
     # -- watching -----------------------------------------------------------------------------------------------------

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
-from collections import deque
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, overload
 
-import attrs
 import trio
 
-from ._inline import InlineSink
-from ._supervisor import one_error
+from ._handler import Handler
+from ._supervisor import UserNursery
 from .errors import UsageError
 from .protocol.updates import Update
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable
+    from types import TracebackType
 
-    from ._channels import QueueStatistics
+    from ._handler import HandlerStatistics
+    from ._inline import InlineSink
     from ._subscription import Subscription
 
 T = TypeVar("T", bound=Update)
@@ -32,60 +32,70 @@ Action = Literal["propagate", "isolate", "restart"]
 """What an error does: it comes out of `open_handlers()`; it is logged and counted, and the next update is handled; the
 same, but too many in a minute come out."""
 
+Policy = Action | Callable[[Exception, str], Action]
+
 _ACTIONS = ("propagate", "isolate", "restart")
-_MINUTE = 60.0
-_LONG_INLINE = 0.001
-"""Seconds that an inline handler may take before it is warned about: the reader of its link waits for it."""
 
 
 class HandlerNursery(Protocol):
     """Where handlers run: a `trio.Nursery`, or anything with its `start_soon`."""
 
     def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any, name: object = None) -> None:
-        """Start a task. What it raises is the owner's."""
+        """Start a task that runs *async_fn*. What that raises is the nursery's to deal with.
+
+        It may run it again then: the handler goes on with the next update.
+        """
         ...
 
 
-@attrs.frozen
-class HandlerStatistics:
-    """One handler at this moment."""
-
-    name: str
-    running: bool
-    calls: int
-    errors: int
-    """Errors that its calls raised, whatever became of them."""
-    longest_call: float
-    """Seconds; of an async handler with all it waited for."""
-    queues: tuple[QueueStatistics, ...]
-    """Of its subscription: one, or one for each worker."""
-
-
 class Handlers:
-    """What `Feed.open_handlers()` yields. Starts functions that get the updates of a subscription each.
+    """What `Feed.open_handlers()` makes. Starts functions that get the updates of a subscription each.
 
     An ``async def`` runs in a task of its own behind a channel of its own: it may take its time, and delays nobody
     else. A plain function is called inline, in the task that reads the connection: at once, but everybody on that
-    connection waits while it runs, so it must not block; over 1 ms it is warned about.
+    connection waits while it runs, so it must not block; over 1 ms it is warned about, once a minute.
     """
 
     def __init__(
         self,
-        on_error: Action | Callable[[Exception, str], Action],
+        on_error: Policy,
         restarts_per_minute: int,
-        nursery: HandlerNursery,
+        drain_timeout: float,
+        handler_nursery: HandlerNursery | None,
         perf_counter: Callable[[], float],
+        register: Callable[[InlineSink], None],
     ) -> None:
-        if not callable(on_error) and on_error not in _ACTIONS:
-            raise UsageError(f"on_error must be one of {', '.join(_ACTIONS)}, or a function, not {on_error!r}")
+        if _is_async(on_error) or not (callable(on_error) or on_error in _ACTIONS):
+            raise UsageError(f"on_error must be one of {', '.join(_ACTIONS)}, or a plain function, not {on_error!r}")
         if type(restarts_per_minute) is not int or restarts_per_minute < 0:
-            raise UsageError(f"restarts_per_minute must be a whole number, not {restarts_per_minute!r}")
+            raise UsageError(f"restarts_per_minute must be a whole number, zero or more, not {restarts_per_minute!r}")
+        if type(drain_timeout) not in (int, float) or not drain_timeout >= 0:
+            raise UsageError(f"drain_timeout must be a number of seconds, zero or more, not {drain_timeout!r}")
         self._on_error = on_error
         self._restarts_per_minute = restarts_per_minute
-        self._nursery = nursery
+        self._drain_timeout = drain_timeout
+        self._nursery = handler_nursery
         self._perf_counter = perf_counter
-        self._handlers: list[_Handler] = []
-        self._closed = False
+        self._register = register
+        self._handlers: list[Handler] = []
+        self._block: AsyncExitStack | None = None
+        self._leaving = False
+        self._left = False
+
+    async def __aenter__(self) -> Self:
+        if self._block is not None:
+            raise UsageError("these handlers were opened already")
+        self._block = AsyncExitStack()
+        if self._nursery is None:
+            self._nursery = await self._block.enter_async_context(UserNursery())
+        self._block.push_async_exit(self._leave)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        assert self._block is not None
+        return bool(await self._block.__aexit__(kind, error, trace))
 
     @overload
     def start_soon(
@@ -123,9 +133,12 @@ class Handlers:
         *workers* tasks share the symbols among them: the updates of one symbol stay in order, and with one task. A
         subscription that cannot be entered always fails the whole block, whatever *on_error* says.
 
-        Raises `UsageError` for a subscription that is entered already, and for arguments that are impossible.
+        Raises `UsageError` for a subscription that is entered already, and for what is no handler. While the block is
+        being left nothing is started any more.
         """
-        self._start(fn, subscription, batches, workers, name)
+        handler = self._add(fn, subscription, batches, workers, name)
+        if not handler.ended:
+            self._start(handler)
 
     @overload
     async def start(
@@ -160,63 +173,60 @@ class Handlers:
     ) -> None:
         """The same, and return when the exchange has acknowledged every topic.
 
-        Raises here what entering the subscription raises. Cancelled, the handler does not run.
+        Raises here what entering the subscription raises, or an inline handler meanwhile; `UsageError` where the block
+        is left first. Where it raises or is cancelled, the handler does not run.
         """
-        handler = self._start(fn, subscription, batches, workers, name, awaited=True)
+        handler = self._add(fn, subscription, batches, workers, name)
+        await handler.enter()
+        if handler.ended:
+            raise UsageError(f"the block was left while handler {handler.name} was being started")
         try:
-            await handler.wait_ready()
+            self._start(handler)
         except BaseException:
-            handler.cancel()
+            handler.end()
             raise
 
     def statistics(self) -> tuple[HandlerStatistics, ...]:
-        """Each handler that was started, in that order."""
+        """Each handler, in the order of their starts. One that has ended is kept until the next is started."""
         return tuple(handler.statistics() for handler in self._handlers)
 
-    def _start(
-        self,
-        fn: Callable[[Any], Any],
-        subscription: Subscription[Any],
-        batches: bool,
-        workers: int,
-        name: str | None,
-        *,
-        awaited: bool = False,
-    ) -> _Handler:
-        if self._closed:
-            raise UsageError("these handlers are closed")
-        if not callable(fn):
-            raise UsageError(f"a handler is a function, not {fn!r}")
+    def __repr__(self) -> str:
+        running = sum(handler.running for handler in self._handlers)
+        state = "left" if self._left else "leaving" if self._leaving else "inert" if self._block is None else "open"
+        return f"<Handlers {state}: {running} running>"
+
+    def _add(
+        self, fn: Callable[[Any], Any], subscription: Subscription[Any], batches: bool, workers: int, name: str | None
+    ) -> Handler:
+        if self._left or self._nursery is None or self._block is None:
+            raise UsageError("open the handlers first: `async with feed.open_handlers() as handlers:`")
+        if not _can_handle(fn):
+            raise UsageError(f"a handler is a function that can be called with an update, not {fn!r}")
         if type(workers) is not int or workers < 1:
             raise UsageError(f"workers must be a whole number from 1 up, not {workers!r}")
         name = name or getattr(fn, "__qualname__", None) or type(fn).__name__
-        handler = _Handler(name, fn, self._decide, self._perf_counter, awaited=awaited)
+        handler = Handler(name, fn, batches, self._comes_out, self._perf_counter)
         if _is_async(fn):
             handler.subscriptions = subscription._split(workers)  # noqa: SLF001  # made for handlers
-            serve = handler.serve_batches if batches else handler.serve
         elif workers > 1:
             raise UsageError(f"{name} is a plain function, called inline: it cannot have several workers")
         else:
-            inline = InlineSink(
-                fn,
-                batches=batches,
-                on_error=partial(self._inline_failed, handler),
-                on_call=handler.called,
-                perf_counter=self._perf_counter,
-            )
+            inline = handler.make_inline()
+            self._register(inline)
             handler.subscriptions = (subscription._deliver_to(inline),)  # noqa: SLF001  # made for handlers
-            serve = partial(_wait_ended, inline)
+        if self._leaving:
+            handler.end()
+        else:
+            self._handlers = [one for one in self._handlers if not one.ended]
         self._handlers.append(handler)
-        for number, one in enumerate(handler.subscriptions, 1):
-            worker = f"handler {name} #{number}" if len(handler.subscriptions) > 1 else f"handler {name}"
-            self._nursery.start_soon(handler.run, one, serve, name=worker)
         return handler
 
-    # -- errors -------------------------------------------------------------------------------------------------------
+    def _start(self, handler: Handler) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(handler.run, name=f"handler {handler.name}")
 
-    def _decide(self, handler: _Handler, error: Exception) -> bool:
-        """Whether *error* of *handler* comes out; where it does not, it has been logged."""
-        handler.errors += 1
+    def _comes_out(self, handler: Handler, error: Exception) -> bool:
+        """Ask the policy what *error* does. What does not come out is logged."""
         action = self._on_error(error, handler.name) if callable(self._on_error) else self._on_error
         if action not in _ACTIONS:
             raise UsageError(f"on_error() must return one of {', '.join(_ACTIONS)}, not {action!r}")
@@ -226,207 +236,32 @@ class Handlers:
             _log.error("handler %s failed, and goes on with the next update", handler.name, exc_info=error)
         return action == "propagate"
 
-    def _inline_failed(self, handler: _Handler, error: Exception) -> None:
-        # In the reader's task, which no error may reach: a task of the handlers' own raises it.
-        try:
-            comes_out = self._decide(handler, error)
-        except Exception as worse:  # noqa: BLE001  # of the user's own policy
-            comes_out, error = True, worse
-        if comes_out and not handler.cancelled:
-            handler.cancel()
-            self._nursery.start_soon(_raise, error, name=f"error of {handler.name}")
-
-    # -- the end ------------------------------------------------------------------------------------------------------
-
-    async def _drain(self, seconds: float) -> None:
-        """Take no more updates, and let what is pending be handled, for so long."""
-        for handler in self._handlers:
-            handler.finish()
-        with trio.move_on_after(seconds):
-            for handler in self._handlers:
-                await handler.wait_ended()
-
-    async def _stop(self) -> None:
-        """Cancel what still runs and wait for its end, as a nursery does."""
-        self._closed = True
-        for handler in self._handlers:
-            handler.cancel()
-        with trio.CancelScope(shield=True):
-            for handler in self._handlers:
-                await handler.wait_ended()
-
-
-class _Handler:
-    """One function, its subscriptions, and the tasks that serve them, one each."""
-
-    def __init__(
-        self,
-        name: str,
-        fn: Callable[[Any], Any],
-        decide: Callable[[_Handler, Exception], bool],
-        perf_counter: Callable[[], float],
-        *,
-        awaited: bool,
+    async def _leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.name = name
-        self.subscriptions: tuple[Subscription[Any], ...] = ()
-        self.errors = 0
-        self.cancelled = False
-        self._fn = fn
-        self._decide = decide
-        self._perf_counter = perf_counter
-        self._awaited = awaited
-        self._entry_error: Exception | None = None
-        self._ready = trio.Event()
-        self._entered = 0
-        self._running = 0
-        self._none_running = trio.Event()
-        self._calls = 0
-        self._longest = 0.0
-        self._warned_at = -math.inf
-        self._restarts: deque[float] = deque()
-        self._scopes: list[trio.CancelScope] = []
-
-    async def run(self, subscription: Subscription[Any], serve: Callable[[Subscription[Any]], Awaitable[None]]) -> None:
-        """The life of one of its tasks."""
-        if self.cancelled:
-            return
-        self._running += 1
+        """Take no more updates and let what is pending be handled, for so long; then end what still runs."""
+        self._leaving = True
         try:
-            with trio.CancelScope() as scope:
-                self._scopes.append(scope)
-                if await self._enter(subscription):
-                    with closing(subscription):
-                        await serve(subscription)
+            if error is None:
+                for handler in self._handlers:
+                    handler.finish()
+                with trio.move_on_after(self._drain_timeout):
+                    for handler in self._handlers:
+                        await handler.wait_stopped()
         finally:
-            self._running -= 1
-            if not self._running:
-                self._none_running.set()
-                self._none_running = trio.Event()
-
-    async def _enter(self, subscription: Subscription[Any]) -> bool:
-        try:
-            await subscription.__aenter__()
-        except Exception as error:
-            if not self._awaited:
-                raise
-            self._entry_error = self._entry_error or error
-            self._ready.set()
-            return False
-        self._entered += 1
-        if self._entered == len(self.subscriptions):
-            self._ready.set()
-        return True
-
-    async def wait_ready(self) -> None:
-        """Return when all its subscriptions are entered; raises the error of one that could not be."""
-        await self._ready.wait()
-        if self._entry_error is not None:
-            raise self._entry_error
-
-    async def wait_ended(self) -> None:
-        """Return when none of its tasks runs; one that has not begun does not run any more, once it is cancelled."""
-        while self._running:
-            await self._none_running.wait()
-
-    def finish(self) -> None:
-        """Take no more updates, but handle what is pending; where it is still being entered, end."""
-        if self._entered < len(self.subscriptions):
-            self.cancel()
-        for subscription in self.subscriptions:
-            subscription._finish()  # noqa: SLF001  # made for handlers
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        for scope in self._scopes:
-            scope.cancel()
-
-    async def serve(self, subscription: Subscription[Any]) -> None:
-        await self._serve(subscription)
-
-    async def serve_batches(self, subscription: Subscription[Any]) -> None:
-        await self._serve(subscription.batches())
-
-    async def _serve(self, updates: AsyncIterator[Any]) -> None:
-        while True:
-            try:
-                try:
-                    update = await anext(updates)
-                except (StopAsyncIteration, trio.ClosedResourceError):
-                    return
-                start = self._perf_counter()
-                try:
-                    await self._fn(update)
-                finally:
-                    self._count(self._perf_counter() - start)
-            except Exception as error:
-                if self._decide(self, error):
-                    raise
-
-    # -- watching -----------------------------------------------------------------------------------------------------
-
-    def called(self, seconds: float) -> None:
-        """An inline call took so long."""
-        self._count(seconds)
-        if seconds > _LONG_INLINE and (now := self._perf_counter()) - self._warned_at > _MINUTE:
-            self._warned_at = now
-            _log.warning("inline handler %s took %.1f ms: its connection waits meanwhile", self.name, seconds * 1000)
-
-    def _count(self, seconds: float) -> None:
-        self._calls += 1
-        self._longest = max(self._longest, seconds)
-
-    def may_restart(self, per_minute: int) -> bool:
-        """Count a restart, if there was room for one more in this minute."""
-        now = trio.current_time()
-        while self._restarts and self._restarts[0] <= now - _MINUTE:
-            self._restarts.popleft()
-        if len(self._restarts) >= per_minute:
-            return False
-        self._restarts.append(now)
-        return True
-
-    def statistics(self) -> HandlerStatistics:
-        return HandlerStatistics(
-            name=self.name,
-            running=self._running > 0,
-            calls=self._calls,
-            errors=self.errors,
-            longest_call=self._longest,
-            queues=tuple(subscription.statistics() for subscription in self.subscriptions),
-        )
+            for handler in self._handlers:
+                handler.end()
+            with trio.CancelScope(shield=True):  # as a nursery does: they end in their own time
+                for handler in self._handlers:
+                    await handler.wait_stopped()
+            self._left = True
 
 
-@asynccontextmanager
-async def open_handlers(
-    *,
-    on_error: Action | Callable[[Exception, str], Action],
-    restarts_per_minute: int,
-    drain_timeout: float,
-    handler_nursery: HandlerNursery | None,
-    perf_counter: Callable[[], float],
-) -> AsyncIterator[Handlers]:
-    """See `Feed.open_handlers`."""
-    async with AsyncExitStack() as stack:
-        if handler_nursery is None:
-            body = stack.enter_context(one_error(together=True))
-            handler_nursery = await stack.enter_async_context(trio.open_nursery())
-            stack.enter_context(body.watched())
-        handlers = Handlers(on_error, restarts_per_minute, handler_nursery, perf_counter)
-        try:
-            yield handlers
-            await handlers._drain(drain_timeout)  # noqa: SLF001  # the other half of Handlers
-        finally:
-            await handlers._stop()  # noqa: ASYNC102, SLF001  # shielded, as a nursery waits for its tasks
+def _can_handle(fn: object) -> bool:
+    return callable(fn) and not (inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn))
 
 
-def _is_async(fn: Callable[..., Any]) -> bool:
+def _is_async(fn: object) -> bool:
+    while isinstance(fn, partial):
+        fn = fn.func
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
-
-
-async def _wait_ended(inline: InlineSink, _: Subscription[Any]) -> None:
-    await inline.ended.wait()
-
-
-async def _raise(error: Exception) -> None:
-    raise error

@@ -72,6 +72,7 @@ class Subscription(Generic[T]):
         self._queue = make_queue()
         self._shared = _Shared(chosen, kind, pool, self._queue)
         self._entered = False
+        self._claimed = False
         self._opened = False
 
     async def __aenter__(self) -> Self:
@@ -123,7 +124,7 @@ class Subscription(Generic[T]):
         other.closed = False
         other._make_queue = self._make_queue
         other._shared, other._queue = self._shared, self._queue
-        other._entered = other._opened = True
+        other._entered = other._claimed = other._opened = True
         self._shared.ends += 1
         return other
 
@@ -224,12 +225,10 @@ class Subscription(Generic[T]):
     # -- for handlers -------------------------------------------------------------------------------------------------
 
     def _split(self, parts: int) -> tuple[Subscription[T], ...]:
-        """At most so many subscriptions in place of this one, all topics of a symbol in the same."""
-        if self._entered:
-            raise UsageError("a handler enters its subscription itself: give it one that is not entered")
+        """At most so many subscriptions in place of this one, all topics of a symbol in the same. Once only."""
+        self._claim()
         if parts == 1:
             return (self,)
-        self._entered = True
         shared = self._shared
         part_of = {symbol: number % parts for number, symbol in enumerate({one.symbol: None for one in shared.topics})}
         groups: dict[int, list[Topic]] = {}
@@ -238,11 +237,15 @@ class Subscription(Generic[T]):
         return tuple(type(self)(tuple(group), shared.kind, shared.pool, self._make_queue) for group in groups.values())
 
     def _deliver_to(self, inline: InlineSink) -> Self:
-        """Have updates go into *inline* instead of a channel. Such a subscription cannot be iterated."""
-        if self._entered:
-            raise UsageError("a handler enters its subscription itself: give it one that is not entered")
-        self._queue = self._shared.queue = inline  # type: ignore[assignment]  # handlers alone have it
+        """Have updates go into *inline* instead of a channel. Such a subscription cannot be iterated. Once only."""
+        self._claim()
+        self._queue = self._shared.queue = inline  # type: ignore[assignment]  # what it has not, only iteration needs
         return self
+
+    def _claim(self) -> None:
+        if self._entered or self._claimed:
+            raise UsageError("a handler enters its subscription itself: give it one that nobody has entered")
+        self._claimed = True
 
     def _finish(self) -> None:
         """Subscribe to nothing any more; what is pending is still delivered, then iterating ends."""

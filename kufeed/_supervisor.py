@@ -81,7 +81,7 @@ class UserNursery:
     async def _run(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         try:
             await async_fn(*args)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # raised when the block is left
             cancelled = self._keep(error)
             if cancelled is not None:
                 raise cancelled from None

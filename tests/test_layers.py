@@ -41,6 +41,7 @@ LAYERS = [
     ["_connection"],
     ["_pool"],
     ["_subscription"],
+    ["_handler"],
     ["_handlers"],
     ["_feed"],
     [""],
