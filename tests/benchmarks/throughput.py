@@ -77,7 +77,7 @@ def main(frames: int = 100_000, rounds: int = 7) -> None:
             for _ in range(rounds):
                 for name in CLIENTS:
                     client = [sys.executable, __file__, name, port, str(frames)]
-                    output = subprocess.run(client, check=True, capture_output=True, text=True).stdout
+                    output = subprocess.run(client, check=True, stdout=subprocess.PIPE, text=True).stdout
                     wall, cpu = map(float, output.split())
                     seconds[name].append((wall, cpu))
         finally:
