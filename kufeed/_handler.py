@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from ._inline import InlineSink
-from ._supervisor import UserNursery, one_error
+from ._supervisor import UserNursery, one_error, raise_unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +33,7 @@ class HandlerStatistics:
 
     name: str
     running: bool
+    """Whether it gets updates: its subscription is entered, and it has neither failed for good nor ended."""
     calls: int
     errors: int
     """Errors that its calls raised or that its stream told of, whatever became of them."""
@@ -55,7 +56,6 @@ class Handler:
     ) -> None:
         self.name = name
         self.subscriptions: tuple[Subscription[Any], ...] = ()
-        self.running = False
         self.ended = False
         """It gets no more updates; its task, where it still runs, is cancelled."""
         self._fn = fn
@@ -65,8 +65,9 @@ class Handler:
         self._inline: InlineSink | None = None
         self._failure: BaseException | None = None  # of the inline function, for its task to raise
         self._entered = False
+        self._failed = False
         self._scope = trio.CancelScope()
-        self._stopped = trio.Event()
+        self._stopped: trio.Event | None = None  # while its task runs: for its end
         self._calls = 0
         self._errors = 0
         self._longest = 0.0
@@ -79,21 +80,21 @@ class Handler:
             return
         if self._inline is not None and self._failure is None:
             self._inline.paused = False
-        self.running, self._stopped = True, trio.Event()
-        goes_on = False
+        self._failed = False
+        stopped = self._stopped = trio.Event()
         try:
             with self._cancellable():
                 if not self._entered:
                     await self._enter()
                 await self._serve_all()
         except Exception:
-            goes_on = self._entered
+            self._failed = self._entered
             raise
         finally:
-            if not goes_on:
+            if not self._failed:
                 self.end()
-            self.running = False
-            self._stopped.set()
+            self._stopped = None
+            stopped.set()
 
     async def enter(self) -> None:
         """Enter its subscriptions before its task runs. Where that fails or is cancelled, it has ended."""
@@ -134,7 +135,7 @@ class Handler:
         finally:
             failure, self._failure = self._failure, None
             if failure is not None:
-                raise failure
+                raise_unchanged(failure)
 
     async def _serve_all(self) -> None:
         if self._inline is not None:
@@ -166,7 +167,7 @@ class Handler:
 
     async def wait_stopped(self) -> None:
         """Return when its task does not run. One that has not begun does not run any more, once it has ended."""
-        while self.running:
+        while self._stopped is not None:
             await self._stopped.wait()
 
     def finish(self) -> None:
@@ -214,6 +215,11 @@ class Handler:
             _log.warning("inline handler %s took %.1f ms: its connection waits meanwhile", self.name, seconds * 1000)
 
     # -- watching -----------------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether it gets updates: it is entered, and has not failed since, nor ended."""
+        return self._entered and not (self._failed or self.ended)
 
     def _count(self, seconds: float) -> None:
         self._calls += 1

@@ -10,7 +10,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, NoReturn, Self
 
 
 class Body:
@@ -48,11 +48,11 @@ def one_error() -> Iterator[Body]:
             main = None
         if main is not None:
             others = [error for error in raised if error is not main]
-            _raise(main, group.derive(others) if others else None)
+            raise_unchanged(main, group.derive(others) if others else None)
         if len(raised) == 1:
-            _raise(raised[0], None)
+            raise_unchanged(raised[0])
         if not raised:
-            _raise(group.exceptions[0], None)
+            raise_unchanged(group.exceptions[0])
         raise group.derive(raised) from None
 
 
@@ -98,10 +98,10 @@ class UserNursery:
         # What is no Cancelled here was delivered to the nursery itself: a KeyboardInterrupt.
         errors = self._errors + [one for one in others if not isinstance(one, trio.Cancelled)]
         if len(errors) > 1:
-            raise BaseExceptionGroup("several functions failed", errors) from None
+            raise_unchanged(BaseExceptionGroup("several functions failed", errors))
         final = errors[0] if errors else others[0] if others else None
         if final is not None and final is not error:
-            _raise(final, None)
+            raise_unchanged(final)
         return final is None
 
     def _keep(self, error: BaseException) -> trio.Cancelled | None:
@@ -119,11 +119,12 @@ class UserNursery:
         return cancelled
 
 
-def _raise(error: BaseException, beside: BaseException | None) -> None:
+def raise_unchanged(error: BaseException, beside: BaseException | None = None) -> NoReturn:
+    """Raise *error* with the `__context__` that it has, or with *beside* as that, whatever is being handled here."""
     context = error.__context__ if beside is None else beside
     try:
         raise error
     finally:
-        # `raise` inside an `except` block sets the context to the group that is being taken apart.
+        # `raise` inside an `except` block sets the context to what is handled there.
         error.__context__ = context
         del error, beside, context

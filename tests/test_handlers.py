@@ -154,7 +154,7 @@ async def test_an_async_handler_gets_what_is_there_in_batches(autojump_clock: Mo
         await send(exchange, 1)
         for number in range(2, 10):
             await send(exchange, number)
-        await trio.sleep(1)
+        await trio.sleep(1.5)
         assert seen == [[1], [2, 3, 4, 5, 6, 7, 8, 9]]
 
 
@@ -368,7 +368,9 @@ async def test_a_block_that_is_left_ends_who_is_still_being_started(autojump_clo
 
             @nursery.start_soon
             async def start() -> None:
-                with pytest.raises(kufeed.UsageError, match="left while handler Failing.asynchronous was being started"):
+                with pytest.raises(
+                    kufeed.UsageError, match="left while handler Failing.asynchronous was being started"
+                ):
                     await handlers.start(Failing().asynchronous, feed.trades("BTC-USDT"))
 
             await trio.sleep(0.1)
@@ -532,7 +534,13 @@ async def test_a_failing_worker_ends_the_others(autojump_clock: MockClock) -> No
 
 async def test_an_error_of_the_body_comes_out_as_itself(autojump_clock: MockClock) -> None:
     async with quiet() as (_, feed):
-        for error in (Bodys(), SubGroup("of the body's own", [Bodys()]), SystemExit(), StopAsyncIteration(), StopIteration()):
+        for error in (
+            Bodys(),
+            SubGroup("of the body's own", [Bodys()]),
+            SystemExit(),
+            StopAsyncIteration(),
+            StopIteration(),
+        ):
             with pytest.raises(type(error)) as raised:
                 async with feed.open_handlers() as handlers:
                     await handlers.start(Failing().asynchronous, feed.trades("BTC-USDT"))
@@ -663,25 +671,559 @@ async def test_a_plain_function_that_returns_a_coroutine_is_told_so(autojump_clo
                 await trio.sleep_forever()
 
 
-@kinds
-async def test_an_error_before_the_block_is_ready_is_not_lost(autojump_clock: MockClock, kind: str) -> None:
-    """One symbol streams while another is not acknowledged: `start()` of an inline handler raises what it raised."""
-    async with quiet() as (exchange, feed):
+async def test_an_inline_error_before_all_is_acknowledged_raises_from_start(autojump_clock: MockClock) -> None:
+    """One symbol streams while another is not acknowledged."""
+    handler = Failing(1)
+    async with quiet() as (exchange, feed), trio.open_nursery() as nursery, feed.open_handlers() as handlers:
         exchange.faults.ignore_topics = {"/market/match:ETH-USDT"}
-        handler = Failing(1)
-        with pytest.raises(Mine if kind == "inline" else kufeed.SubscriptionTimeout):
-            async with feed.open_handlers() as handlers, trio.open_nursery() as nursery:
 
-                @nursery.start_soon
-                async def play() -> None:
-                    await exchange.wait_subscribed("/market/match:BTC-USDT")
-                    await exchange.play([trade(1)])
+        @nursery.start_soon
+        async def play() -> None:
+            await exchange.wait_subscribed("/market/match:BTC-USDT")
+            await exchange.play([trade(1), trade(2)])
 
+        with pytest.raises(Mine):
+            await handlers.start(handler.inline, feed.trades("BTC-USDT", "ETH-USDT"))
+        assert handler.seen == [1]
+        await trio.sleep(20)
+        assert exchange.sessions == ()
+
+
+# -- inline -----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_inline_handler_is_called_before_anybody_else_runs(autojump_clock: MockClock) -> None:
+    tasks: list[trio.lowlevel.Task] = []
+    async with quiet() as (exchange, feed), feed.open_handlers() as handlers:
+        await handlers.start(lambda _: tasks.append(trio.lowlevel.current_task()), feed.trades("BTC-USDT"))
+        await send(exchange, 1)
+        (task,) = tasks
+        assert "reader" in task.name
+
+
+async def test_an_inline_handler_is_told_of_a_hole(autojump_clock: MockClock) -> None:
+    holes: list[kufeed.Gap | None] = []
+    async with quiet() as (exchange, feed), feed.open_handlers() as handlers:
+        await handlers.start(lambda update: holes.append(update.gap_before), feed.trades("BTC-USDT"))
+        await send(exchange, 1)
+        await exchange.disconnect_all()
+        await exchange.wait_subscribed("/market/match:BTC-USDT")
+        await send(exchange, 5, 6)
+        first, second, third = holes
+        assert first is third is None
+        assert second is not None
+        assert second.cause is kufeed.GapCause.RECONNECT
+
+
+async def test_an_inline_handler_over_a_millisecond_is_warned_about_once_a_minute(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In virtual time, where nothing takes any but this."""
+    took = 0.0
+
+    def handle(update: Trade) -> None:
+        autojump_clock.jump(took)
+
+    def warnings() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "kufeed.handlers"]
+
+    async with quiet() as (exchange, feed), feed.open_handlers() as handlers:
+        await handlers.start(handle, feed.trades("BTC-USDT"))
+        took = 0.00099
+        await send(exchange, *range(10))
+        assert warnings() == []
+        took = 0.002
+        await send(exchange, *range(10, 20))
+        (text,) = warnings()
+        assert "test_an_inline_handler_over" in text
+        assert "took 2.0 ms" in text
+        await trio.sleep(59)
+        await send(exchange, 20)
+        assert len(warnings()) == 1
+        await trio.sleep(1)
+        await send(exchange, 21)
+        assert len(warnings()) == 2
+        assert handlers.statistics()[0].longest_call == pytest.approx(0.002)
+
+
+async def test_the_subscription_of_an_inline_handler_cannot_be_iterated(autojump_clock: MockClock) -> None:
+    async with quiet() as (_, feed), feed.open_handlers() as handlers:
+        trades = feed.trades("BTC-USDT")
+        await handlers.start(Failing().inline, trades)
+        with pytest.raises(kufeed.UsageError, match="inline handler"):
+            await trades.receive()
+        with pytest.raises(kufeed.UsageError, match="inline handler"):
+            trades.receive_nowait()
+        with pytest.raises(kufeed.UsageError, match="inline handler"):
+            await trades.batches().__anext__()
+        with pytest.raises(kufeed.UsageError, match="inline handler"):
+            await trades.with_events().__anext__()
+
+
+# -- leaving ----------------------------------------------------------------------------------------------------------
+
+
+async def slow_block(
+    exchange: Exchange, feed: kufeed.Feed, seen: list[int | None], body: Callable[[], None], **options: Any
+) -> kufeed.HandlerStatistics:
+    """Leave a block with ten updates for a handler that takes a second for each."""
+
+    async def handle(update: Trade) -> None:
+        await trio.sleep(1)
+        seen.append(update.sequence)
+
+    handlers = feed.open_handlers(**options)
+    try:
+        async with handlers:
+            await handlers.start(handle, feed.trades("BTC-USDT"))
+            await send(exchange, *range(10))
+            body()
+    except Bodys:
+        pass
+    return handlers.statistics()[0]
+
+
+@pytest.mark.parametrize(("timeout", "handled"), [(1, 0), (2.5, 2), (100, 10), (0, 0)])
+async def test_what_is_pending_is_drained_for_so_long(autojump_clock: MockClock, timeout: float, handled: int) -> None:
+    seen: list[int | None] = []
+    async with quiet() as (exchange, feed):
+        counts = await slow_block(exchange, feed, seen, lambda: None, drain_timeout=timeout)
+        assert seen == list(range(handled))
+        assert trio.current_time() == pytest.approx(min(timeout, 10), abs=0.1)
+        (queue,) = counts.queues
+        assert (queue.received, queue.delivered, queue.pending) == (10, min(handled + 1, 10), 0)
+        assert queue.discarded == 10 - queue.delivered
+        assert not counts.running
+        await trio.sleep(1)
+        assert exchange.statistics().topics == 0
+
+
+async def test_a_body_that_fails_drains_nothing(autojump_clock: MockClock) -> None:
+    seen: list[int | None] = []
+
+    def fail() -> None:
+        raise Bodys
+
+    async with quiet() as (exchange, feed):
+        (queue,) = (await slow_block(exchange, feed, seen, fail, drain_timeout=100)).queues
+        assert trio.current_time() == pytest.approx(0, abs=0.1)
+        assert (queue.received, queue.delivered, queue.discarded, queue.pending) == (10, 1, 9, 0)
+
+
+async def test_a_cancelled_exit_drains_nothing(autojump_clock: MockClock) -> None:
+    seen: list[int | None] = []
+    async with quiet() as (exchange, feed):
+        with trio.CancelScope() as scope:
+            await slow_block(exchange, feed, seen, scope.cancel, drain_timeout=100)
+        assert scope.cancelled_caught
+        assert trio.current_time() == pytest.approx(0, abs=0.1)
+        assert seen == []
+
+
+async def test_a_drain_can_be_cancelled(autojump_clock: MockClock) -> None:
+    seen: list[int | None] = []
+    async with quiet() as (exchange, feed):
+        with trio.move_on_after(3.5) as scope:
+            await slow_block(exchange, feed, seen, lambda: None, drain_timeout=100)
+        assert scope.cancelled_caught
+        assert seen == [0, 1, 2]
+
+
+async def test_an_error_while_draining_comes_out(autojump_clock: MockClock) -> None:
+    handler = Failing(3)
+    async with quiet() as (exchange, feed):
+        with pytest.raises(Mine):
+            async with feed.open_handlers() as handlers:
+                await handlers.start(handler.asynchronous, feed.trades("BTC-USDT"))
+                await exchange.play([trade(number) for number in range(10)])
+        assert handler.seen == [0, 1, 2, 3]
+
+
+async def test_a_draining_handler_gets_nothing_new(autojump_clock: MockClock) -> None:
+    handler = Failing()
+
+    async def handle(update: Trade) -> None:
+        await trio.sleep(1)
+        await handler.asynchronous(update)
+
+    async with quiet() as (exchange, feed), trio.open_nursery() as nursery:
+        async with feed.open_handlers(drain_timeout=100) as handlers:
+            await handlers.start(handle, feed.trades("BTC-USDT"))
+            inline = Failing()
+            await handlers.start(inline.inline, feed.trades("BTC-USDT"))
+            await send(exchange, 1, 2, 3)
+
+            @nursery.start_soon
+            async def play() -> None:
+                await trio.sleep(1.5)
+                await exchange.play([trade(4)])
+
+        assert handler.seen == inline.seen == [1, 2, 3]
+
+
+async def test_what_is_started_while_draining_does_not_run(autojump_clock: MockClock) -> None:
+    """A handler that starts others does not fail the block because it is being left."""
+    other = Failing()
+    refused: list[Exception] = []
+
+    async def handle(update: Trade) -> None:
+        await trio.sleep(0.1)
+        handlers.start_soon(other.asynchronous, feed.trades("ETH-USDT"))
+        try:
+            await handlers.start(other.asynchronous, feed.trades("ETH-USDT"))
+        except kufeed.UsageError as error:
+            refused.append(error)
+
+    async with quiet() as (exchange, feed):
+        async with feed.open_handlers() as handlers:
+            await handlers.start(handle, feed.trades("BTC-USDT"))
+            await send(exchange, 1, 2)
+        assert trio.current_time() == pytest.approx(0.2, abs=0.01)
+        assert len(refused) == 2
+        assert "ETH" not in "".join(exchange.sessions[0].received)
+        assert [one.running for one in handlers.statistics()] == [False] * 5
+
+
+async def test_handlers_clean_up_in_peace(autojump_clock: MockClock) -> None:
+    """The block waits for a shielded `finally`, as a nursery does; the feed is still there."""
+    cleaned = False
+
+    async def handle(update: Trade) -> None:
+        nonlocal cleaned
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                async with feed.trades("ETH-USDT"):
+                    await trio.sleep(1)
+            cleaned = True
+
+    async with quiet() as (exchange, feed):
+        with trio.CancelScope() as scope:
+            async with feed.open_handlers() as handlers:
+                await handlers.start(handle, feed.trades("BTC-USDT"))
+                await send(exchange, 1)
+                scope.cancel()
+        assert cleaned
+
+
+@kinds
+async def test_handlers_end_with_their_feed(autojump_clock: MockClock, kind: str) -> None:
+    """Left in the wrong order: the feed first."""
+    handlers_left = trio.Event()
+    async with trio.open_nursery() as nursery:
+        async with quiet() as (exchange, feed):
+
+            @nursery.start_soon
+            async def handle() -> None:
+                async with feed.open_handlers() as handlers:
+                    await handlers.start(Failing().of(kind), feed.trades("BTC-USDT"))
+                    while handlers.statistics()[0].running:
+                        await trio.sleep(0.1)
+                    with pytest.raises(kufeed.UsageError, match="the feed is closed"):
+                        await handlers.start(Failing().of(kind), other)
+                handlers_left.set()
+
+            other = feed.trades("ETH-USDT")
+            await exchange.wait_subscribed("/market/match:BTC-USDT")
+            await send(exchange, 1)
+        with trio.fail_after(1):
+            await handlers_left.wait()
+        with pytest.raises(kufeed.UsageError, match="the feed is closed"):
+            feed.open_handlers()
+
+
+@kinds
+async def test_a_handler_may_cancel_the_feed_it_is_fed_by(autojump_clock: MockClock, kind: str) -> None:
+    class Cancelling(Failing):
+        def inline(self, update: Trade) -> None:
+            super().inline(update)
+            scope.cancel()
+
+    handler = Cancelling()
+    with trio.CancelScope() as scope:
+        async with quiet() as (exchange, feed), feed.open_handlers() as handlers:
+            await handlers.start(handler.of(kind), feed.trades("BTC-USDT"))
+            await send(exchange, 1, 2)
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert law(handlers.statistics()[0].queues[0])
+
+
+# -- a nursery of the user's ------------------------------------------------------------------------------------------
+
+
+@kinds
+async def test_errors_are_those_of_the_nursery_that_was_given(autojump_clock: MockClock, kind: str) -> None:
+    async with quiet() as (exchange, feed):
+        with pytest.RaisesGroup(Mine):
+            async with trio.open_nursery() as nursery:
+                async with feed.open_handlers(handler_nursery=nursery) as handlers:
+                    await handlers.start(Failing(1).of(kind), feed.trades("BTC-USDT"))
+                    assert [task.name for task in nursery.child_tasks] == [f"handler Failing.{kind}"]
+                    await send(exchange, 1)
+                    await trio.sleep_forever()
+
+
+@kinds
+async def test_in_a_given_nursery_they_end_with_the_block_all_the_same(autojump_clock: MockClock, kind: str) -> None:
+    async with quiet() as (exchange, feed), trio.open_nursery() as nursery:
+        async with feed.open_handlers(handler_nursery=nursery) as handlers:
+            await handlers.start(Failing().of(kind), feed.trades("BTC-USDT"))
+            handlers.start_soon(Failing().of(kind), feed.trades("ETH-USDT"))
+        assert not any(one.running for one in handlers.statistics())
+        await wait_all_tasks_blocked()
+        assert not nursery.child_tasks
+        assert exchange.statistics().topics == 0
+
+
+@kinds
+async def test_a_given_nursery_that_is_cancelled_ends_the_handlers_alone(autojump_clock: MockClock, kind: str) -> None:
+    async with quiet() as (exchange, feed), trio.open_nursery() as nursery:
+        async with feed.open_handlers(handler_nursery=nursery) as handlers:
+            await handlers.start(Failing().of(kind), feed.trades("BTC-USDT"))
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+                assert not handlers.statistics()[0].running
+                assert exchange.sessions[0].topics == ()
+
+
+@asynccontextmanager
+async def persistent() -> AsyncIterator[Any]:
+    """A policy of a user's own, who has inherited nothing: after an error, wait, and try again."""
+
+    class Persistent:
+        def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any, name: object = None) -> None:
+            nursery.start_soon(self.run, async_fn, args)
+
+        async def run(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+            while True:
                 try:
-                    await handlers.start(handler.of(kind), feed.trades("BTC-USDT", "ETH-USDT"))
-                except (Mine, kufeed.SubscriptionTimeout) as error:
-                    found = error
+                    await async_fn(*args)
+                except Mine:
+                    await trio.sleep(10)
                 else:
-                    pytest.fail("it was not acknowledged")
-        # flake8-async: groups of the nursery above are of the test's own making
-        raise found
+                    return
+
+    async with trio.open_nursery() as nursery:
+        yield Persistent()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_policy_of_the_users_own_may_run_a_handler_again(autojump_clock: MockClock, workers: int) -> None:
+    """It goes on with the next update; what came meanwhile has waited."""
+    handler = Failing(1, 3)
+    async with quiet() as (exchange, feed), persistent() as nursery:
+        async with feed.open_handlers(handler_nursery=nursery) as handlers:
+            await handlers.start(handler.asynchronous, feed.trades("BTC-USDT", "ETH-USDT"), workers=workers)
+            await send(exchange, 0, 1, 2)
+            assert handler.seen == [0, 1]
+            await send(exchange, 3, 4)
+            await trio.sleep(10.5)
+            assert handler.seen == [0, 1, 2, 3]
+            assert not handlers.statistics()[0].running
+            await trio.sleep(10)
+            assert handler.seen == [0, 1, 2, 3, 4]
+            assert handlers.statistics()[0].running
+        assert not handlers.statistics()[0].running
+
+
+async def test_an_inline_handler_that_is_run_again_goes_on_too(autojump_clock: MockClock) -> None:
+    """It has no channel: what came meanwhile is discarded, and counted."""
+    handler = Failing(1)
+    async with quiet() as (exchange, feed), persistent() as nursery:
+        async with feed.open_handlers(handler_nursery=nursery) as handlers:
+            trades = feed.trades("BTC-USDT")
+            await handlers.start(handler.inline, trades)
+            await send(exchange, 0, 1, 2)
+            await send(exchange, 3)
+            await trio.sleep(10)
+            await send(exchange, 4)
+            assert handler.seen == [0, 1, 4]
+            assert (trades.statistics().delivered, trades.statistics().discarded) == (3, 2)
+
+
+async def test_one_that_waits_to_be_run_again_does_not_hold_up_the_end(autojump_clock: MockClock) -> None:
+    handler = Failing(1)
+    async with quiet() as (exchange, feed):
+        async with persistent() as nursery:
+            async with feed.open_handlers(handler_nursery=nursery) as handlers:
+                trades = feed.trades("BTC-USDT")
+                await handlers.start(handler.asynchronous, trades)
+                await send(exchange, 1, 2)
+            assert trio.current_time() == pytest.approx(0, abs=0.1)
+            assert trades.statistics().discarded == 1
+        assert handler.seen == [1]
+
+
+async def test_a_task_that_never_begins_does_not_hold_up_the_end(autojump_clock: MockClock) -> None:
+    class Lazy:
+        def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any, name: object = None) -> None: ...
+
+    async with quiet() as (exchange, feed):
+        async with feed.open_handlers(handler_nursery=Lazy()) as handlers:
+            handlers.start_soon(Failing().asynchronous, feed.trades("BTC-USDT"))
+            await handlers.start(Failing().asynchronous, feed.trades("ETH-USDT"))
+        await trio.sleep(1)
+        assert exchange.sessions[0].topics == ()
+
+
+async def test_a_nursery_that_is_closed_leaves_nothing_subscribed(autojump_clock: MockClock) -> None:
+    async with quiet() as (exchange, feed):
+        async with trio.open_nursery() as nursery:
+            pass
+        async with feed.open_handlers(handler_nursery=nursery) as handlers:
+            with pytest.raises(RuntimeError, match="closed"):
+                await handlers.start(Failing().asynchronous, feed.trades("BTC-USDT"))
+            await trio.sleep(1)
+            assert exchange.sessions[0].topics == ()
+
+
+# -- misuse and watching ----------------------------------------------------------------------------------------------
+
+
+async def test_what_cannot_be_is_refused(autojump_clock: MockClock) -> None:
+    async def decide(error: Exception, name: str) -> Any: ...
+
+    def generator(update: Trade) -> Iterator[None]:
+        yield
+
+    async def asynchronous_generator(update: Trade) -> AsyncIterator[None]:
+        yield
+
+    async with quiet() as (_, feed):
+        wrong: Any
+        for wrong in ("explode", None, 7, decide):
+            with pytest.raises(kufeed.UsageError, match="on_error must be"):
+                feed.open_handlers(on_error=wrong)
+        for wrong in (-1, 1.5, True, None):
+            with pytest.raises(kufeed.UsageError, match="restarts_per_minute must be"):
+                feed.open_handlers(restarts_per_minute=wrong)
+        for wrong in (-1, float("nan"), True, None, "1"):
+            with pytest.raises(kufeed.UsageError, match="drain_timeout must be"):
+                feed.open_handlers(drain_timeout=wrong)
+        unopened = feed.open_handlers()
+        for method in (unopened.start_soon, unopened.start):
+            with pytest.raises(kufeed.UsageError, match="open the handlers first"):
+                await as_async(method, Failing().inline, feed.trades("BTC-USDT"))
+        async with feed.open_handlers() as handlers:
+            for method in (handlers.start_soon, handlers.start):
+                for wrong in (None, "print", generator, asynchronous_generator):
+                    with pytest.raises(kufeed.UsageError, match="a handler is a function"):
+                        await as_async(method, wrong, feed.trades("BTC-USDT"))
+                for wrong in (0, -1, 1.0, True, None):
+                    with pytest.raises(kufeed.UsageError, match="workers must be"):
+                        await as_async(method, Failing().asynchronous, feed.trades("BTC-USDT"), workers=wrong)
+                with pytest.raises(kufeed.UsageError, match="cannot have several workers"):
+                    await as_async(method, Failing().inline, feed.trades("BTC-USDT"), workers=2)
+            with pytest.raises(kufeed.UsageError, match="opened already"):
+                async with handlers:
+                    pass
+        with pytest.raises(kufeed.UsageError, match="opened already"):
+            async with handlers:
+                pass
+        with pytest.raises(kufeed.UsageError, match="open the handlers first"):
+            handlers.start_soon(Failing().inline, feed.trades("BTC-USDT"))
+
+
+async def as_async(method: Callable[..., Any], *args: Any, **options: Any) -> None:
+    result = method(*args, **options)
+    if result is not None:
+        await result
+
+
+@kinds
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_subscription_is_given_to_one_handler_and_not_entered(
+    autojump_clock: MockClock, kind: str, workers: int
+) -> None:
+    if kind == "inline" and workers > 1:
+        return
+    async with quiet() as (_, feed), feed.open_handlers() as handlers, feed.trades("BTC-USDT") as entered:
+        given = feed.trades("BTC-USDT")
+        handlers.start_soon(Failing().of(kind), given, workers=workers)
+        for one in (given, entered, entered.clone()):
+            with pytest.raises(kufeed.UsageError, match="nobody has entered"):
+                handlers.start_soon(Failing().of(kind), one, workers=workers)
+
+
+async def test_handlers_can_be_printed(autojump_clock: MockClock) -> None:
+    async with quiet() as (_, feed):
+        handlers = feed.open_handlers()
+        assert repr(handlers) == "<Handlers inert: 0 running>"
+        async with handlers:
+            await handlers.start(Failing().asynchronous, feed.trades("BTC-USDT"))
+            await wait_all_tasks_blocked()
+            assert repr(handlers) == "<Handlers open: 1 running>"
+        assert repr(handlers) == "<Handlers left: 0 running>"
+
+
+async def test_statistics_of_a_handler(autojump_clock: MockClock) -> None:
+    async def handle(update: Trade) -> None:
+        await trio.sleep(float(update.sequence or 0))
+
+    async with quiet() as (exchange, feed), feed.open_handlers() as handlers:
+        handlers.start_soon(handle, feed.trades("BTC-USDT", buffer=5), name="sleeper")
+        assert not handlers.statistics()[0].running
+        await exchange.wait_subscribed("/market/match:BTC-USDT")
+        await send(exchange, 3, 2)
+        await trio.sleep(4)
+        (counts,) = handlers.statistics()
+        assert (counts.name, counts.running, counts.calls, counts.errors) == ("sleeper", True, 1, 0)
+        assert counts.longest_call == pytest.approx(3)
+        assert counts.queues[0].bound == 5
+
+
+# -- cancellation -----------------------------------------------------------------------------------------------------
+
+
+async def life(feed: kufeed.Feed, exchange: Exchange, handlers: kufeed.Handlers, subscriptions: list[Any]) -> None:
+    """Handlers of every kind, one of which fails, over a lost link, up to the drain."""
+    seen = Failing(7)
+
+    async def handle_slowly(update: kufeed.Update) -> None:
+        await trio.sleep(0.05)
+
+    symbols = ("BTC-USDT", "ETH-USDT")
+    subscriptions += [feed.trades(*symbols) for _ in range(5)]
+    async with handlers:
+        handlers.start_soon(handle_slowly, subscriptions[0])
+        await handlers.start(seen.asynchronous, subscriptions[1])
+        await handlers.start(seen.inline, subscriptions[2])
+        handlers.start_soon(handle_slowly, subscriptions[3], workers=2)
+        await handlers.start(lambda updates: None, subscriptions[4], batches=True)
+        await exchange.play([trade(number, symbol) for number in range(10) for symbol in symbols])
+        await exchange.disconnect_all()
+        await exchange.wait_subscribed("/market/match:BTC-USDT")
+        await exchange.play([trade(number) for number in range(10, 20)])
+
+
+@pytest.mark.parametrize("start", [0, 7])
+def test_wherever_a_block_is_cancelled_nothing_stays(start: int) -> None:
+    """Every 13th step from *start* on, until the whole life fits in; Trio's order of tasks differs each time."""
+
+    async def main(steps: int) -> bool:
+        exchange = Exchange(live=False)
+        async with MemoryNetwork(exchange) as network:
+            async with kufeed.open_feed(FeedConfig(reconnect_delay=0.1), network=network) as feed:
+                tasks = trio.lowlevel.current_statistics().tasks_living
+                handlers = feed.open_handlers(on_error="isolate")
+                subscriptions: list[kufeed.Subscription[Trade]] = []
+                with trio.CancelScope() as scope:
+                    trio.lowlevel.add_instrument(CancelAfter(steps, scope))
+                    await life(feed, exchange, handlers, subscriptions)
+                assert not any(one.running for one in handlers.statistics())
+                queues = [queue for one in handlers.statistics() for queue in one.queues]
+                assert all(law(queue) and queue.pending == 0 for queue in queues), queues
+                assert not feed._pool._streams
+                assert not feed._pool._entering
+                await trio.sleep(feed.config.linger + 20)
+                assert exchange.sessions == ()
+                assert trio.lowlevel.current_statistics().tasks_living == tasks
+        return scope.cancelled_caught
+
+    steps = start + 1
+    while trio.run(main, steps, clock=MockClock(autojump_threshold=0)):
+        steps += 13
+    assert steps > 200, "the life was expected to take more steps than that"
