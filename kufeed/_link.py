@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._network import Network
     from ._rest import Rest, Secret, Server
     from ._streams import Refusals, Routes
+    from ._untrusted import Url
     from ._websocket import WebSocket
     from .protocol.market import Market
     from .protocol.session import Event
@@ -142,12 +143,10 @@ class Link:
                 # KuCoin asks for an id that is unique among clients; it comes back in the welcome.
                 target = token.target(server, f"{around.rng.getrandbits(64):016x}")
                 phase = "connect"
-                endpoint = server.endpoint
-                tls = around.tls() if endpoint.scheme == "wss" else None
-                stream = await around.network.open_stream(endpoint.host, endpoint.port, tls)
+                stream = await self._connect(server.endpoint)
                 phase = "upgrade"
                 websocket: WebSocket = await nursery.start(
-                    self._read, lifeline, stream, endpoint.authority, target, name="reader"
+                    self._read, lifeline, stream, server.endpoint.authority, target, name="reader"
                 )
                 return websocket
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -156,6 +155,13 @@ class Link:
                 raise DialError(phase, error, retry_after=error.retry_after) from error
         assert scope.cancelled_caught
         raise DialError(phase, f"nothing within {around.config.connect_timeout:g} s")
+
+    async def _connect(self, endpoint: Url) -> trio.abc.Stream:
+        tls = self._around.tls() if endpoint.scheme == "wss" else None
+        try:
+            return await self._around.network.open_stream(endpoint.host, endpoint.port, tls)
+        except ValueError as error:  # a `UnicodeError`, mostly: what looked like a name is none to some library below
+            raise DialError("connect", f"{type(error).__name__}: {error}") from error
 
     def _new_session(self, server: Server, deadline: float) -> Session:
         config = self._around.config
