@@ -44,6 +44,11 @@ _log = logging.getLogger("kufeed.link")
 _JITTER = 1.0
 """Seconds added to the window of frames: those that left apart may arrive closer together, and the exchange counts
 arrivals. One too many, and it drops the connection (cryptofeed issue 838)."""
+_PING_EVERY = (1.0, 50.0)
+"""Seconds, least and most, whatever a token reply says. Pings go before all other frames and share their budget: many
+more would let nothing else through. KuCoin closes after about 60 s without one, and asked for 50 s at most (2023)."""
+_PONG_WITHIN = (1.0, 60.0)
+"""Seconds, least and most: so long may a dead link go unnoticed after a ping."""
 
 
 @attrs.frozen
@@ -165,18 +170,28 @@ class Link:
 
     def _new_session(self, server: Server, deadline: float) -> Session:
         config = self._around.config
+        told = self._within("asks for a ping every", server.ping_interval, *_PING_EVERY)
         # The server closes a connection that pings less often than it asked for: ours can only be shorter.
-        interval = min(config.ping_interval or math.inf, server.ping_interval)
+        interval = min(config.ping_interval or math.inf, told)
         if config.ping_interval is not None and interval < config.ping_interval and "ping" not in self._around.warned:
             self._around.warned.add("ping")
             _log.warning("ping_interval %g s is longer than the server's; using %g s", config.ping_interval, interval)
+        timeout = config.pong_timeout or self._within("allows for a pong", server.pong_timeout, *_PONG_WITHIN)
         return Session(
             generation=self.generation,
             welcome_by=deadline,
             ping_interval=interval,
-            pong_timeout=config.pong_timeout or server.pong_timeout,
+            pong_timeout=timeout,
             ack_timeout=config.ack_timeout,
         )
+
+    def _within(self, what: str, told: float, least: float, most: float) -> float:
+        """What the server says, within sane bounds; the first time that they matter, a warning says so."""
+        used = min(max(told, least), most)
+        if used != told and what not in self._around.warned:
+            self._around.warned.add(what)
+            _log.warning("the server %s %g s; using %g s", what, told, used)
+        return used
 
     async def _read(  # noqa: ASYNC128  # run_websocket calls task_status
         self,
