@@ -15,7 +15,7 @@ import attrs
 import pytest
 import trio
 import trustme
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 import kufeed
 from kufeed import ExchangeError, FeedConfig
@@ -116,6 +116,8 @@ FAULTS = [
         cause=ConnectionRefusedError),
     Fault("token: no answer", "token", False, "nothing within 10 s", rest=silence),
     Fault("token: connection cut", "token", True, "token: ", rest=cut, cause=trio.BrokenResourceError),
+    Fault("token: connection cut after the request", "token", True, "not HTTP: Server disconnected without",
+        rest=answer(b"", hang=False), cause=ExchangeError),
     Fault("token: HTTP 503", "token", True, "HTTP 503", rest=answer(status("503 Busy")), cause=ExchangeError),
     Fault("token: HTTP 429", "token", True, "HTTP 429", rest=answer(status("429 Slow down")), cause=ExchangeError),
     Fault("token: redirect", "token", True, "HTTP 302", rest=answer(status("302 Found", "Location: https://x/\r\n")),
@@ -177,6 +179,7 @@ class Faulty:
         self.streams.append(ours)
         if not is_rest and self.fault.tls is not None:
             self.nursery.start_soon(quietly, self.fault.tls, theirs)
+            await wait_all_tasks_blocked()  # what is cut is cut before anything is sent
             assert tls is not None
             secured = TLSStream(ours, tls, server_hostname=host)
             try:
@@ -185,6 +188,7 @@ class Faulty:
                 await trio.aclose_forcefully(ours)
                 raise
         self.nursery.start_soon(quietly, upgraded if self.fault.phase == "welcome" and not is_rest else server, theirs)
+        await wait_all_tasks_blocked()
         return ours
 
     time_ns = staticmethod(lambda: 0)
