@@ -88,9 +88,12 @@ class FeedConfig:
     """Once the attempts are used up, the time until one trial dial. None: only `Feed.reset()` tries again."""
 
     ping_interval: float | None = attrs.field(default=None, validator=_Checked.seconds(optional=True))
-    """Time between JSON pings. None: the server's. A longer one is cut to the server's, with one warning."""
+    """Time between JSON pings. None: the server's, but 1 to 50 s. A longer one is cut to that, with one warning."""
     pong_timeout: float | None = attrs.field(default=None, validator=_Checked.seconds(optional=True))
-    """How long after a ping something must be heard, and how long sending one frame may take. None: the server's."""
+    """How long after a ping something must be heard, and how long sending one frame may take.
+
+    None: the server's, but 1 to 60 s.
+    """
     connect_timeout: float = attrs.field(default=10.0, validator=_Checked.seconds())
     """One deadline over token, DNS, TCP, TLS, upgrade and welcome."""
     ack_timeout: float = attrs.field(default=5.0, validator=_Checked.seconds())

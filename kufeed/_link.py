@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ._network import Network
     from ._rest import Rest, Secret, Server
     from ._streams import Refusals, Routes
+    from ._untrusted import Url
     from ._websocket import WebSocket
     from .protocol.market import Market
     from .protocol.session import Event
@@ -44,6 +45,11 @@ _log = logging.getLogger("kufeed.link")
 _JITTER = 1.0
 """Seconds added to the window of frames: those that left apart may arrive closer together, and the exchange counts
 arrivals. One too many, and it drops the connection (cryptofeed issue 838)."""
+_PING_EVERY = (1.0, 50.0)
+"""Seconds, least and most, whatever a token reply says. Pings go before all other frames and share their budget: many
+more would let nothing else through. KuCoin closes after about 60 s without one, and asked for 50 s at most (2023)."""
+_PONG_WITHIN = (1.0, 60.0)
+"""Seconds, least and most: so long may a dead link go unnoticed after a ping."""
 
 
 @attrs.frozen
@@ -147,12 +153,10 @@ class Link:
                 # KuCoin asks for an id that is unique among clients; it comes back in the welcome.
                 target = token.target(server, f"{around.rng.getrandbits(64):016x}")
                 phase = "connect"
-                endpoint = server.endpoint
-                tls = around.tls() if endpoint.scheme == "wss" else None
-                stream = await around.network.open_stream(endpoint.host, endpoint.port, tls)
+                stream = await self._connect(server.endpoint)
                 phase = "upgrade"
                 websocket: WebSocket = await nursery.start(
-                    self._read, lifeline, stream, endpoint.authority, target, name="reader"
+                    self._read, lifeline, stream, server.endpoint.authority, target, name="reader"
                 )
                 return websocket
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -162,20 +166,37 @@ class Link:
         assert scope.cancelled_caught
         raise DialError(phase, f"nothing within {around.config.connect_timeout:g} s")
 
+    async def _connect(self, endpoint: Url) -> trio.abc.Stream:
+        tls = self._around.tls() if endpoint.scheme == "wss" else None
+        try:
+            return await self._around.network.open_stream(endpoint.host, endpoint.port, tls)
+        except ValueError as error:  # a `UnicodeError`, mostly: what looked like a name is none to some library below
+            raise DialError("connect", f"{type(error).__name__}: {error}") from error
+
     def _new_session(self, server: Server, deadline: float) -> Session:
         config = self._around.config
+        told = self._within("asks for a ping every", server.ping_interval, *_PING_EVERY)
         # The server closes a connection that pings less often than it asked for: ours can only be shorter.
-        interval = min(config.ping_interval or math.inf, server.ping_interval)
+        interval = min(config.ping_interval or math.inf, told)
         if config.ping_interval is not None and interval < config.ping_interval and "ping" not in self._around.warned:
             self._around.warned.add("ping")
             _log.warning("ping_interval %g s is longer than the server's; using %g s", config.ping_interval, interval)
+        timeout = config.pong_timeout or self._within("allows for a pong", server.pong_timeout, *_PONG_WITHIN)
         return Session(
             generation=self.generation,
             welcome_by=deadline,
             ping_interval=interval,
-            pong_timeout=config.pong_timeout or server.pong_timeout,
+            pong_timeout=timeout,
             ack_timeout=config.ack_timeout,
         )
+
+    def _within(self, what: str, told: float, least: float, most: float) -> float:
+        """What the server says, within sane bounds; the first time that they matter, a warning says so."""
+        used = min(max(told, least), most)
+        if used != told and what not in self._around.warned:
+            self._around.warned.add(what)
+            _log.warning("the server %s %g s; using %g s", what, told, used)
+        return used
 
     async def _read(  # noqa: ASYNC128  # run_websocket calls task_status
         self,

@@ -29,13 +29,14 @@ _HTTP_PROBLEMS = (
     "Receive buffer too long",
     "peer closed connection without sending complete message body",
     "peer unexpectedly closed connection",
+    "Server disconnected without sending a response",
     "Bad accept token",
     "Missing header, 'Connection: Upgrade'",
     "Missing header, 'Upgrade: websocket'",
     "unrecognized extension",
     "unrecognized subprotocol",
 )
-"""How h11 and wsproto begin to say what is wrong with an answer; what follows may repeat it."""
+"""How h11, httpcore2 and wsproto begin to say what is wrong with an answer; what follows may repeat it."""
 
 
 @attrs.frozen

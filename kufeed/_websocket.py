@@ -30,7 +30,7 @@ class FrameTap(trio.abc.Stream):
 
     Until the upgrade is answered trio-websocket sees nothing, and of a refusal it sees nothing at all.
     `ended` is set when nothing more will come, whoever the cause: EOF, a broken connection, or our own close. After a
-    violation nothing more is delivered or passed on, but the connection is read to its end.
+    violation nothing more is delivered or passed on, and once the peer has been told of it the connection is closed.
     """
 
     def __init__(
@@ -131,8 +131,11 @@ class FrameTap(trio.abc.Stream):
             self.ended.set()
             raise
         # trio-websocket writes one event at a time: a close frame is at the start, or not there.
-        if data and data[0] == _CLOSE_FRAME and self._parser.closed:
-            self.over.set()
+        if data and data[0] == _CLOSE_FRAME:
+            if self._parser.closed:
+                self.over.set()
+            elif self.violation is not None:
+                await self.aclose()  # nothing that comes can be trusted, an answer neither (RFC 6455, section 7.1.7)
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
@@ -161,7 +164,10 @@ class WebSocket:
         await self._tap.over.wait()
 
     async def aclose(self) -> None:
-        """The close handshake, with the code a violation asks for. Waits for the peer: bound it by a deadline."""
+        """The close handshake, with the code a violation asks for. Waits for the peer: bound it by a deadline.
+
+        After a violation only for the close frame to leave.
+        """
         violation = self._tap.violation
         self._tap.stop()
         await self._inner.aclose(1000 if violation is None else violation.code)
@@ -189,8 +195,8 @@ async def run_websocket(
     """Upgrade *stream*, report the `WebSocket`, and read until the connection is over; returns why it is over.
 
     Each batch of messages goes through `await deliver(payloads)` in the reading task, so a *deliver* that waits holds
-    the link; what it raises comes out as itself. Raises `DialError("upgrade", …)`, or `TokenExpired` for a 401, before it
-    has started. The stream is closed in any case.
+    the link, and what it raises comes out as itself. Raises `DialError("upgrade", …)`, or `TokenExpired` for a 401,
+    before it has started. The stream is closed in any case.
     """
     tap = FrameTap(stream, deliver, max_message_size)
     websocket: WebSocket | None = None

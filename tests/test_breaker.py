@@ -325,6 +325,29 @@ async def test_a_reset_lets_in_who_waits_for_a_trial(autojump_clock: MockClock) 
     assert breaker.state is CircuitState.CLOSED
 
 
+async def test_a_trial_that_was_overtaken_keeps_nobody_out(autojump_clock: MockClock) -> None:
+    """The circuit was reset by hand, opened and half-opened again, while the first trial still hangs."""
+    breaker = CircuitBreaker(1, 1.0)
+    await fail(breaker)
+    await trio.sleep(1)
+
+    async def hang() -> None:
+        async with breaker:
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hang)
+        await wait_all_tasks_blocked()
+        breaker.reset()
+        await fail(breaker)
+        await trio.sleep(1)
+        with trio.fail_after(1):
+            async with breaker:
+                pass
+        assert breaker.state is CircuitState.CLOSED
+        nursery.cancel_scope.cancel()
+
+
 async def test_who_gives_up_waiting_for_a_trial_leaves_nothing(autojump_clock: MockClock) -> None:
     breaker = CircuitBreaker(1, 1.0)
     await fail(breaker)

@@ -21,7 +21,7 @@ from trio.testing import MockClock
 
 import kufeed
 from kufeed import FeedConfig, UsageError
-from kufeed.testing import Exchange, MemoryNetwork
+from kufeed.testing import Exchange, Limits, MemoryNetwork
 
 FIELDS = {field.name: field for field in attrs.fields(FeedConfig)}
 LATER = {
@@ -381,6 +381,59 @@ async def test_a_ping_interval_longer_than_the_servers_is_cut_with_one_warning(
     assert [record.message for record in caplog.records if "ping_interval" in record.message] == [
         "ping_interval 50 s is longer than the server's; using 18 s"
     ]
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.name == "kufeed.link"]
+
+
+async def test_a_server_that_asks_for_endless_pings_gets_one_a_second(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pings go first, and share the budget of frames: nothing else would ever be sent."""
+    async with feed_with(Exchange(ping_interval=0.001, ping_timeout=0.001)) as (exchange, feed, _):
+        async with feed.ticker("XBTUSDTM"):
+            for _ in range(2):
+                await trio.sleep(30)
+                assert 27 <= pings(exchange) <= 31
+                with trio.fail_after(2):
+                    async with feed.ticker("ETHUSDTM"):
+                        pass
+                await exchange.disconnect_all()
+                await exchange.wait_subscribed("/contractMarket/tickerV2:XBTUSDTM")
+    assert warnings_of(caplog) == [
+        "the server asks for a ping every 0.001 s; using 1 s",
+        "the server allows for a pong 0.001 s; using 1 s",
+    ]
+
+
+async def test_a_server_that_asks_for_a_ping_a_day_is_pinged_and_noticed_all_the_same(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange = Exchange(ping_interval=86_399, ping_timeout=86_399, limits=Limits(client_silence=None))
+    async with feed_with(exchange, reconnect_delay=1000, max_reconnect_delay=1000) as (_, feed, _):
+        async with feed.ticker("XBTUSDTM"):
+            await trio.sleep(251)
+            assert pings(exchange) == 5
+            exchange.freeze()
+            await trio.sleep(50 + 60)
+            assert feed.statistics().connections[0].last_failure == "no pong within 60 s"
+    assert warnings_of(caplog) == [
+        "the server asks for a ping every 86399 s; using 50 s",
+        "the server allows for a pong 86399 s; using 60 s",
+    ]
+
+
+async def test_what_the_user_says_of_pings_stands(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    exchange = Exchange(ping_interval=1.0, ping_timeout=86_399)
+    fields = {"ping_interval": 0.5, "pong_timeout": 0.75, "reconnect_delay": 1000, "max_reconnect_delay": 1000}
+    async with feed_with(exchange, **fields) as (_, feed, _), feed.ticker("XBTUSDTM"):
+        await trio.sleep(10.2)
+        assert pings(exchange) == 20
+        exchange.freeze()
+        await trio.sleep(2)
+        assert feed.statistics().connections[0].last_failure == "no pong within 0.75 s"
+    assert warnings_of(caplog) == []
 
 
 # -- validation -------------------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ import attrs
 import pytest
 import trio
 import trustme
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 import kufeed
-from kufeed import FeedConfig
+from kufeed import ExchangeError, FeedConfig
 from kufeed._tls import TLSStream
 
 TIMEOUT = 10.0
@@ -91,10 +91,12 @@ class Fault:
     phase: str
     at_once: bool
     match: str
-    rest: Server | OSError = token
-    websocket: Server | OSError = silence
+    rest: Server | Exception = token
+    websocket: Server | Exception = silence
     tls: Server | None = None
     """Instead of the stream that stands for the decrypted one: what the server does to the client's hello."""
+    cause: type[BaseException] | None = None
+    """What stands in `__cause__`; of a group its first error."""
 
 
 def status(line: str, headers: str = "") -> bytes:
@@ -110,26 +112,36 @@ async def untrusted(stream: trio.abc.Stream) -> None:
 NO_CLASS = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
 
 FAULTS = [
-    Fault("token: connection refused", "token", True, "refused", rest=ConnectionRefusedError("refused")),
+    Fault("token: connection refused", "token", True, "refused", rest=ConnectionRefusedError("refused"),
+        cause=ConnectionRefusedError),
     Fault("token: no answer", "token", False, "nothing within 10 s", rest=silence),
-    Fault("token: connection cut", "token", True, "token: ", rest=cut),
-    Fault("token: HTTP 503", "token", True, "HTTP 503", rest=answer(status("503 Busy"))),
-    Fault("token: HTTP 429", "token", True, "HTTP 429", rest=answer(status("429 Slow down"))),
-    Fault("token: redirect", "token", True, "HTTP 302", rest=answer(status("302 Found", "Location: https://x/\r\n"))),
-    Fault("token: garbage", "token", True, "not HTTP", rest=answer(b"SSH-2.0-OpenSSH\r\n\r\n")),
+    Fault("token: connection cut", "token", True, "token: ", rest=cut, cause=trio.BrokenResourceError),
+    Fault("token: connection cut after the request", "token", True, "not HTTP: Server disconnected without",
+        rest=answer(b"", hang=False), cause=ExchangeError),
+    Fault("token: HTTP 503", "token", True, "HTTP 503", rest=answer(status("503 Busy")), cause=ExchangeError),
+    Fault("token: HTTP 429", "token", True, "HTTP 429", rest=answer(status("429 Slow down")), cause=ExchangeError),
+    Fault("token: redirect", "token", True, "HTTP 302", rest=answer(status("302 Found", "Location: https://x/\r\n")),
+        cause=ExchangeError),
+    Fault("token: garbage", "token", True, "not HTTP", rest=answer(b"SSH-2.0-OpenSSH\r\n\r\n"), cause=ExchangeError),
     Fault("token: endless headers", "token", True, "not HTTP", rest=endless(
-        b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 4000)),
+        b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 4000), cause=ExchangeError),
     Fault("token: endless body", "token", True, "more than", rest=endless(
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"100000\r\n" + b"x" * 0x100000 + b"\r\n")),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"100000\r\n" + b"x" * 0x100000 + b"\r\n"),
+        cause=ExchangeError),
     Fault("token: endless slow body", "token", False, "nothing within 10 s", rest=endless(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n")),
-    Fault("token: an endpoint that is none", "token", True, "documented shape", rest=token_for("wss://a..kucoin.com/")),
-    Fault("connection refused", "connect", True, "refused", websocket=ConnectionRefusedError("refused")),
+    Fault("token: an endpoint that is none", "token", True, "documented shape", rest=token_for("wss://a..kucoin.com/"),
+        cause=ExchangeError),
+    Fault("connection refused", "connect", True, "refused", websocket=ConnectionRefusedError("refused"),
+        cause=ConnectionRefusedError),
+    Fault("a name that some library refuses", "connect", True, "UnicodeError: label too long",
+        websocket=UnicodeError("label too long"), cause=UnicodeError),
     Fault("hung in TLS", "connect", False, "nothing within 10 s", tls=silence),
-    Fault("cut in TLS", "connect", True, "connect: ", tls=cut),
-    Fault("untrusted certificate", "connect", True, "CERTIFICATE_VERIFY_FAILED", tls=untrusted),
+    Fault("cut in TLS", "connect", True, "connect: ", tls=cut, cause=trio.BrokenResourceError),
+    Fault("untrusted certificate", "connect", True, "CERTIFICATE_VERIFY_FAILED", tls=untrusted,
+        cause=trio.BrokenResourceError),
     Fault("hung after TCP", "upgrade", False, "nothing within 10 s", websocket=silence),
-    Fault("cut before the 101", "upgrade", True, "upgrade: ", websocket=cut),
+    Fault("cut before the 101", "upgrade", True, "upgrade: ", websocket=cut, cause=trio.BrokenResourceError),
     Fault("cut in the 101", "upgrade", True, "ended before the upgrade", websocket=answer(NO_CLASS, hang=False)),
     Fault("HTTP 503", "upgrade", True, "HTTP 503", websocket=answer(status("503 Busy"))),
     Fault("HTTP 429", "upgrade", True, "HTTP 429", websocket=answer(status("429 Slow down"))),
@@ -161,12 +173,13 @@ class Faulty:
         await trio.lowlevel.checkpoint()
         is_rest = not self.streams
         server = self.fault.rest if is_rest else self.fault.websocket
-        if isinstance(server, OSError):
+        if isinstance(server, Exception):
             raise server
         ours, theirs = memory_stream_pair()
         self.streams.append(ours)
         if not is_rest and self.fault.tls is not None:
             self.nursery.start_soon(quietly, self.fault.tls, theirs)
+            await wait_all_tasks_blocked()  # what is cut is cut before anything is sent
             assert tls is not None
             secured = TLSStream(ours, tls, server_hostname=host)
             try:
@@ -175,6 +188,7 @@ class Faulty:
                 await trio.aclose_forcefully(ours)
                 raise
         self.nursery.start_soon(quietly, upgraded if self.fault.phase == "welcome" and not is_rest else server, theirs)
+        await wait_all_tasks_blocked()
         return ours
 
     time_ns = staticmethod(lambda: 0)
@@ -216,6 +230,10 @@ async def test_each_fault_is_named_in_time(
     assert isinstance(cause, kufeed.DialError)
     assert cause.phase == fault.phase
     assert re.search(fault.match, str(cause))
+    assert type(cause.__cause__) is (fault.cause or type(None))
+    if fault.tls is untrusted:
+        assert cause.__cause__ is not None
+        assert isinstance(cause.__cause__.__cause__, ssl.SSLCertVerificationError)
     shown = "".join(traceback.format_exception(failure.value)) + repr(cause) + seen
     for error in (failure.value, cause):
         shown += "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())

@@ -307,6 +307,17 @@ async def test_a_pause_holds_everybody_up_and_the_longest_counts(autojump_clock:
     assert trio.current_time() == 40
 
 
+async def test_what_is_free_next_and_what_was_worst_take_all_into_account(autojump_clock: MockClock) -> None:
+    limiter = SlidingWindowLimiter(2, 10.0)
+    await limiter.acquire(2)
+    limiter.pause(30)
+    assert limiter.statistics().next_free == 30
+    await trio.sleep(30)
+    await limiter.acquire()
+    statistics = limiter.statistics()
+    assert (statistics.used, statistics.worst_window) == (1, 2)
+
+
 async def test_statistics_and_repr_tell_where_it_is(autojump_clock: MockClock) -> None:
     limiter = SlidingWindowLimiter(4, 10.0, burst=3)
     assert limiter.statistics().next_free == 0.0

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,6 +97,26 @@ async def test_tls_with_a_certificate_that_is_trusted(authority: trustme.CA) -> 
         async with feed.ticker("XBTUSDTM") as tickers:
             with trio.fail_after(10):
                 assert (await tickers.receive()).symbol == "XBTUSDTM"
+
+
+@pytest.mark.parametrize("trust", [False, True])
+async def test_the_environment_says_whom_to_trust_only_where_it_is_trusted(
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trust: bool
+) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    server = server_context(authority, "127.0.0.1")
+    async with served(Exchange(update_interval=0.01), tls=server, trust_env=trust, max_reconnect_attempts=0) as feed:
+        with trio.fail_after(10):
+            if trust:
+                async with feed.ticker("XBTUSDTM") as tickers:
+                    await tickers.receive()
+            else:
+                with pytest.raises(kufeed.ConnectionFailed, match="CERTIFICATE_VERIFY_FAILED"):
+                    async with feed.ticker("XBTUSDTM"):
+                        pass
 
 
 @pytest.mark.parametrize(("names", "trusted"), [(("127.0.0.1",), False), (("elsewhere.example",), True)])

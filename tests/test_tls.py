@@ -364,6 +364,31 @@ async def test_over_the_network_a_failed_handshake_leaves_no_socket_behind() -> 
             nursery.cancel_scope.cancel()
 
 
+async def test_over_the_network_a_cancelled_handshake_leaves_no_socket_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[trio.SocketStream] = []
+    open_tcp_stream = trio.open_tcp_stream
+
+    async def noting(*arguments: Any) -> trio.SocketStream:
+        opened.append(await open_tcp_stream(*arguments))
+        return opened[0]
+
+    monkeypatch.setattr(trio, "open_tcp_stream", noting)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            scope = trio.CancelScope()
+
+            async def serve(stream: trio.SocketStream) -> None:
+                await stream.receive_some(1)  # the hello has come, and is not answered
+                scope.cancel()
+
+            listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+            with scope:
+                await RealNetwork().open_stream("127.0.0.1", listeners[0].socket.getsockname()[1], client_context())
+            assert scope.cancelled_caught
+            assert opened[0].socket.fileno() == -1
+            nursery.cancel_scope.cancel()
+
+
 # -- whom the default context trusts ----------------------------------------------------------------------------------
 
 TRUSTED = """
