@@ -1,0 +1,199 @@
+"""An inline sink alone: it calls a function, and no error of that reaches whoever hands over."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+import kufeed
+from kufeed._inline import InlineSink
+from kufeed.protocol import Gap, GapCause
+
+from .updates import TICKERS, update
+
+
+def ticker(number: int) -> kufeed.Update:
+    return update(TICKERS[0], number)
+
+
+class Watched:
+    """A sink with the clock in hand, and all that it told its owner."""
+
+    def __init__(self, fn: Callable[[Any], object], *, batches: bool = False, comes_out: bool = False) -> None:
+        self.now = 0.0
+        self.errors: list[BaseException] = []
+        self.seconds: list[float] = []
+        self.comes_out = comes_out
+        self.sink = InlineSink(
+            fn, batches=batches, on_error=self.fail, on_call=self.seconds.append, perf_counter=lambda: self.now
+        )
+
+    def fail(self, error: BaseException) -> bool:
+        self.errors.append(error)
+        return self.comes_out
+
+    def hand_over(self, *numbers: int) -> None:
+        self.sink.staged += [ticker(number) for number in numbers]
+        assert self.sink.hand_over()
+        assert self.sink.staged == []
+        assert self.sink.is_empty()
+
+    def counts(self) -> tuple[int, int, int]:
+        counts = self.sink.statistics()
+        assert counts.received == counts.delivered + counts.discarded
+        assert (counts.pending, counts.dropped, counts.oldest_age, counts.slow) == (0, 0, None, False)
+        return counts.received, counts.delivered, counts.discarded
+
+
+def test_each_update_is_a_call_in_order() -> None:
+    seen: list[int | None] = []
+    watched = Watched(lambda one: seen.append(one.sequence))
+    watched.hand_over(1, 2)
+    watched.hand_over(3)
+    watched.hand_over()
+    assert seen == [1, 2, 3]
+    assert watched.counts() == (3, 3, 0)
+    assert len(watched.seconds) == 3
+
+
+def test_a_batch_is_one_call() -> None:
+    seen: list[list[int | None]] = []
+    watched = Watched(lambda updates: seen.append([one.sequence for one in updates]), batches=True)
+    watched.hand_over(1, 2)
+    watched.hand_over()
+    watched.hand_over(3)
+    assert seen == [[1, 2], [3]]
+    assert watched.counts() == (3, 3, 0)
+    assert len(watched.seconds) == 2
+
+
+def test_a_batch_belongs_to_the_function() -> None:
+    """It may keep the list: nobody else writes to it."""
+    kept: list[list[kufeed.Update]] = []
+    watched = Watched(kept.append, batches=True)
+    watched.hand_over(1)
+    watched.hand_over(2)
+    assert [[one.sequence for one in batch] for batch in kept] == [[1], [2]]
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError(), trio.BrokenResourceError(), BaseExceptionGroup("", [SystemExit()]), KeyboardInterrupt()]
+)
+def test_an_error_costs_no_update(error: BaseException) -> None:
+    seen: list[int | None] = []
+
+    def fail(one: kufeed.Update) -> None:
+        seen.append(one.sequence)
+        raise error
+
+    watched = Watched(fail)
+    watched.hand_over(1, 2, 3)
+    assert seen == [1, 2, 3]
+    assert watched.errors == [error] * 3
+    assert watched.counts() == (3, 3, 0)
+    assert len(watched.seconds) == 3, "the time of a call that fails counts too"
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_nothing_is_called_after_an_error_that_comes_out(batches: bool) -> None:
+    """Until its owner goes on: meanwhile what comes is discarded, and counted."""
+    calls: list[object] = []
+
+    def fail(argument: object) -> None:
+        calls.append(argument)
+        raise ValueError
+
+    watched = Watched(fail, batches=batches, comes_out=True)
+    watched.hand_over(1, 2, 3)
+    watched.hand_over(4)
+    watched.sink.fail(KeyError())
+    assert len(calls) == len(watched.errors) == 1
+    delivered = 3 if batches else 1
+    assert watched.counts() == (4, delivered, 4 - delivered)
+    watched.sink.paused = False
+    watched.hand_over(5)
+    assert len(calls) == 2
+
+
+def test_a_function_may_close_its_subscription() -> None:
+    watched = Watched(lambda _: watched.sink.close())
+    watched.hand_over(1, 2, 3)
+    watched.hand_over(4)
+    assert watched.counts() == (4, 1, 3)
+    assert watched.sink.ended.is_set()
+    watched.sink.fail(ValueError())
+    assert watched.errors == []
+
+
+def test_an_error_of_the_stream_goes_the_same_way() -> None:
+    watched = Watched(lambda _: None, comes_out=True)
+    error = kufeed.ConnectionFailed(["topic"], None)
+    watched.sink.fail(error)
+    assert watched.errors == [error]
+    watched.hand_over(1)
+    assert watched.counts() == (1, 0, 1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_should_have_been_awaited_is_an_error() -> None:
+    async def handle(one: kufeed.Update) -> None: ...
+
+    class Later:
+        def __await__(self) -> Any: ...
+
+    for fn in (lambda one: handle(one), lambda one: Later()):
+        watched = Watched(fn)
+        watched.hand_over(1)
+        gc.collect()
+        (error,) = watched.errors
+        assert isinstance(error, kufeed.UsageError)
+        assert "async def" in str(error)
+
+
+def test_what_a_function_returns_is_of_no_interest() -> None:
+    watched = Watched(lambda one: one)
+    watched.hand_over(1)
+    assert watched.errors == []
+
+
+def test_the_time_of_each_call_is_told() -> None:
+    def work(one: kufeed.Update) -> None:
+        watched.now += one.sequence or 0
+
+    watched = Watched(work)
+    watched.hand_over(1, 2)
+    assert watched.seconds == [1, 2]
+
+
+def test_an_update_after_a_hole_carries_it() -> None:
+    """A copy: the record stands in other subscriptions too. Two holes before one update are one."""
+    seen: list[kufeed.Update] = []
+    watched = Watched(seen.append)
+    topic = ticker(1).topic
+    early = Gap(topic, GapCause.RECONNECT, None, None, 1, 2)
+    late = Gap(topic, GapCause.RECONNECT, None, None, 3, 4)
+    watched.sink.tell(kufeed.Disconnected(topic, ValueError()))
+    watched.sink.tell(early)
+    watched.sink.tell(late)
+    original = ticker(1)
+    watched.sink.staged.append(original)
+    watched.sink.force()
+    watched.hand_over(2)
+    assert [one.gap_before for one in seen] == [early.joined(late), None]
+    assert original.gap_before is None
+    assert seen[0] == original
+
+
+async def test_it_never_holds_its_reader() -> None:
+    watched = Watched(lambda _: None)
+    watched.sink.slow()
+    watched.sink.wake_all()
+    assert not watched.sink.blocks
+    with trio.testing.assert_checkpoints():
+        await watched.sink.wait_room()
+    watched.sink.finish()
+    assert watched.sink.ended.is_set()
