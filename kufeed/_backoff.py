@@ -58,7 +58,7 @@ class Backoff:
         try:
             return min(self.max, self.first * float(self.factor) ** (failures - 1))
         except OverflowError:
-            return self.max
+            return self.max if self.first else 0.0
 
     def delay(self, failures: int, rng: random.Random, *, retry_after: float | None = None) -> float:
         """Seconds to wait after *failures* in a row.
@@ -66,7 +66,7 @@ class Backoff:
         What the server asked for, *retry_after*, wins; None and zero ask for nothing. *rng* is where the jitter is
         drawn from; with jitter "none", and where the server's wait wins, it is not touched.
         """
-        if retry_after:
+        if retry_after is not None and retry_after > 0:
             return retry_after
         step = self.step(failures)
         return step if self.jitter == "none" else rng.uniform(0.0, step)

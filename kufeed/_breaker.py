@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+_COUNTS_NOTHING = -1
+
+
 class CircuitState(StrEnum):
     """What a `CircuitBreaker` does with those who come."""
 
@@ -60,9 +63,11 @@ class CircuitBreaker:
     The block's exception always comes out. Of a block that began before the state last changed, the outcome counts
     nothing.
 
-    Entering is a checkpoint, always; it waits only for the outcome of another's trial, as long as that takes. A block
-    is left by the task that entered it. A breaker belongs to the first `trio.run` that uses it; another gets
-    `UsageError`, as impossible arguments do.
+    Entering is a checkpoint, always; it waits only for the outcome of another's trial, as long as that takes: put a
+    time-out inside the block, where it is a failure, not around it, where it is a cancellation. A block is left by the
+    task that entered it. That task may enter it again inside, also on trial; a task that it waits for may not.
+
+    A breaker belongs to the first `trio.run` that uses it; another gets `UsageError`, as impossible arguments do.
     """
 
     def __init__(
@@ -123,17 +128,20 @@ class CircuitBreaker:
 
     def half_open(self) -> None:
         """Let somebody try now: ends the cool-down of an open circuit. Otherwise does nothing."""
+        self._bind()
         if self.state is CircuitState.OPEN:
             self._change(CircuitState.HALF_OPEN)
 
     def reset(self) -> None:
         """Close the circuit and forget all failures; who waits for a trial goes in."""
+        self._bind()
         self._failures = 0
         self._cause = None
         self._change(CircuitState.CLOSED)
 
     def statistics(self) -> CircuitStatistics:
         """What the breaker is at now."""
+        self._bind()
         state = self.state
         return CircuitStatistics(
             state=state,
@@ -147,7 +155,8 @@ class CircuitBreaker:
 
     def __repr__(self) -> str:
         allowed = "" if self.max_failures is None else f" of {self.max_failures}"
-        return f"<CircuitBreaker {self._state}, {self._failures}{allowed} failures, opened {self._opened} times>"
+        state = self.state if self._run is not None and _run_of_caller() is self._run else self._state
+        return f"<CircuitBreaker {state}, {self._failures}{allowed} failures, opened {self._opened} times>"
 
     # -- outcomes -----------------------------------------------------------------------------------------------------
 
@@ -156,6 +165,7 @@ class CircuitBreaker:
 
         Closes a half-open circuit; an open one stays open.
         """
+        self._bind()
         if self.state is not CircuitState.OPEN:
             self._failures = 0
             if self._state is CircuitState.HALF_OPEN:
@@ -166,6 +176,7 @@ class CircuitBreaker:
 
         Opens a half-open circuit, and a closed one where that makes *max_failures*; an open one's cool-down goes on.
         """
+        self._bind()
         state = self.state
         if state is CircuitState.OPEN:
             return
@@ -178,12 +189,13 @@ class CircuitBreaker:
 
     async def __aenter__(self) -> None:
         self._bind()
+        task = trio.lowlevel.current_task()
         await trio.lowlevel.checkpoint()
         # Nothing is awaited between the look and the entering.
         while (state := self.state) is not CircuitState.CLOSED:
             if state is CircuitState.OPEN:
                 raise CircuitOpen(self._until, self._cause)
-            if self._trial is None:
+            if self._trial is None or self._trial in self._blocks.get(task, ()):
                 break
             self._waiting += 1
             try:
@@ -192,8 +204,11 @@ class CircuitBreaker:
                 self._waiting -= 1
         block = _Block(self._epoch)
         if state is CircuitState.HALF_OPEN:
-            self._trial = block
-        self._blocks[trio.lowlevel.current_task()].append(block)
+            if self._trial is None:
+                self._trial = block
+            else:  # inside its own trial: that one's outcome counts
+                block = _Block(_COUNTS_NOTHING)
+        self._blocks[task].append(block)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -253,6 +268,10 @@ class _Block:
     """One `async with breaker:` that is being run."""
 
     epoch: int
+
+
+def _run_of_caller() -> trio.lowlevel.TrioToken | None:
+    return trio.lowlevel.current_trio_token() if trio.lowlevel.in_trio_run() else None
 
 
 def _is_number(value: object) -> bool:

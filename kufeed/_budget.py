@@ -28,10 +28,6 @@ class DialLimiter(Protocol):
         """Wait for a dial's turn. Cancelled, it has taken nothing. An `OSError` counts as a failed dial."""
         ...
 
-    def pause(self, seconds: float) -> None:
-        """Let nobody through for so long: the exchange has asked for it."""
-        ...
-
 
 class DialBudget(SlidingWindowLimiter):
     """At most *dials* connections to one host in any *window* seconds; KuCoin allows 30 in a minute.
@@ -59,14 +55,35 @@ class RestBudget(SlidingWindowLimiter):
         super().__init__(weight, window, None, lanes=2, count_from="release")
 
     @staticmethod
-    def of_this_run() -> RestBudget:
-        """The one that all feeds of this `trio.run` share: for requests of your own from the same address."""
-        return rest_budgets(1.0)[0]
+    def of_this_run(budget_share: float = 1.0) -> RestBudget:
+        """That of all feeds of this `trio.run` with that share: for requests of your own from the same address."""
+        return rest_budgets(budget_share)[0]
+
+
+class Quiet:
+    """How long the exchange has asked this run to leave one host alone, or all of them."""
+
+    def __init__(self, everywhere: Quiet | None = None) -> None:
+        self.everywhere = everywhere
+        self._until = -math.inf
+
+    def ask(self, seconds: float) -> None:
+        """From now on; a longer wait stays."""
+        self._until = max(self._until, trio.current_time() + seconds)
+
+    def lift(self) -> None:
+        self._until = -math.inf
+        if self.everywhere is not None:
+            self.everywhere.lift()
+
+    def until(self) -> float:
+        return self._until if self.everywhere is None else max(self._until, self.everywhere.until())
 
 
 # Trio's clock belongs to one run, so does a limiter: a module global would make the next run wait for hours.
 _dials: trio.lowlevel.RunVar[dict[tuple[str, int], DialBudget]] = trio.lowlevel.RunVar("dial budgets")
 _weights: trio.lowlevel.RunVar[dict[int, RestBudget]] = trio.lowlevel.RunVar("REST budgets")
+_quiet: trio.lowlevel.RunVar[dict[str, Quiet]] = trio.lowlevel.RunVar("hosts to be left alone")
 
 TOKEN_LANE, SNAPSHOT_LANE = 0, 1
 """Of a REST budget: without a token nothing streams at all, so tokens go first."""
@@ -77,9 +94,7 @@ def dial_budgets(base_url: str, market: Market, share: float) -> tuple[DialLimit
 
     The market's own always holds; feeds that were given a share of it have that in common besides.
     """
-    budgets = _of_this_run(_dials)
-    parts = urlsplit(base_url)
-    host = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    budgets, host = _of_this_run(_dials), _host(base_url)
     limits = _limits(market.dials_per_minute, share)
     return tuple(budgets.setdefault((host, dials), DialBudget(dials)) for dials in limits)
 
@@ -92,6 +107,18 @@ def rest_budgets(share: float) -> tuple[RestBudget, ...]:
     budgets = _of_this_run(_weights)
     limits = _limits(rest.WEIGHT_PER_WINDOW, share, least=rest.TOKEN.weight)
     return tuple(budgets.setdefault(weight, RestBudget(weight)) for weight in limits)
+
+
+def quiet(base_url: str) -> Quiet:
+    """What all feeds of this `trio.run` know of one market's host."""
+    hosts = _of_this_run(_quiet)
+    everywhere = hosts.setdefault("", Quiet())
+    return hosts.setdefault(_host(base_url), Quiet(everywhere))
+
+
+def _host(base_url: str) -> str:
+    parts = urlsplit(base_url)
+    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 def _limits(whole: int, share: float, *, least: int = 1) -> list[int]:

@@ -85,7 +85,8 @@ class FeedConfig:
     healthy_after: float = attrs.field(default=60.0, validator=_Checked.seconds(zero=True))
     """A link that lived this long since its welcome has a clean record: the next failure counts as the first."""
     circuit_cooldown: float | None = attrs.field(default=60.0, validator=_Checked.seconds(optional=True))
-    """Once the attempts are used up, the time until one trial dial. None: only `Feed.reset()` tries again."""
+    """Once the attempts are used up, the time until one trial dial, which the welcome ends well. None: only
+    `Feed.reset()` tries again."""
 
     ping_interval: float | None = attrs.field(default=None, validator=_Checked.seconds(optional=True))
     """Time between JSON pings. None: the server's, but 1 to 50 s. A longer one is cut to that, with one warning."""

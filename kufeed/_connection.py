@@ -210,21 +210,34 @@ class Connection:
         """Wait for the budgets, then for one of the places; False where nobody wants the connection any more.
 
         All are held until the link is up or lost: the budgets count from then, whenever before the exchange saw the
-        dial. They come first, so that a market which has used up its own keeps no other from dialling.
+        dial. They come first, so that a market which has used up its own keeps no other from dialling. What the
+        exchange has asked for meanwhile is looked at last: many may have been on their way here when it did.
         """
-        around = self._around
+        quiet = self._around.rest.quiet
         with trio.CancelScope() as self._wait_to_dial:
-            for dials in around.dial_budgets:
-                try:
-                    self._permits.append(await dials.acquire())
-                except OSError as error:
-                    raise DialError("budget", error) from error
-            for weights in around.rest.budgets:
-                self._permits.append(await weights.acquire(rest.TOKEN.weight, lane=TOKEN_LANE))
-            await around.dial_places.acquire()
-            self._holds_place = True
-            return True
+            while True:
+                self._try_now = trio.Event()
+                while (until := quiet.until()) > trio.current_time():
+                    with trio.move_on_at(until):
+                        await self._try_now.wait()
+                await self._take_turn()
+                if quiet.until() <= trio.current_time():
+                    return True
+                self._end_turn(unused=True)
         return False
+
+    async def _take_turn(self) -> None:
+        around = self._around
+        for weights in around.rest.budgets:
+            self._permits.append(await weights.acquire(rest.TOKEN.weight, lane=TOKEN_LANE))
+        # After what may take long: others wait for the place in this budget, in other processes too.
+        for dials in around.dial_budgets:
+            try:
+                self._permits.append(await dials.acquire())
+            except OSError as error:
+                raise DialError("budget", error) from error
+        await around.dial_places.acquire()
+        self._holds_place = True
 
     def _end_turn(self, *, unused: bool) -> None:
         for permit in self._permits:
@@ -243,6 +256,8 @@ class Connection:
                 self._end_turn(unused=False)
                 self._up_since = trio.current_time()
                 self.failed = None
+                if self._breaker.state is CircuitState.HALF_OPEN:
+                    self._breaker.record_success()  # the trial was the dial
                 _log.info("connection #%d (%s) is up", self.number, self.market.name)
                 link.session.subscribe(self._one_topic_each())
             case events.Acked(topics):
@@ -305,8 +320,7 @@ class Connection:
         self._breaker.record_failure(failure)
         wait = failure.retry_after if isinstance(failure, DialError) else None
         if wait and isinstance(failure, DialError) and failure.phase == "upgrade":
-            for budget in self._around.dial_budgets:
-                budget.pause(wait)
+            self._around.rest.quiet.ask(wait)
         self._try_now = trio.Event()
         if self._breaker.state is CircuitState.OPEN:
             _log.warning("connection #%d (%s) gave up: %s", self.number, self.market.name, failure)

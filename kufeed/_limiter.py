@@ -29,7 +29,7 @@ class LimiterStatistics:
     waiting: int
     """Tasks in `acquire()`, all lanes together."""
     next_free: float
-    """Seconds until the window has room for one more; 0.0 now, `math.inf` while that takes a release."""
+    """Seconds until there is room for one more, were nobody waiting; `math.inf` while that takes a release."""
     worst_window: int
     """The most weight that any window has had so far; never above `max_requests`."""
 
@@ -90,23 +90,19 @@ class SlidingWindowLimiter:
         for, and for a lane that there is not.
         """
         self._check(weight, lane)
-        await trio.lowlevel.checkpoint_if_cancelled()
-        waiter, waited = _Waiter(weight), False
+        waiter = _Waiter(weight)
         self._lanes[lane][waiter] = None
         try:
+            # A checkpoint before the take, never after: who was let in is not kept while its window runs.
+            await trio.lowlevel.checkpoint()
             while (at := self._turn_of(waiter)) > trio.current_time():
                 waiter.stirred = trio.Event()
                 with trio.move_on_at(at):
                     await waiter.stirred.wait()
-                waited = True
-            # Nothing is awaited between the look and the take.
-            permit = self._take(weight)
+            return self._take(weight)
         finally:
             del self._lanes[lane][waiter]
             self._stir()
-        if not waited:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        return permit
 
     def acquire_nowait(self, weight: int = 1, *, lane: int = 0) -> Permit:
         """Take room at once; `trio.WouldBlock` where there is none, or somebody of this lane or above waits for it."""
@@ -116,9 +112,19 @@ class SlidingWindowLimiter:
         return self._take(weight)
 
     def pause(self, seconds: float) -> None:
-        """Have nobody acquire for *seconds* from now, as a server may ask by Retry-After. A longer pause stays."""
+        """Have nobody acquire for *seconds* from now, as a server may ask by Retry-After. A longer pause stays.
+
+        Raises `UsageError` for what is no number of seconds.
+        """
+        if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+            raise UsageError(f"a pause is a number of seconds, zero or more, not {seconds!r}")
         self._bind()
         self._paused_until = max(self._paused_until, trio.current_time() + seconds)
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._paused_until = -math.inf
+        self._stir()
 
     async def __aenter__(self) -> None:
         self._entered.append(await self.acquire())
@@ -130,19 +136,22 @@ class SlidingWindowLimiter:
         self._entered.pop().release()
 
     def statistics(self) -> LimiterStatistics:
-        """What the limiter is at now. Within `trio.run` only."""
+        """What the limiter is at now. Within its `trio.run` only."""
+        self._bind()
         now = trio.current_time()
         return LimiterStatistics(
             used=self._used_at(now),
             held=self._held,
             waiting=sum(map(len, self._lanes)),
-            next_free=max(0.0, self._window_at(1) - now),
+            next_free=max(0.0, self._room_at(1) - now),
             worst_window=self._worst,
         )
 
     def __repr__(self) -> str:
         held = f"{self._held} held" if self.burst is None else f"{self._held} of {self.burst} held"
         waiting = sum(map(len, self._lanes))
+        if self._run is not None and trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._run:
+            self._used_at(trio.current_time())
         window = f"{self._used} of {self.max_requests} in {self.window:g} s"
         return f"<{type(self).__name__} {window}, {held}, {waiting} waiting>"
 
@@ -199,9 +208,11 @@ class SlidingWindowLimiter:
     def _give_back(self, place: _Place, unused: bool) -> None:
         self._held -= 1
         if unused:
-            if place.leaves_at > trio.current_time():
+            if place in self._counted:
+                self._counted.remove(place)
                 self._used -= place.weight
-                place.weight = 0
+            elif self._counts_from_release:
+                self._used -= place.weight
         elif self._counts_from_release:
             self._begin_window(place)
         self._stir()

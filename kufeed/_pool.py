@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ._budget import dial_budgets, rest_budgets
+from ._budget import dial_budgets, quiet, rest_budgets
 from ._connection import Connection
 from ._link import Surroundings
 from ._rest import Rest
@@ -149,7 +149,11 @@ class Pool:
             connection.remove(streams)
 
     def reset(self) -> None:
-        """Have every connection that waits to dial again dial now."""
+        """Have every connection that waits to dial again dial now, also where the exchange has asked us to wait."""
+        for around in self._around.values():
+            around.rest.quiet.lift()
+            for budget in around.rest.budgets:
+                budget.resume()
         for connection in self.connections:
             connection.try_now()
 
@@ -221,6 +225,7 @@ class Pool:
                     config.loads,
                     config.allowed_hosts,
                     rest_budgets(config.budget_share),
+                    quiet(base_url),
                 ),
                 tls=self._tls,
                 rng=self._rng,

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import attrs
 
+from ._budget import Quiet
 from ._untrusted import Url, is_visible, printable, read_host, read_url
 from .errors import ExchangeError
 from .protocol import rest
@@ -73,9 +74,12 @@ class Rest:
         loads: Callable[[bytes], Any],
         allowed_hosts: Sequence[str] = (),
         budgets: Sequence[SlidingWindowLimiter] = (),
+        quiet: Quiet | None = None,
     ) -> None:
         self.budgets = tuple(budgets)
         """Where the weight of each request is taken from beforehand, by whoever asks; all of them hold."""
+        self.quiet = Quiet() if quiet is None else quiet
+        """How long the host is to be left alone; to be looked at before each request."""
         base = read_url(base_url, "http", "https")
         self._base = attrs.evolve(base, path=base.path.rstrip("/"))
         self._known_hosts = {base.host, *map(read_host, allowed_hosts)}
@@ -115,7 +119,7 @@ class Rest:
     async def _request(self, endpoint: rest.Endpoint, max_body: int) -> Any:
         """The `data` of an answer whose `code` is KuCoin's word for success, and which has *max_body* bytes at most.
 
-        Where the answer asks to be left alone, every feed of the run leaves it alone.
+        Where the answer asks to be left alone, `quiet` knows it afterwards.
         """
         # Not at the top: importing httpcore2 takes longer than all of kufeed, and a program may never dial.
         from ._http import exchange_bytes
@@ -138,9 +142,12 @@ class Rest:
         wait = rest.retry_after(
             reply.status, reply.headers, time_ns=self._network.time_ns(), code=code, body=reply.body
         )
-        if wait:
+        if wait and rest.concerns_address(reply.status, code):
+            (self.quiet.everywhere or self.quiet).ask(wait)
             for budget in self.budgets:
                 budget.pause(wait)
+        elif wait:
+            self.quiet.ask(wait)
         message = answer.get("msg") if isinstance(answer, Mapping) else None
         without = f"HTTP {reply.status} without KuCoin's envelope"
         shown = printable(message) if message and isinstance(message, str) else without

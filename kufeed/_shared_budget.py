@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import random
+import threading
 import time
 from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -39,8 +41,9 @@ class SharedDialBudget:
 
     Time is the machine's monotonic clock, which all processes share and nobody sets. So it may be used in any number
     of runs, one after the other, but not under a virtual clock, nor from several machines. Every process must name the
-    same numbers: others raise `UsageError`, as does a file that cannot be used, which is left as it was. Releasing a
-    permit writes to the file: a fraction of a millisecond, at most 50.
+    same numbers: others raise `UsageError`, as does a file of something else, which is left as it was. A file that is
+    held by another for a second raises `BlockingIOError`. Releasing a permit writes to the file: a fraction of a
+    millisecond, at most five.
     """
 
     def __init__(self, path: str | os.PathLike[str], dials: int = 30, window: float = 60.0) -> None:
@@ -48,14 +51,16 @@ class SharedDialBudget:
             raise UsageError(f"dials must be a whole number from 1 up, not {dials!r}")
         if type(window) not in (int, float) or not 0 < window <= 86_400:
             raise UsageError(f"window must be a positive number of seconds, at most a day, not {window!r}")
-        self.path = os.fspath(path)
+        self.path = os.path.abspath(path)
         self.dials = dials
         self.window = float(window)
         self._turn = trio.StrictFIFOLock()
-        self._paused_until = 0.0
+        self._process = os.getpid()
         try:
-            with self._transaction(patience=5.0) as file:
+            with self._transaction(patience=1.0, make=True) as file:
                 found = file.execute("SELECT dials, window FROM budget").fetchone()
+        except BlockingIOError:
+            raise
         except OSError as error:
             raise UsageError(f"{self.path} cannot hold a budget: {error}") from error
         if found != (self.dials, self.window):
@@ -66,29 +71,32 @@ class SharedDialBudget:
     async def acquire(self) -> Permit:
         """Wait for a dial's turn, and take it. A checkpoint, always. Cancelled, it has taken nothing.
 
-        Raises `OSError` where the file has become unusable, as by a disk that is full.
+        Raises `OSError` where the file has become unusable: it was removed, the disk is full.
         """
+        if self._process != os.getpid():  # a fork while somebody waited: nobody of here holds the turn
+            self._process, self._turn = os.getpid(), trio.StrictFIFOLock()
         async with self._turn:
             while True:
-                await trio.sleep(max(0.0, self._paused_until - time.monotonic()))
-                # In a thread, since a disk may take its time; it is never abandoned, and what it took is returned.
-                row, wait = await trio.to_thread.run_sync(self._take)
-                if row is not None:
-                    return Permit(1, partial(self._release, row))
+                attempt = _Attempt()
+                try:
+                    # In a thread, since a disk may take its time, and left behind when it takes too long.
+                    wait = await trio.to_thread.run_sync(self._take, attempt, abandon_on_cancel=True)
+                except trio.Cancelled:
+                    if attempt.abandon():
+                        self._release(attempt.id, unused=True)
+                    raise
+                if wait is None:
+                    return Permit(1, partial(self._release, attempt.id))
                 # Not all at once: processes that were started together would go on looking together.
                 await trio.sleep(min(wait, _LOOK_AGAIN) * random.uniform(0.9, 1.0))  # noqa: S311  # no secret
-
-    def pause(self, seconds: float) -> None:
-        """Have nobody of this process through for *seconds* from now. A longer pause stays."""
-        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
     def __repr__(self) -> str:
         return f"<SharedDialBudget {self.path}: {self.dials} per {self.window:g} s>"
 
     # -- in the file --------------------------------------------------------------------------------------------------
 
-    def _take(self) -> tuple[int | None, float]:
-        """The row of a dial that may begin, or None and how long it may take until one may."""
+    def _take(self, attempt: _Attempt) -> float | None:
+        """None where a dial may begin, which stands in the file then; else how long it may take until one may."""
         try:
             with self._transaction() as file:
                 now = time.monotonic()
@@ -98,23 +106,26 @@ class SharedDialBudget:
                 )
                 free_at = [row[0] for row in file.execute("SELECT free_at FROM dial ORDER BY free_at")]
                 if len(free_at) >= self.dials:
-                    return None, free_at[len(free_at) - self.dials] - now
-                made = file.execute("INSERT INTO dial (free_at) VALUES (?)", (now + _LEASE + self.window,))
-                return made.lastrowid, 0.0
+                    return float(free_at[len(free_at) - self.dials]) - now
+                file.execute("INSERT INTO dial VALUES (?, ?)", (attempt.id, now + _LEASE + self.window))
         except BlockingIOError:
-            return None, random.uniform(0.002, 0.02)  # noqa: S311  # no secret
+            return random.uniform(0.02, 0.05)  # noqa: S311  # no secret
+        if attempt.is_abandoned_when_done():
+            self._release(attempt.id, unused=True)
+        return None
 
-    def _release(self, row: int, unused: bool) -> None:
-        free_at = time.monotonic() + (0.0 if unused else self.window)
+    def _release(self, dial: int, unused: bool) -> None:
         try:
-            with self._transaction(patience=0.05) as file:
-                file.execute("UPDATE dial SET free_at = ? WHERE id = ?", (free_at, row))
+            with self._transaction(patience=0.005) as file:
+                file.execute("DELETE FROM dial WHERE id = ?", (dial,))
+                if not unused:  # also where its lease had run out
+                    file.execute("INSERT INTO dial VALUES (?, ?)", (dial, time.monotonic() + self.window))
         except OSError as error:  # its lease runs out by itself
             _log.warning("%s: a dial's end could not be noted: %s", self.path, error)
 
     @contextmanager
-    def _transaction(self, patience: float = 0.0) -> Iterator[sqlite3.Connection]:
-        """What happens inside happens whole and alone among all processes, or not at all.
+    def _transaction(self, patience: float = 0.0, *, make: bool = False) -> Iterator[sqlite3.Connection]:
+        """What happens inside happens whole and alone among all processes, or not at all. *make* a missing file.
 
         Raises `BlockingIOError` where somebody else is at it for longer than *patience* seconds, `OSError` where the
         file cannot be used. A connection each time: one may be carried neither across a fork nor between threads.
@@ -122,7 +133,8 @@ class SharedDialBudget:
         import sqlite3  # an optional part of Python
 
         try:
-            with closing(sqlite3.connect(self.path, timeout=patience, isolation_level=None)) as file:
+            address = f"{Path(self.path).as_uri()}?mode={'rwc' if make else 'rw'}"
+            with closing(sqlite3.connect(address, uri=True, timeout=patience, isolation_level=None)) as file:
                 # After a crash of the whole machine nothing in the file counts any more: no need to wait for the disk.
                 file.execute("PRAGMA synchronous = OFF")
                 file.execute("BEGIN IMMEDIATE")
@@ -147,3 +159,25 @@ class SharedDialBudget:
         file.execute("CREATE TABLE dial (id INTEGER PRIMARY KEY, free_at REAL NOT NULL)")
         file.execute("CREATE TABLE budget (dials INTEGER NOT NULL, window REAL NOT NULL)")
         file.execute("INSERT INTO budget VALUES (?, ?)", (self.dials, self.window))
+
+
+class _Attempt:
+    """One try to write a dial into the file, by a thread that may be left behind."""
+
+    def __init__(self) -> None:
+        # Chosen by chance, so that no number is ever used again: whoever is late frees nobody else's place.
+        self.id = random.getrandbits(62)  # no secret
+        self._lock = threading.Lock()
+        self._done = False
+        self._abandoned = False
+
+    def abandon(self) -> bool:
+        """Nobody wants it any more; returns whether it is in the file already."""
+        with self._lock:
+            self._abandoned = True
+            return self._done
+
+    def is_abandoned_when_done(self) -> bool:
+        with self._lock:
+            self._done = True
+            return self._abandoned

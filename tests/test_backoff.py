@@ -33,7 +33,7 @@ def test_a_delay_is_drawn_between_zero_and_a_growing_capped_step(
     assert 0 <= backoff.delay(failures, random.Random(seed)) <= step <= first + more
     assert step <= backoff.step(failures + 1)
     assert backoff.step(1) == first
-    if step < first + more:
+    if first and step < first + more:
         assert step == pytest.approx(first * factor ** (failures - 1))
 
 
@@ -60,6 +60,11 @@ def test_the_servers_wait_wins_and_draws_nothing(jitter: Any) -> None:
 def test_a_wait_of_zero_asks_for_nothing() -> None:
     """Otherwise a server that answers every dial with `Retry-After: 0` would be dialled without a pause."""
     assert Backoff(jitter="none").delay(3, random.Random(0), retry_after=0.0) == 4
+    assert Backoff(jitter="none").delay(3, random.Random(0), retry_after=-1.0) == 4
+
+
+def test_a_first_step_of_zero_stays_zero() -> None:
+    assert Backoff(0.0).step(100_000) == 0
 
 
 def test_what_has_lived_long_enough_fails_for_the_first_time_again() -> None:

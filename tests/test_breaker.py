@@ -348,6 +348,25 @@ async def test_a_trial_that_was_overtaken_keeps_nobody_out(autojump_clock: MockC
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("goes_well", [True, False])
+async def test_a_trial_may_enter_again_inside(autojump_clock: MockClock, goes_well: bool) -> None:
+    """What works while it is closed must not hang at the first recovery; the outer block's outcome counts."""
+    breaker = CircuitBreaker(1, 1.0)
+    await fail(breaker)
+    await trio.sleep(1)
+    with trio.fail_after(10):
+        try:
+            async with breaker:
+                async with breaker:
+                    pass
+                assert breaker.state is CircuitState.HALF_OPEN
+                if not goes_well:
+                    raise Down
+        except Down:
+            pass
+    assert breaker.state is (CircuitState.CLOSED if goes_well else CircuitState.OPEN)
+
+
 async def test_who_gives_up_waiting_for_a_trial_leaves_nothing(autojump_clock: MockClock) -> None:
     breaker = CircuitBreaker(1, 1.0)
     await fail(breaker)
@@ -420,7 +439,26 @@ def test_another_run_is_refused_clearly() -> None:
                 pass
         with pytest.raises(UsageError, match=r"another trio\.run"):
             await breaker.wait_state("closed")
+        for use in (breaker.half_open, breaker.reset, breaker.statistics, breaker.record_success):
+            with pytest.raises(UsageError, match=r"another trio\.run"):
+                use()
+        with pytest.raises(UsageError, match=r"another trio\.run"):
+            breaker.record_failure(Down())
 
+    trio.run(again)
+
+
+def test_outcomes_told_without_a_block_bind_it_to_the_run_too() -> None:
+    breaker = CircuitBreaker(1, 5.0)
+
+    async def open_it() -> None:
+        breaker.record_failure(Down())
+
+    async def again() -> None:
+        with pytest.raises(UsageError, match=r"another trio\.run"):
+            await breaker.wait_state("half-open")
+
+    trio.run(open_it)
     trio.run(again)
 
 

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -160,12 +161,66 @@ async def test_it_is_first_come_first_served_within_a_process(tmp_path: Path) ->
     assert order == list(range(5))
 
 
-async def test_a_pause_holds_up_this_process(tmp_path: Path) -> None:
-    budget = DialBudget.shared(tmp_path / "dials")
-    budget.pause(0.1)
+async def test_an_acquire_that_is_cancelled_while_the_disk_is_slow_returns_at_once_and_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = DialBudget.shared(tmp_path / "dials", dials=1)
+    take, slow = budget._take, threading.Event()
+
+    def take_slowly(attempt: Any) -> float | None:
+        slow.wait(5)
+        try:
+            return take(attempt)
+        finally:
+            done.set()
+
+    done = threading.Event()
+    monkeypatch.setattr(budget, "_take", take_slowly)
     start = time.monotonic()
-    await budget.acquire()
-    assert time.monotonic() - start >= 0.1
+    with trio.move_on_after(0.05):
+        await budget.acquire()
+    assert time.monotonic() - start < 1
+    slow.set()
+    await trio.to_thread.run_sync(done.wait, 5)
+    with trio.fail_after(5):
+        await budget.acquire()
+
+
+async def test_a_late_release_frees_nobody_elses_place(tmp_path: Path) -> None:
+    path = tmp_path / "dials"
+    first, second = DialBudget.shared(path, dials=1), DialBudget.shared(path, dials=1)
+    late = await first.acquire()
+    with sqlite3.connect(path) as file:
+        file.execute("DELETE FROM dial")  # its lease has run out
+    file.close()
+    await second.acquire()
+    late.release(unused=True)
+    with trio.move_on_after(0.1) as scope:
+        await first.acquire()
+    assert scope.cancelled_caught
+
+
+async def test_a_dial_longer_than_its_lease_still_counts_from_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "dials"
+    budget = DialBudget.shared(path, dials=1)
+    long = await budget.acquire()
+    with sqlite3.connect(path) as file:
+        file.execute("DELETE FROM dial")
+    file.close()
+    long.release()
+    with trio.move_on_after(0.1) as scope:
+        await budget.acquire()
+    assert scope.cancelled_caught
+
+
+async def test_a_file_that_was_removed_is_no_new_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    budget = DialBudget.shared("dials", dials=1)
+    monkeypatch.chdir("/")
+    await budget.acquire()  # it is found again from elsewhere
+    (tmp_path / "dials").unlink()
+    with pytest.raises(OSError, match="unable to open"):
+        await budget.acquire()
 
 
 def test_it_lasts_from_run_to_run(tmp_path: Path) -> None:
@@ -196,7 +251,7 @@ async def test_times_of_before_the_machine_was_started_count_nothing(tmp_path: P
     path = tmp_path / "dials"
     budget = DialBudget.shared(path, dials=1)
     with sqlite3.connect(path) as file:
-        file.execute("INSERT INTO dial (free_at) VALUES (?)", (time.monotonic() + 1e6,))
+        file.execute("INSERT INTO dial VALUES (1, ?)", (time.monotonic() + 1e6,))
     file.close()
     with trio.fail_after(5):
         await budget.acquire()
@@ -258,6 +313,16 @@ def test_impossible_numbers_are_refused_by_name(tmp_path: Path, arguments: dict[
     with pytest.raises(UsageError, match=name):
         DialBudget.shared(tmp_path / "dials", **arguments)
     assert not (tmp_path / "dials").exists()
+
+
+def test_a_file_that_is_held_is_nobodys_bug(tmp_path: Path) -> None:
+    path = tmp_path / "dials"
+    DialBudget.shared(path)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(BlockingIOError, match="locked"):
+        DialBudget.shared(path)
+    holder.close()
 
 
 def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:

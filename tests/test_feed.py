@@ -442,13 +442,93 @@ async def test_the_exchanges_own_wait_wins_over_the_back_off(
         assert len(exchange.sessions) == 2
 
 
+@pytest.mark.parametrize("where", ["token_error", "upgrade_error"])
+async def test_those_who_were_on_their_way_wait_too(autojump_clock: MockClock, where: str) -> None:
+    """Twenty links and one place to dial from: the first is refused, and none of the others asks again."""
+    exchange = Exchange(generated=20)
+    setattr(exchange.faults, where, 429)
+    exchange.faults.retry_after = "60"
+    config = FeedConfig(topics_per_connection=1, max_concurrent_dials=1)
+    async with simulated(exchange, config) as (_, feed), trio.open_nursery() as nursery:
+        nursery.start_soon(feed.ticker(*(f"T{number:04}USDTM" for number in range(1, 21))).__aenter__)
+        await trio.sleep(59)
+        assert exchange.statistics().requests == 1
+        assert exchange.statistics().dials == (where == "upgrade_error")
+        setattr(exchange.faults, where, None)
+        await trio.sleep(60)
+        assert len(exchange.sessions) == 20
+
+
+async def test_a_wait_for_one_server_concerns_no_other_market(autojump_clock: MockClock) -> None:
+    exchange = Exchange()
+    async with simulated(exchange) as (_, feed), feed.ticker("XBTUSDTM"):
+        exchange.faults.token_error, exchange.faults.retry_after = 503, "3600"
+        await exchange.disconnect_all()
+        await trio.sleep(2)
+        exchange.faults.token_error = None
+        with trio.fail_after(5):
+            async with feed.ticker("BTC-USDT"):
+                pass
+        assert len(exchange.sessions) == 1
+        feed.reset()  # by hand it is lifted
+        await trio.sleep(1)
+        assert len(exchange.sessions) == 2
+
+
+async def test_another_dial_budget_does_not_hide_what_the_exchange_asked_for(autojump_clock: MockClock) -> None:
+    exchange = Exchange()
+    async with MemoryNetwork(exchange) as network, trio.open_nursery() as nursery:
+        budget = kufeed.DialBudget()
+        async with (
+            kufeed.open_feed(network=network, dial_limiter=budget) as one,
+            kufeed.open_feed(network=network) as two,
+        ):
+            exchange.faults.upgrade_error, exchange.faults.retry_after = 429, "30"
+            nursery.start_soon(one.ticker("XBTUSDTM").__aenter__)
+            await trio.sleep(1)
+            exchange.faults.upgrade_error = None
+            start = trio.current_time()
+            async with two.ticker("ETHUSDTM"):
+                assert trio.current_time() - start > 28
+
+
+async def test_a_trial_dial_that_succeeds_closes_the_circuit(autojump_clock: MockClock) -> None:
+    """Cut again soon afterwards, it reconnects at once: one loss is no outage."""
+    config = FeedConfig(max_reconnect_attempts=2, reconnect_delay=0.5, circuit_cooldown=30.0)
+    async with simulated(config=config) as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
+        exchange.faults.refuse_dials = True
+        await exchange.disconnect_all()
+        with pytest.raises(kufeed.ConnectionFailed):
+            while True:
+                await tickers.receive()
+        exchange.faults.refuse_dials = False
+        await trio.sleep(40)
+        assert len(exchange.sessions) == 1
+        await exchange.disconnect_all()
+        await trio.sleep(10)
+        assert len(exchange.sessions) == 1
+        while tickers.statistics().pending:
+            tickers.receive_nowait()
+        await tickers.receive()
+
+
+async def test_losses_days_apart_are_no_row(autojump_clock: MockClock) -> None:
+    config = FeedConfig(max_reconnect_attempts=2)
+    async with simulated(config=config) as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
+        for _ in range(6):
+            await trio.sleep(3600)
+            await exchange.disconnect_all()
+        await trio.sleep(60)
+        assert len(exchange.sessions) == 1
+        await tickers.receive()
+        assert feed.statistics().connections[0].failures <= 1
+
+
 async def test_a_dial_budget_that_fails_is_a_failed_dial(autojump_clock: MockClock) -> None:
     class Broken:
         async def acquire(self) -> kufeed.Permit:
             await trio.lowlevel.checkpoint()
             raise OSError("the disk is full")
-
-        def pause(self, seconds: float) -> None: ...
 
     async with MemoryNetwork(Exchange()) as network:
         config = FeedConfig(max_reconnect_attempts=1)

@@ -56,7 +56,7 @@ def test_whatever_clients_do_the_limits_hold_and_nothing_is_lost(
         async def use(client: dict[str, Any], permit: Any) -> None:
             nonlocal held, most_held
             start = trio.current_time()
-            assert start >= paused_until or start == paused_at  # it may have been let in just before
+            assert start >= paused_until
             held += 1
             most_held = max(most_held, held)
             assert 0 <= limiter.statistics().used <= MAX
@@ -69,7 +69,7 @@ def test_whatever_clients_do_the_limits_hold_and_nothing_is_lost(
             until = start + WINDOW if count_from == "acquire" else end + WINDOW
             counts.append((start, min(end, until) if client["unused"] else until, client["weight"]))
 
-        paused_at = paused_until = -math.inf
+        paused_until = -math.inf
 
         async def run(client: dict[str, Any]) -> None:
             await trio.sleep_until(client["arrives"])
@@ -91,11 +91,10 @@ def test_whatever_clients_do_the_limits_hold_and_nothing_is_lost(
                 await use(client, permit)
 
         async def pause(at: float, seconds: float) -> None:
-            nonlocal paused_at, paused_until
+            nonlocal paused_until
             await trio.sleep_until(at)
             limiter.pause(seconds)
-            paused_at = trio.current_time()
-            paused_until = max(paused_until, paused_at + seconds)
+            paused_until = max(paused_until, trio.current_time() + seconds)
 
         async def jump() -> None:
             for seconds in jumps:
@@ -161,6 +160,22 @@ async def test_acquiring_is_a_checkpoint_even_when_free() -> None:
     with assert_checkpoints():
         async with limiter:
             pass
+
+
+async def test_who_is_let_in_runs_before_its_window_does(mock_clock: MockClock) -> None:
+    """What happens after the return is what has to be limited, however long others kept the task from it."""
+    limiter = SlidingWindowLimiter(1, 1.0)
+    mock_clock.autojump_threshold = 0
+
+    async def be_busy() -> None:
+        mock_clock.jump(0.5)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_busy)
+        await limiter.acquire()
+        first = trio.current_time()
+        await limiter.acquire()
+        assert trio.current_time() - first >= 1.0
 
 
 async def test_a_cancelled_acquire_takes_nothing() -> None:
@@ -318,6 +333,36 @@ async def test_what_is_free_next_and_what_was_worst_take_all_into_account(autoju
     assert (statistics.used, statistics.worst_window) == (1, 2)
 
 
+async def test_places_that_are_given_back_leave_nothing_behind() -> None:
+    limiter = SlidingWindowLimiter(5, 1000.0)
+    for _ in range(1000):
+        (await limiter.acquire(5)).release(unused=True)
+    assert limiter.statistics().used == 0
+    assert len(limiter._counted) == 0
+
+
+async def test_a_pause_can_be_ended_and_must_be_a_time(autojump_clock: MockClock) -> None:
+    limiter = SlidingWindowLimiter()
+    for impossible in (math.inf, -1.0, math.nan, "5"):
+        with pytest.raises(UsageError, match="pause"):
+            limiter.pause(impossible)  # type: ignore[arg-type]
+    limiter.pause(1000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(limiter.acquire)
+        await trio.sleep(5)
+        limiter.resume()
+    assert trio.current_time() == 5
+
+
+async def test_what_a_burst_holds_up_is_not_free(autojump_clock: MockClock) -> None:
+    limiter = SlidingWindowLimiter(burst=1)
+    async with limiter:
+        assert limiter.statistics().next_free == math.inf
+    assert limiter.statistics().next_free == 0
+    await trio.sleep(10)
+    assert "0 of 1000" in repr(limiter)
+
+
 async def test_statistics_and_repr_tell_where_it_is(autojump_clock: MockClock) -> None:
     limiter = SlidingWindowLimiter(4, 10.0, burst=3)
     assert limiter.statistics().next_free == 0.0
@@ -350,6 +395,8 @@ def test_another_run_is_refused_clearly() -> None:
                 pass
         with pytest.raises(UsageError, match=r"another trio\.run"):
             limiter.pause(1)
+        with pytest.raises(UsageError, match=r"another trio\.run"):
+            limiter.statistics()
 
     trio.run(again)
 

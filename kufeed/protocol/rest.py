@@ -22,6 +22,7 @@ _BLOCKED = 30.0
 """How long an address is blocked (Cloudflare 1015, spot's HTTP 403: KuCoin spot and futures documentation, 2023)."""
 _TOO_MANY = 10.0
 """How long code 200002 blocks (same source); used for a 429 that says nothing, which means overload (2025)."""
+_QUOTA_CODES = ("429000", "200002")
 _CLOUDFLARE_BLOCK = re.compile(rb"\b1015\b")
 
 
@@ -37,6 +38,12 @@ class Endpoint:
 
 TOKEN = Endpoint("POST", "/api/v1/bullet-public", 10)
 """Apply connect token (public), both markets."""
+SPOT_BOOK_100 = Endpoint("GET", "/api/v1/market/orderbook/level2_100", 2)
+"""100 levels of each side of a spot book, public (KuCoin, get part order book)."""
+FUTURES_BOOK = Endpoint("GET", "/api/v1/level2/snapshot", 3)
+"""A whole futures book, public (KuCoin, get full order book)."""
+FUTURES_BOOK_100 = Endpoint("GET", "/api/v1/level2/depth100", 5)
+"""100 levels of each side of a futures book, public (KuCoin, get part order book)."""
 
 
 def retry_after(
@@ -50,7 +57,7 @@ def retry_after(
     *time_ns* where it has none. Where it states nothing: 30 s for HTTP 403 and for Cloudflare's 1015, 10 s for HTTP
     429 and codes 429000 and 200002. Never more than an hour.
     """
-    quota_used_up = status == 429 or code in ("429000", "200002")
+    quota_used_up = status == 429 or code in _QUOTA_CODES
     stated = _milliseconds(headers.get("gw-ratelimit-reset")) if quota_used_up else None
     if stated is None and (status >= 300 or quota_used_up):
         stated = _seconds_or_date(headers.get("retry-after"), headers.get("date"), time_ns)
@@ -60,6 +67,11 @@ def retry_after(
         elif quota_used_up:
             stated = _TOO_MANY
     return None if stated is None else min(stated, LONGEST_WAIT)
+
+
+def concerns_address(status: int, code: str | None) -> bool:
+    """Whether a wait is asked of our address, whichever host it talks to, and not by the state of one server."""
+    return status in (403, 429) or code in _QUOTA_CODES
 
 
 def _milliseconds(text: str | None) -> float | None:

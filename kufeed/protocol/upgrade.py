@@ -17,7 +17,6 @@ _LONGEST = 16_384
 """Bytes of the heads together: those of interim answers (100, 103) may come before."""
 _VERSION = b"HTTP/"
 _STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: [^\r\n]*)?\r?\n")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*\r\n")
 
 
 class Refusal(Exception):  # a fact about the peer, not an error of this module
@@ -73,9 +72,16 @@ class UpgradeAnswer:
             raise Refusal("illegal status line")
         version, status = found.groups()
         if status[:1] != b"1":
-            head = bytes(self._data[self._line : _LONGEST]).partition(b"\r\n\r\n")[0] + b"\r\n"
-            fields = {name.decode().lower(): value.decode("latin-1") for name, value in _FIELD.findall(head)}
-            raise Refusal(f"the server answered HTTP {status.decode()}", int(status), fields)
+            raise Refusal(f"the server answered HTTP {status.decode()}", int(status), self._fields())
         if version != b"1.1" or not line.endswith(b"\r\n"):
             raise Refusal("illegal status line: not HTTP/1.1")
         return status
+
+    def _fields(self) -> dict[str, str]:
+        """The lines of the header that are whole, by name."""
+        head, _, _ = bytes(self._data[self._line : _LONGEST]).partition(b"\r\n\r\n")
+        lines = head.split(b"\r\n") if head.endswith(b"\r\n") or b"\r\n\r\n" in self._data else head.split(b"\r\n")[:-1]
+        found = (line.partition(b":") for line in lines)
+        return {
+            name.decode("latin-1").lower(): value.strip().decode("latin-1") for name, colon, value in found if colon
+        }
