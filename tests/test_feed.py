@@ -514,11 +514,12 @@ async def test_a_trial_dial_that_succeeds_closes_the_circuit(autojump_clock: Moc
 
 async def test_losses_days_apart_are_no_row(autojump_clock: MockClock) -> None:
     config = FeedConfig(max_reconnect_attempts=2)
-    async with simulated(config=config) as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
+    slow = Exchange(update_interval=30.0)
+    async with simulated(slow, config) as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
         for _ in range(6):
             await trio.sleep(3600)
             await exchange.disconnect_all()
-        await trio.sleep(60)
+        await trio.sleep(90)
         assert len(exchange.sessions) == 1
         await tickers.receive()
         assert feed.statistics().connections[0].failures <= 1
