@@ -53,13 +53,12 @@ class Stream:
         self.stagers = (self._stage_after_hole,) if self._missing else appends
 
     def lose(self, cause: Exception, now: float) -> None:
-        """Its connection is gone, and with it what the exchange sends until it is subscribed to again."""
-        if self._lost_at is None:
-            self._lost_at = now
-            self._missing.update(self.sinks)
-            self._choose_stagers()
-            for sink in self.sinks:
-                sink.tell(Disconnected(self.topic, cause))
+        """The connection that carried it is gone, and what the exchange sends until it is subscribed to again."""
+        self._lost_at = now
+        self._missing.update(self.sinks)
+        self._choose_stagers()
+        for sink in self.sinks:
+            sink.tell(Disconnected(self.topic, cause))
 
     def restore(self, now: float) -> None:
         """The exchange streams it again."""

@@ -409,7 +409,17 @@ async def test_a_gap_belongs_to_the_next_update_of_its_topic() -> None:
     gap = Gap(TRADES[1], GapCause.RECONNECT, None, None, 1, 2)
     queue.tell(gap)
     await put(queue, update(TRADES[0], 1), update(TRADES[1], 2), update(TRADES[1], 3))
-    assert [one.gap_before for one in queue.take_up_to(9)] == [None, gap, None]
+    taken = [await queue.next(END) for _ in range(3)]
+    assert [one.gap_before for one in taken if isinstance(one, Update)] == [None, gap, None]
+
+
+async def test_gaps_of_a_topic_with_others_updates_between_are_one_to_it() -> None:
+    queue = channel()
+    queue.tell(Gap(TRADES[1], GapCause.RECONNECT, None, None, 1, 2))
+    await put(queue, update(TRADES[0], 1))
+    queue.tell(Gap(TRADES[1], GapCause.RECONNECT, None, None, 3, 4))
+    await put(queue, update(TRADES[1], 4))
+    assert queue.take_up_to(9)[1].gap_before == Gap(TRADES[1], GapCause.RECONNECT, None, None, 1, 4)
 
 
 async def test_the_record_in_other_channels_is_not_touched() -> None:
@@ -462,6 +472,27 @@ async def test_a_slow_consumer_is_told_once_and_its_end_once(autojump_clock: Moc
     assert not queue.statistics().slow
     await put(queue, *trades(10, 11, 12))
     assert sum(isinstance(one, SlowConsumer) for one in everything(queue)) == 2
+
+
+async def test_the_end_is_told_before_what_comes_after_it() -> None:
+    """Also where the consumer has taken all, and not come again."""
+    queue = holding(1, 2, bound=2)
+    await put(queue, *trades(3))
+    assert [one.sequence for one in queue.take_up_to(5)] == [2, 3]
+    await put(queue, *trades(4))
+    assert told(everything(queue)) == ["SlowConsumer", 4]
+
+
+async def test_an_event_wakes_who_waits_for_it() -> None:
+    queue = channel()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def consume() -> None:
+            assert await queue.next(END, events=True) == Restored(TRADE, 1.0)
+
+        await wait_all_tasks_blocked()
+        queue.tell(Restored(TRADE, 1.0))
 
 
 async def test_statistics_tell_the_age_of_what_waits_longest() -> None:

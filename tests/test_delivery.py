@@ -171,6 +171,52 @@ async def test_a_hole_goes_with_a_topic_that_moves(autojump_clock: MockClock) ->
     assert set(gaps.values()) == {None}
 
 
+async def test_what_was_read_together_keeps_its_order(autojump_clock: MockClock) -> None:
+    """An update before the one after the hole, in the same read, comes before the gap."""
+    exchange = Exchange(**QUIET)
+    async with simulated(exchange) as (_, feed), feed.trades("BTC-USDT", "ETH-USDT") as trades:
+        await exchange.play([trade(1), trade(1, "ETH-USDT")])
+        await exchange.disconnect_all()
+        await exchange.wait_subscribed(str(BTC), str(ETH))
+        await exchange.play([trade(5, "ETH-USDT"), trade(6, "ETH-USDT"), trade(7)])
+        items = [item for item in await take(trades.with_events()) if not isinstance(item, Disconnected | Restored)]
+    names = [(item.symbol, item.sequence) if isinstance(item, Update) else type(item).__name__ for item in items[2:]]
+    assert names == ["Gap", ("ETH-USDT", 5), ("ETH-USDT", 6), "Gap", ("BTC-USDT", 7)]
+
+
+async def test_a_link_that_never_carried_a_topic_is_no_loss_to_it(autojump_clock: MockClock) -> None:
+    exchange = Exchange(**QUIET)
+    async with simulated(exchange) as (_, feed), trio.open_nursery() as nursery:
+        exchange.faults.withhold_acks = True
+        trades = feed.trades("BTC-USDT")
+        nursery.start_soon(trades.__aenter__)
+        await trio.sleep(1)
+        exchange.faults.withhold_acks = False
+        await exchange.disconnect_all()
+        await exchange.wait_subscribed(str(BTC))
+        await exchange.play([trade(5)])
+        items = await take(trades.with_events())
+        trades.close()
+    assert [type(item).__name__ for item in items] == ["Trade"]
+
+
+async def test_a_symbol_taken_back_and_asked_for_again_in_an_outage_has_no_hole(autojump_clock: MockClock) -> None:
+    exchange = Exchange(**QUIET)
+    async with simulated(exchange) as (_, feed), feed.trades("BTC-USDT") as other, feed.trades("BTC-USDT") as trades:
+        await exchange.play([trade(1)])
+        exchange.faults.refuse_dials = True
+        await exchange.disconnect_all()
+        await trio.sleep(0.1)
+        trades.remove("BTC-USDT")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trades.add, "BTC-USDT")
+            await trio.sleep(0.1)
+            exchange.faults.refuse_dials = False
+        await exchange.play([trade(7)])
+        assert [item.gap_before for item in await take(trades)] == [None, None]
+        assert (await take(other))[1].gap_before is not None
+
+
 async def test_an_idle_link_that_is_closed_is_no_disconnect(autojump_clock: MockClock) -> None:
     async with simulated(config=FeedConfig(linger=0.0)) as (exchange, feed), feed.trades("XBTUSDTM") as trades:
         async with feed.trades("BTC-USDT"):
@@ -276,7 +322,7 @@ async def test_tickers_are_conflated_and_trades_are_not(autojump_clock: MockCloc
 
 
 async def test_a_blocking_consumer_holds_its_link_for_minutes_and_keeps_it(autojump_clock: MockClock) -> None:
-    """Five minutes without a take: pings go out, nothing is lost here, nobody reconnects; then all that was sent comes."""
+    """Five minutes without a take: pings go out, nothing is lost here, nobody reconnects; then all of it comes."""
     exchange = Exchange(**QUIET)
     sent = 2000
     async with simulated(exchange) as (_, feed):
@@ -327,7 +373,7 @@ async def test_a_blocking_subscription_shares_its_link_with_nobody(autojump_cloc
 
 
 async def test_a_held_link_takes_a_further_symbol(autojump_clock: MockClock) -> None:
-    """Its ack is behind what the consumer does not take: the reader goes on until it is in, and tells what that costs."""
+    """Its ack is behind what the consumer does not take: the reader goes on until it is in, and tells what it lost."""
     async with simulated() as (_, feed), feed.trades("XBTUSDTM", overflow="block", buffer=5) as trades:
         await trio.sleep(60)
         assert trades.statistics().slow
@@ -367,6 +413,21 @@ async def test_a_held_link_that_is_cut_is_noticed_once_it_is_read_again(autojump
             Gap,
         ]
         assert law(trades.statistics())
+
+
+async def test_a_blocking_consumer_that_is_slow_gets_one_after_the_other(autojump_clock: MockClock) -> None:
+    exchange = Exchange(**QUIET)
+    taken: list[Any] = []
+    async with simulated(exchange) as (_, feed):
+        async with feed.trades("BTC-USDT", overflow="block", buffer=3) as trades, trio.open_nursery() as nursery:
+            nursery.start_soon(exchange.play, [trade(number) for number in range(200)])
+            with trio.fail_after(60):
+                async for update in trades:
+                    taken.append(update)
+                    if len(taken) == 200:
+                        break
+                    await trio.sleep(0.1)
+    assert ordered(taken)
 
 
 def ordered(updates: Sequence[Any]) -> bool:

@@ -426,6 +426,71 @@ def test_an_unanswered_subscribe_is_not_repeated_over_a_newer_unsubscribe() -> N
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
+# -- a reader that is held -------------------------------------------------------------------------------------------
+
+
+def test_while_nothing_is_read_pings_go_on_and_nothing_is_missed() -> None:
+    client = Client()
+    subscribed(client, A)
+    client.session.hold(client.now)
+    assert client.pass_time(300) == []
+    assert len(client.pings()) == 16
+    client.session.resume(client.now)
+    assert client.pass_time(PONG - 0.1) == []
+    client.receive({"id": client.frames[-1]["id"], "type": "pong"})
+    assert client.pass_time(PING) == []
+
+
+def test_silence_after_the_reader_goes_on_is_noticed_in_the_usual_time() -> None:
+    """However long it was held: what came meanwhile is there to be read at once."""
+    client = Client()
+    subscribed(client, A)
+    client.pass_time(PING)
+    client.session.hold(client.now)
+    client.pass_time(300)
+    client.session.resume(client.now)
+    assert client.pass_time(PONG + 0.1) == [Failed(client.events[-1].error)]  # type: ignore[union-attr]
+    assert isinstance(client.events[-1].error, LinkSilent)  # type: ignore[union-attr]
+
+
+def test_a_stuck_send_is_noticed_while_nothing_is_read() -> None:
+    client = Client()
+    subscribed(client, A)
+    client.session.hold(client.now)
+    client.session.subscribe([B])
+    frame = client.session.next_frame()
+    assert frame is not None
+    client.session.sending(frame, client.now)
+    assert [type(event) for event in client.pass_time(PONG + 0.1)] == [Failed]
+
+
+def test_the_deadlines_of_answers_stand_still() -> None:
+    client = Client()
+    subscribed(client, A)
+    client.session.unsubscribe([A])
+    client.flush()
+    assert not client.session.waits_for_answers()  # nothing that somebody waits for
+    client.session.hold(client.now)
+    client.pass_time(100)
+    client.session.resume(client.now)
+    before = len(client.frames)
+    client.pass_time(ACK - 0.1, heard=True)
+    assert "unsubscribe" not in [frame["type"] for frame in client.frames[before:]]
+    client.pass_time(0.2, heard=True)
+    assert client.frames[-1]["type"] == "unsubscribe"
+
+
+def test_it_tells_whether_an_answer_is_due() -> None:
+    client = Client()
+    assert not client.session.waits_for_answers()
+    client.session.subscribe([A])
+    assert client.session.waits_for_answers()
+    (frame,) = client.flush()
+    assert client.session.waits_for_answers()
+    client.ack(frame)
+    assert not client.session.waits_for_answers()
+
+
 def test_a_refused_token_fails_the_link_once_and_then_nothing_more_happens() -> None:
     client = Client()
     client.session.subscribe([A])
