@@ -41,8 +41,19 @@ class Overflow(StrEnum):
 DEFAULT_OVERFLOW: Mapping[UpdateType, Overflow] = {
     UpdateType.TICKER: Overflow.LATEST,
     UpdateType.TRADE: Overflow.DROP_OLDEST,
+    UpdateType.LEVEL1: Overflow.LATEST,
+    UpdateType.DEPTH: Overflow.LATEST,
+    UpdateType.BOOK_DELTA: Overflow.RAISE,
+    UpdateType.MARK_PRICE: Overflow.LATEST,
+    UpdateType.INDEX_PRICE: Overflow.LATEST,
+    UpdateType.FUNDING_RATE: Overflow.LATEST,
+    UpdateType.CANDLE: Overflow.DROP_OLDEST,
+    UpdateType.STATS_24H: Overflow.LATEST,
+    UpdateType.ANNOUNCEMENT: Overflow.DROP_OLDEST,
+    UpdateType.CALL_AUCTION: Overflow.LATEST,
+    UpdateType.CALL_AUCTION_DEPTH: Overflow.LATEST,
 }
-"""What each kind does where the subscription does not say: state is conflated, history is not."""
+"""What each kind does where the subscription does not say: state is conflated, history is not, books have no holes."""
 
 
 class Buffer(Protocol):

@@ -14,6 +14,7 @@ import trio
 from ._buffers import Overflow, make_buffer
 from .errors import ConnectionFailed, Overflowed, SubscriptionTimeout
 from .protocol.events import Dropped, Gap, GapCause, SlowConsumer, StreamEvent
+from .protocol.market import MergeKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -123,7 +124,11 @@ class _Loss:
 
     def event(self) -> Dropped:
         topic = self.first.topic
-        gap = Gap(topic, GapCause.OVERFLOW, None, None, self.first.time_ns, self.last.time_ns)
+        first, last = None, None
+        if topic.channel.merge_key is MergeKey.CONTIGUOUS:
+            # One record may carry several numbers (`BookDelta`).
+            first, last = getattr(self.first, "first_sequence", self.first.sequence), self.last.sequence
+        gap = Gap(topic, GapCause.OVERFLOW, first, last, self.first.time_ns, self.last.time_ns)
         return Dropped(topic, self.count, gap)
 
 

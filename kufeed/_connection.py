@@ -306,7 +306,7 @@ class Connection:
         session.subscribe(topics[middle:])
 
     def _one_topic_each(self) -> list[Topic]:
-        return [next(iter(subjects.values())).topic for subjects in self._routes.by_wire.values()]
+        return [next(iter(subjects.values()))[0].topic for subjects in self._routes.by_wire.values()]
 
     async def _wait_after(self, failure: LinkError) -> None:
         lived = 0.0 if self._up_since is None else trio.current_time() - self._up_since

@@ -34,7 +34,22 @@ if TYPE_CHECKING:
     from ._handlers import HandlerNursery, Policy
     from ._inline import InlineSink
     from ._network import Network
-    from .protocol.updates import Ticker, Trade, Update
+    from .protocol.updates import (
+        Announcement,
+        BookDelta,
+        CallAuction,
+        CallAuctionDepth,
+        Candle,
+        Depth,
+        FundingRate,
+        IndexPrice,
+        Level1,
+        MarkPrice,
+        Stats24h,
+        Ticker,
+        Trade,
+        Update,
+    )
 
 
 @attrs.frozen
@@ -97,6 +112,79 @@ class Feed:
         """Every execution of *symbols*. Arguments and errors as for `ticker`; the default is `Overflow.DROP_OLDEST`."""
         return self._subscribe(UpdateType.TRADE, symbols, overflow, buffer)
 
+    def level1(
+        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
+    ) -> Subscription[Level1]:
+        """Best bid and ask of spot *symbols*, every 10 ms. Arguments, default and errors as for `ticker`."""
+        return self._subscribe(UpdateType.LEVEL1, symbols, overflow, buffer)
+
+    def depth(
+        self, *symbols: str, levels: int = 5, overflow: Overflow | str | None = None, buffer: int | None = None
+    ) -> Subscription[Depth]:
+        """The best *levels* of each side, 5 or 50 (else `UsageError`), every 100 ms. Otherwise as `ticker`."""
+        return self._subscribe(UpdateType.DEPTH, symbols, overflow, buffer, levels=levels)
+
+    def book_deltas(
+        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
+    ) -> Subscription[BookDelta]:
+        """Every change of the books of *symbols*, numbered without holes.
+
+        As for `ticker`, but a full buffer raises `Overflowed` (`Overflow.RAISE`): a hole makes a book wrong.
+        """
+        return self._subscribe(UpdateType.BOOK_DELTA, symbols, overflow, buffer)
+
+    def mark_price(
+        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
+    ) -> Subscription[MarkPrice]:
+        """Mark price of contracts, every second, or of margin pairs such as USDT-BTC. Otherwise as `ticker`."""
+        return self._subscribe(UpdateType.MARK_PRICE, symbols, overflow, buffer)
+
+    def index_price(
+        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
+    ) -> Subscription[IndexPrice]:
+        """Index price of contracts, every second, or of margin pairs such as USDT-BTC. Otherwise as `ticker`."""
+        return self._subscribe(UpdateType.INDEX_PRICE, symbols, overflow, buffer)
+
+    def funding_rate(
+        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
+    ) -> Subscription[FundingRate]:
+        """Funding rate of contracts, predicted and settled. Otherwise as `ticker`; spot has none (`UsageError`)."""
+        return self._subscribe(UpdateType.FUNDING_RATE, symbols, overflow, buffer)
+
+    def candles(
+        self, *symbols: str, interval: str, overflow: Overflow | str | None = None, buffer: int | None = None
+    ) -> Subscription[Candle]:
+        """Candles of *interval* as KuCoin names it: `"1min"`, `"1hour"`, `"1day"`, …
+
+        As for `ticker`, but every update is kept (`Overflow.DROP_OLDEST`). `UsageError` lists the intervals of the
+        market where it does not have this one.
+        """
+        return self._subscribe(UpdateType.CANDLE, symbols, overflow, buffer, interval=interval)
+
+    def stats_24h(
+        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
+    ) -> Subscription[Stats24h]:
+        """Figures of the last 24 hours, every 2 s (spot) or 5 s (futures). Otherwise as `ticker`."""
+        return self._subscribe(UpdateType.STATS_24H, symbols, overflow, buffer)
+
+    def announcements(
+        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
+    ) -> Subscription[Announcement]:
+        """Funding settlements of contracts. As for `ticker`, but all are kept (`Overflow.DROP_OLDEST`)."""
+        return self._subscribe(UpdateType.ANNOUNCEMENT, symbols, overflow, buffer)
+
+    def call_auction(
+        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
+    ) -> Subscription[CallAuction]:
+        """How a call auction of spot *symbols* would end, while there is one. Otherwise as `ticker`."""
+        return self._subscribe(UpdateType.CALL_AUCTION, symbols, overflow, buffer)
+
+    def call_auction_depth(
+        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
+    ) -> Subscription[CallAuctionDepth]:
+        """The top of the book during a call auction of spot *symbols*. Otherwise as `ticker`."""
+        return self._subscribe(UpdateType.CALL_AUCTION_DEPTH, symbols, overflow, buffer)
+
     def subscribe(
         self, *topics: Topic, overflow: Overflow | str | None = None, buffer: int | None = None
     ) -> Subscription[Update]:
@@ -111,10 +199,17 @@ class Feed:
         return Subscription(distinct(topics), None, self._pool, make_queue)
 
     def _subscribe(
-        self, kind: UpdateType, symbols: Iterable[str], overflow: Overflow | str | None, buffer: int | None
+        self,
+        kind: UpdateType,
+        symbols: Iterable[str],
+        overflow: Overflow | str | None,
+        buffer: int | None,
+        *,
+        levels: int | None = None,
+        interval: str | None = None,
     ) -> Subscription[Any]:
         make_queue = self._queue_maker([kind], overflow, buffer)
-        return Subscription(topics(kind, symbols), kind, self._pool, make_queue)
+        return Subscription(topics(kind, symbols, levels=levels, interval=interval), kind, self._pool, make_queue)
 
     def _queue_maker(
         self, kinds: Iterable[UpdateType], overflow: Overflow | str | None, buffer: int | None

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from .protocol.market import Topic
     from .protocol.updates import Update
 
+    ByWire = Mapping[str, Mapping[str | None, tuple["Stream", ...]]]
+
+
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
+"""What reading a message raises that is not what it should be, besides `MessageRefused`."""
+
 
 class Stream:
     """One topic, where its updates go, and the hole in it, while it has one."""
@@ -82,25 +88,32 @@ class Stream:
 
 
 class Routes:
-    """Which stream a message belongs to: wire topic, then subject. Several streams may share one wire topic."""
+    """Which streams a message belongs to: wire topic, then subject. Several streams may share one, or both."""
 
     def __init__(self) -> None:
-        self.by_wire: dict[str, dict[str | None, Stream]] = {}
+        self.by_wire: dict[str, dict[str | None, tuple[Stream, ...]]] = {}
 
     def add(self, stream: Stream) -> None:
         subjects = self.by_wire.setdefault(stream.topic.wire, {})
         for subject in stream.topic.channel.subjects or (None,):
-            subjects[subject] = stream
+            others = subjects.get(subject, ())
+            if stream not in others:
+                subjects[subject] = (*others, stream)
 
     def remove(self, stream: Stream) -> None:
         subjects = self.by_wire.get(stream.topic.wire, {})
-        for subject in [key for key, value in subjects.items() if value is stream]:
-            del subjects[subject]
+        for subject, streams in list(subjects.items()):
+            left = tuple(one for one in streams if one is not stream)
+            if left:
+                subjects[subject] = left
+            else:
+                del subjects[subject]
         if not subjects:
             self.by_wire.pop(stream.topic.wire, None)
 
     def streams(self) -> list[Stream]:
-        return [stream for subjects in self.by_wire.values() for stream in dict.fromkeys(subjects.values())]
+        every = (streams for subjects in self.by_wire.values() for streams in subjects.values())
+        return list(dict.fromkeys(stream for streams in every for stream in streams))
 
 
 @attrs.define
@@ -121,7 +134,7 @@ def stage(
     payloads: Sequence[bytes],
     *,
     loads: Callable[[bytes], Any],
-    by_wire: Mapping[str, Mapping[str | None, Stream]],
+    by_wire: ByWire,
     received_time_ns: int,
     on_control: Callable[[Mapping[str, Any]], None],
     refusals: Refusals,
@@ -132,38 +145,71 @@ def stage(
     counted, and changes nothing else.
     """
     touched: set[Stream] = set()
+    others: Sequence[tuple[Stream, Update]]
     for payload in payloads:
         try:
             frame = loads(payload)
             subjects = by_wire[frame["topic"]]
-            stream = subjects.get(frame["subject"]) or subjects[None]
-            update = stream.decode(frame["data"], stream.topic, received_time_ns)
+            subject = frame["subject"]
+            streams = subjects.get(subject) or subjects[None]
+            stream = streams[0]
+            update = stream.decode(frame["data"], stream.topic, received_time_ns, subject)
+            # All of them before any is staged: what one refuses, none delivers.
+            others = _decode_for(streams[1:], frame, received_time_ns) if len(streams) > 1 else ()
         except MessageRefused as refusal:
             refusals.add(refusal)
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
-            _classify(payload, loads, by_wire, error, on_control, refusals)
+            continue
+        except _MALFORMED as error:
+            others = _look_again(payload, loads, by_wire, received_time_ns, error, on_control, refusals)
         else:
             touched.add(stream)
             for append in stream.stagers:
                 append(update)
             stream.latest = update
+        if others:
+            for stream, update in others:
+                touched.add(stream)
+                for append in stream.stagers:
+                    append(update)
+                stream.latest = update
     return touched
 
 
-def _classify(
+def _decode_for(
+    streams: Sequence[Stream], frame: Mapping[str, Any], received_time_ns: int
+) -> list[tuple[Stream, Update]]:
+    """What *frame* is to others who share its topic and subject."""
+    data, subject = frame["data"], frame["subject"]
+    return [(stream, stream.decode(data, stream.topic, received_time_ns, subject)) for stream in streams]
+
+
+def _look_again(
     payload: bytes,
     loads: Callable[[bytes], Any],
-    by_wire: Mapping[str, Mapping[str | None, Stream]],
+    by_wire: ByWire,
+    received_time_ns: int,
     error: Exception,
     on_control: Callable[[Mapping[str, Any]], None],
     refusals: Refusals,
-) -> None:
-    """Say what a payload is that did not become an update: off the hot path, so it may look twice."""
+) -> Sequence[tuple[Stream, Update]]:
+    """Say what a payload is that did not become an update: off the hot path, so it may look twice.
+
+    It is one after all where it came without its symbol in the topic, as announcements do.
+    """
     try:
         frame = loads(payload)
     except (ValueError, RecursionError, OverflowError):
         refusals.add(MessageRefused("json", type(error).__name__))
-        return
+        return ()
+    if isinstance(frame, dict) and (streams := _named_in_data(frame, by_wire)):
+        try:
+            return _decode_for(streams, frame, received_time_ns)
+        except MessageRefused as refusal:
+            refusals.add(refusal)
+            return ()
+        except _MALFORMED as found:
+            _refuse(frame, found, refusals)
+            return ()
     if not isinstance(frame, dict):
         refusals.add(MessageRefused("envelope", "not a JSON object"))
     elif "topic" not in frame:
@@ -172,7 +218,14 @@ def _classify(
         refusals.add(MessageRefused("topic", "not text"))
     elif frame["topic"] not in by_wire or not _wanted(by_wire[frame["topic"]], frame.get("subject")):
         refusals.unwanted += 1
-    elif not isinstance(frame.get("data"), dict):
+    else:
+        _refuse(frame, error, refusals)
+    return ()
+
+
+def _refuse(frame: Mapping[str, Any], error: Exception, refusals: Refusals) -> None:
+    """Count a frame that somebody wanted, and that is not valid."""
+    if not isinstance(frame.get("data"), dict):
         refusals.add(MessageRefused("data", "not a JSON object"))
     elif isinstance(error, KeyError):
         refusals.add(MessageRefused(str(error.args[0])[:40], "missing"))
@@ -180,5 +233,14 @@ def _classify(
         refusals.add(MessageRefused("malformed", f"{frame['topic'][:60]}: {type(error).__name__}"))
 
 
-def _wanted(subjects: Mapping[str | None, Stream], subject: object) -> bool:
+def _named_in_data(frame: Mapping[str, Any], by_wire: ByWire) -> tuple[Stream, ...]:
+    """The streams of a frame whose topic is the bare path of a channel, and whose data name the symbol."""
+    path, data, subject = frame.get("topic"), frame.get("data"), frame.get("subject")
+    if not (isinstance(path, str) and isinstance(data, dict) and isinstance(subject, str)):
+        return ()
+    streams = by_wire.get(f"{path}:{data.get('symbol')}", {}).get(subject, ())
+    return streams if streams and streams[0].topic.channel.pushed_without_symbol else ()
+
+
+def _wanted(subjects: Mapping[str | None, tuple[Stream, ...]], subject: object) -> bool:
     return None in subjects or (isinstance(subject, str) and subject in subjects)

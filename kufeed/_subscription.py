@@ -31,6 +31,8 @@ class _Shared:
         self.topics = chosen
         self.kind = kind
         """What all of its updates are; None where they may be anything."""
+        self.levels, self.interval = chosen[0].channel.levels, chosen[0].interval
+        """Of the symbols that join it by `add()`."""
         self.pool = pool
         self.queue = queue
         self.ends = 1
@@ -209,7 +211,7 @@ class Subscription(Generic[T]):
         shared.pool.detach(gone, self._queue)
 
     def _read(self, given: tuple[str | Topic, ...]) -> tuple[Topic, ...]:
-        kind = self._shared.kind
+        shared, kind = self._shared, self._shared.kind
         chosen: list[Topic] = []
         for one in given:
             if isinstance(one, Topic):
@@ -217,7 +219,7 @@ class Subscription(Generic[T]):
                     raise UsageError(f"{one} is no {kind}, which is all that this subscription has")
                 chosen.append(one)
             elif kind is not None:
-                chosen.extend(topics(kind, [one]))
+                chosen.extend(topics(kind, [one], levels=shared.levels, interval=shared.interval))
             else:
                 raise UsageError(f"this subscription has no single kind: give topics, such as topic('ticker', {one!r})")
         return distinct(chosen)

@@ -18,7 +18,12 @@ LOSSY = [Overflow.DROP_OLDEST, Overflow.DROP_NEWEST, Overflow.RAISE]
 
 
 def test_state_is_conflated_and_history_is_not() -> None:
-    assert DEFAULT_OVERFLOW == {UpdateType.TICKER: Overflow.LATEST, UpdateType.TRADE: Overflow.DROP_OLDEST}
+    kept = {UpdateType.TRADE, UpdateType.CANDLE, UpdateType.ANNOUNCEMENT}
+    for kind, policy in DEFAULT_OVERFLOW.items():
+        if kind is UpdateType.BOOK_DELTA:
+            assert policy is Overflow.RAISE, "a book with a hole is wrong"
+        else:
+            assert policy is (Overflow.DROP_OLDEST if kind in kept else Overflow.LATEST), kind
     assert set(DEFAULT_OVERFLOW) == set(UpdateType)
 
 

@@ -27,6 +27,7 @@ NOW = 1_750_000_000_500_000_000
 TICKER = topic("ticker", "AB-CD")
 TRADES = topic("trade", "AB-CD")
 FUTURES = topic("trade", "ABCDM")
+MARK_PRICE, INDEX_PRICE = topic("mark_price", "ABCDM"), topic("index_price", "ABCDM")
 
 
 def ticker(sequence: int, **more: Any) -> dict[str, Any]:
@@ -161,12 +162,12 @@ class Note:
     sequence: int
 
 
-def channel(*subjects: str) -> Channel:
+def channel(*subjects: str, refuses: str = "bad") -> Channel:
     """A channel whose wire topic others may share, as mark prices and funding rates share `/contract/instrument`."""
 
-    def decode(data: Any, topic: Topic, received_time_ns: int) -> Note:
-        if "bad" in data:
-            raise MessageRefused("bad", "in the data")
+    def decode(data: Any, topic: Topic, received_time_ns: int, subject: object) -> Note:
+        if refuses in data:
+            raise MessageRefused(refuses, "in the data")
         return Note(topic, data["n"])
 
     return Channel(
@@ -182,7 +183,9 @@ def channel(*subjects: str) -> Channel:
     )
 
 
-MARK, FUNDING, ANY = (Topic(channel(*subjects), "S-S") for subjects in (["mark"], ["rate", "settled"], []))
+MARK, INDEX, FUNDING, ANY = (
+    Topic(channel(*subjects), "S-S") for subjects in (["mark"], ["mark"], ["rate", "settled"], [])
+)
 
 
 def note(subject: Any, n: int) -> dict[str, Any]:
@@ -218,6 +221,82 @@ def test_removing_a_stream_leaves_its_neighbours() -> None:
     desk.routes.remove(mark)
     desk.routes.remove(mark)
     assert desk.routes.by_wire == {}
+
+
+def test_streams_that_share_wire_topic_and_subject_get_each_an_update_of_their_own() -> None:
+    desk = Desk(MARK, INDEX)
+    mark, index = desk.streams
+    assert desk.routes.streams() == [mark, index]
+    assert desk.stage(note("mark", 1), note("mark", 2)) == {mark, index}
+    assert staged_by(desk) == [(MARK, 1), (INDEX, 1), (MARK, 2), (INDEX, 2)]
+    assert [one.latest.sequence for one in desk.streams if one.latest is not None] == [2, 2]
+    desk.routes.add(mark)
+    desk.routes.remove(mark)
+    desk.stage(note("mark", 3))
+    assert staged_by(desk)[4:] == [(INDEX, 3)], "added twice, it was there once"
+
+
+@pytest.mark.parametrize("shared", [[MARK_PRICE, INDEX_PRICE], [INDEX_PRICE, MARK_PRICE]])
+def test_what_one_of_them_refuses_none_of_them_delivers(shared: list[Topic]) -> None:
+    """The index price does not look at everything that the mark price needs, or the other way round."""
+    strict = Topic(channel("mark", refuses="worse"), "S-S")
+    for order in ([strict, MARK], [MARK, strict]):
+        desk = Desk(*order)
+        assert desk.stage({"topic": "/shared/topic:S-S", "subject": "mark", "data": {"n": 1, "worse": 1}}) == set()
+        assert desk.queue.staged == []
+        assert desk.refusals.causes == {"worse": 1}
+        assert [one.latest for one in desk.streams] == [None, None]
+    desk = Desk(*shared)
+    assert desk.stage(prices(markPrice="?"), prices(indexPrice=None)) == set()
+    assert desk.refusals.causes == {"markPrice": 1, "indexPrice": 1}
+    assert desk.stage(prices()) == set(desk.streams)
+
+
+def prices(**more: Any) -> dict[str, Any]:
+    data = {"markPrice": 1.5, "indexPrice": 1.25, "granularity": 1000, "timestamp": 1_750_000_000_250}
+    return {"topic": "/contract/instrument:ABCDM", "subject": "mark.index.price", "data": {**data, **more}}
+
+
+# -- what comes without its symbol ------------------------------------------------------------------------------------
+
+
+def announced(symbol: Any, **more: Any) -> dict[str, Any]:
+    time = 1_750_000_000_250
+    data = {"symbol": symbol, "fundingTime": time, "fundingRate": -0.002966, "timestamp": time}
+    return {"topic": "/contract/announcement", "subject": "funding.begin", "data": {**data, **more}}
+
+
+def test_an_announcement_goes_by_the_symbol_in_its_data_in_its_place() -> None:
+    one, other = topic("announcement", "ABCDM"), topic("announcement", "EFGHM")
+    desk = Desk(one, other, FUTURES)
+    touched = desk.stage(futures_trade(1), announced("EFGHM"), futures_trade(2), announced("ABCDM"))
+    assert touched == set(desk.streams)
+    assert [update.topic for update in desk.queue.staged] == [FUTURES, other, FUTURES, one]
+    assert desk.refusals.unwanted == 0
+    assert desk.stage({**announced("ABCDM"), "topic": str(one)}) == {desk.streams[0]}, "documents show both forms"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        *(announced("OTHERM"), announced(None), announced(["ABCDM"]), {**announced("ABCDM"), "subject": "other"}),
+        {**announced("ABCDM"), "topic": "/contractMarket/execution"},
+    ],
+)
+def test_an_announcement_that_nobody_wants_is_counted(frame: dict[str, Any]) -> None:
+    desk = Desk(topic("announcement", "ABCDM"), FUTURES)
+    assert desk.stage(frame) == set()
+    assert (desk.refusals.unwanted, desk.refusals.causes) == (1, {})
+
+
+@pytest.mark.parametrize("name", ["fundingTime", "fundingRate", "timestamp"])
+def test_a_damaged_announcement_is_refused_by_its_field(name: str) -> None:
+    desk = Desk(topic("announcement", "ABCDM"))
+    without = announced("ABCDM")
+    del without["data"][name]
+    assert desk.stage(announced("ABCDM", **{name: "?"}), without) == set()
+    assert desk.refusals.causes == {name: 2}
+    assert desk.queue.staged == []
 
 
 # -- what is not wanted -----------------------------------------------------------------------------------------------

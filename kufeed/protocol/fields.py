@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MessageRefused
-from .updates import Side
+from .updates import Level, Side
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .market import Topic
+    from .updates import Number
 
 _PLAIN = "0123456789."
 _MAX_DIGITS = 200
 """For one number, or for all of a message taken together; the longest seen has 31, most of them a tail of zeros."""
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]*|0[0-9]+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?")
 _MAX_SEQUENCE = 2**63
+MAX_CHANGES = 100_000
+"""Of one side of a book in one message: a bound, where documents state none."""
+_MAX_LEVELS = 1000
+"""Of one side in one message; the deepest channel has 50."""
+_price = itemgetter(0)
 _SIDES = {"buy": Side.BUY, "sell": Side.SELL}
 
 
@@ -49,6 +56,61 @@ def optional_decimal(value: object, field: str) -> Decimal | None:
     if value is None or value == "":
         return None
     return decimal(value, field)
+
+
+def signed_decimal(value: object, field: str) -> Decimal:
+    """A number that is finite and may be negative: a rate, or a change."""
+    # `copy_negate` and not a minus, which would round to the 28 digits of the context.
+    if type(value) is str and value[:1] == "-":
+        return decimal(value[1:], field).copy_negate()
+    if type(value) is int or type(value) is float:
+        size = decimal(abs(value), field)
+        return size.copy_negate() if value < 0 else size
+    return decimal(value, field)
+
+
+def optional_signed_decimal(value: object, field: str) -> Decimal | None:
+    return None if value is None or value == "" else signed_decimal(value, field)
+
+
+def levels(value: object, field: str, size: Callable[[object, str], Number], *, descending: bool) -> tuple[Level, ...]:
+    """One side of a book, best first: the order on the wire has changed over the years (futures documents, 2020)."""
+    if type(value) is not list or len(value) > _MAX_LEVELS:
+        raise MessageRefused(field, shown(value))
+    if any(type(row) is not list or len(row) != 2 for row in value):
+        raise MessageRefused(field, "not pairs of price and size")
+    found = [Level(decimal(price, field), size(amount, field)) for price, amount in value]
+    found.sort(reverse=descending, key=_price)
+    return tuple(found)
+
+
+def mapping(value: object, field: str) -> dict[str, Any]:
+    """A JSON object inside `data`."""
+    if type(value) is dict:
+        return value
+    raise MessageRefused(field, shown(value))
+
+
+def seven(value: object, field: str) -> list[object]:
+    """The seven elements of a candle."""
+    if type(value) is list and len(value) == 7:
+        return value
+    raise MessageRefused(field, shown(value))
+
+
+def three(value: object, field: str) -> list[str]:
+    """The three parts of a futures book change, `price,side,size` (one document calls them otherwise, by mistake)."""
+    if type(value) is str and len(value) < _MAX_DIGITS and len(parts := value.split(",")) == 3:
+        return parts
+    raise MessageRefused(field, shown(value))
+
+
+def seconds(value: object, field: str) -> int:
+    """Seconds since the epoch, as nanoseconds; digits checked. Text, as candles write it."""
+    number = _whole(value, field)
+    if 10**9 <= number < 10**10:
+        return number * 1_000_000_000
+    raise MessageRefused(field, f"not seconds: {shown(value)}")
 
 
 def optional_decimals(values: Sequence[object], names: Sequence[str]) -> Iterable[Decimal | None]:

@@ -16,6 +16,17 @@ class UpdateType(StrEnum):
 
     TICKER = "ticker"
     TRADE = "trade"
+    LEVEL1 = "level1"
+    DEPTH = "depth"
+    BOOK_DELTA = "book_delta"
+    MARK_PRICE = "mark_price"
+    INDEX_PRICE = "index_price"
+    FUNDING_RATE = "funding_rate"
+    CANDLE = "candle"
+    STATS_24H = "stats_24h"
+    ANNOUNCEMENT = "announcement"
+    CALL_AUCTION = "call_auction"
+    CALL_AUCTION_DEPTH = "call_auction_depth"
 
 
 class MergeKey(Enum):
@@ -58,13 +69,19 @@ class Channel:
     """The `subject` values of its messages; empty where the subject carries something else."""
     record: type
     """The class of its updates, one of `updates`."""
-    decode: Callable[[Mapping[str, Any], Topic, int], Any]
-    """(`data` of a message, topic, time of receipt in ns) -> record; raises `MessageRefused` and changes nothing."""
+    decode: Callable[[Mapping[str, Any], Topic, int, object], Any]
+    """(`data` of a message, topic, time of receipt in ns, `subject`) -> record or `MessageRefused`; changes nothing."""
     merge_key: MergeKey
     time: str
     """The field of `data` that carries the exchange's time, and its unit."""
     source: str
     """Where the shape is documented, or that it was recorded."""
+    levels: int | None = None
+    """Levels of each side of the book, where the channel comes in several depths."""
+    intervals: Mapping[str, int] | None = None
+    """Seconds of each candle interval by its name on the wire, where the channel is of candles."""
+    pushed_without_symbol: bool = False
+    """Its messages come under the bare path; `data.symbol` says whom they concern."""
 
     def __repr__(self) -> str:
         return f"<Channel {self.market.name} {self.kind} {self.path}>"
@@ -76,11 +93,18 @@ class Topic:
 
     channel: Channel
     symbol: str
+    interval: str | None = None
+    """Of candles, as `Channel.intervals` names it; else None."""
     wire: str = attrs.field(init=False, eq=False)
 
     @wire.default
     def _join(self) -> str:
-        return f"{self.channel.path}:{self.symbol}"
+        return f"{self.channel.path}:{self.argument}"
+
+    @property
+    def argument(self) -> str:
+        """What follows the colon in the wire topic: the symbol, of candles with its interval."""
+        return self.symbol if self.interval is None else f"{self.symbol}_{self.interval}"
 
     @property
     def kind(self) -> UpdateType:

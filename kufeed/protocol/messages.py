@@ -40,7 +40,7 @@ def _request(frame_id: str, verb: str, wire_topic: str) -> str:
 def joined(topics: Iterable[Topic]) -> str:
     """Topics of one channel as one wire topic: `/market/ticker:BTC-USDT,ETH-USDT`."""
     chosen = list(topics)
-    return f"{chosen[0].channel.path}:{','.join(topic.symbol for topic in chosen)}"
+    return f"{chosen[0].channel.path}:{','.join(topic.argument for topic in chosen)}"
 
 
 def batches(topics: Iterable[Topic]) -> Iterator[tuple[Topic, ...]]:

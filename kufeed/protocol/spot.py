@@ -5,12 +5,29 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from ..errors import MessageRefused
 from . import fields
 from .market import Channel, Market, MergeKey, UpdateType
-from .updates import Ticker, Trade, fast_constructor
+from .updates import (
+    BookChange,
+    BookDelta,
+    CallAuction,
+    CallAuctionDepth,
+    Candle,
+    Depth,
+    IndexPrice,
+    Level1,
+    MarkPrice,
+    Side,
+    Stats24h,
+    Ticker,
+    Trade,
+    fast_constructor,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from decimal import Decimal
 
     from .market import Topic
 
@@ -22,12 +39,40 @@ SPOT = Market(
 
 _ticker = fast_constructor(Ticker)
 _trade = fast_constructor(Trade)
+_level1 = fast_constructor(Level1)
+_depth = fast_constructor(Depth)
+_call_auction_depth = fast_constructor(CallAuctionDepth)
+_delta = fast_constructor(BookDelta)
+_mark_price = fast_constructor(MarkPrice)
+_index_price = fast_constructor(IndexPrice)
+_candle = fast_constructor(Candle)
+_stats = fast_constructor(Stats24h)
+_call_auction = fast_constructor(CallAuction)
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+INTERVALS = {
+    "1min": _MINUTE,
+    "3min": 3 * _MINUTE,
+    "5min": 5 * _MINUTE,
+    "15min": 15 * _MINUTE,
+    "30min": 30 * _MINUTE,
+    "1hour": _HOUR,
+    "2hour": 2 * _HOUR,
+    "4hour": 4 * _HOUR,
+    "6hour": 6 * _HOUR,
+    "8hour": 8 * _HOUR,
+    "12hour": 12 * _HOUR,
+    "1day": _DAY,
+    "1week": 7 * _DAY,
+    "1month": 30 * _DAY,
+}
+"""Seconds of each candle interval; a month counts 30 days. `5min` and `1month` stand in KuCoin's list for REST only."""
 
 _TICKER_PRICES = ("bestBid", "bestBidSize", "bestAsk", "bestAskSize", "price", "size")
 _ticker_prices = itemgetter(*_TICKER_PRICES)
 
 
-def _decode_ticker(data: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Ticker:
+def _decode_ticker(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Ticker:
     time = data.get("time")
     if time is None:
         time = data.get("Time")  # so spelt in one document; older messages have neither
@@ -42,7 +87,7 @@ def _decode_ticker(data: Mapping[str, Any], topic: Topic, received_time_ns: int)
     )
 
 
-def _decode_trade(data: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Trade:
+def _decode_trade(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Trade:
     fields.check_symbol(data, topic)
     return _trade(
         topic,
@@ -55,6 +100,148 @@ def _decode_trade(data: Mapping[str, Any], topic: Topic, received_time_ns: int) 
         fields.side(data["side"]),
         fields.text(data["tradeId"], "tradeId"),
     )
+
+
+def _decode_level1(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Level1:
+    bid, bid_size = _flat(data["bids"], "bids")
+    ask, ask_size = _flat(data["asks"], "asks")
+    time = fields.milliseconds(data["timestamp"], "timestamp")
+    return _level1(topic, topic.symbol, None, time, received_time_ns, bid, bid_size, ask, ask_size)
+
+
+def _flat(side: object, field: str) -> tuple[Decimal | None, Decimal | None]:
+    """`["price", "size"]`, or nothing where the side is empty."""
+    if side is None or side == []:
+        return None, None
+    if type(side) is not list or len(side) != 2:
+        raise MessageRefused(field, fields.shown(side))
+    return fields.optional_decimal(side[0], field), fields.optional_decimal(side[1], field)
+
+
+def _decode_depth(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Depth:
+    return _depth(topic, topic.symbol, None, *_depth_values(data, received_time_ns))
+
+
+def _decode_call_auction_depth(
+    data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None
+) -> CallAuctionDepth:
+    return _call_auction_depth(topic, topic.symbol, None, *_depth_values(data, received_time_ns))
+
+
+def _depth_values(data: Mapping[str, Any], received_time_ns: int) -> tuple[Any, ...]:
+    return (
+        fields.milliseconds(data["timestamp"], "timestamp"),
+        received_time_ns,
+        fields.levels(data["bids"], "bids", fields.decimal, descending=True),
+        fields.levels(data["asks"], "asks", fields.decimal, descending=False),
+    )
+
+
+def _decode_delta(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> BookDelta:
+    fields.check_symbol(data, topic)
+    first = fields.sequence(data["sequenceStart"], "sequenceStart")
+    last = fields.sequence(data["sequenceEnd"], "sequenceEnd")
+    if first > last:  # as one worked example prints it, by mistake
+        raise MessageRefused("sequence", f"{first} to {last}")
+    changes, time = fields.mapping(data["changes"], "changes"), data.get("time")  # absent in messages of 2021
+    return _delta(
+        topic,
+        topic.symbol,
+        last,
+        None if time is None else fields.milliseconds(time, "time"),
+        received_time_ns,
+        first,
+        (*_changes(Side.BUY, changes["bids"], "bids"), *_changes(Side.SELL, changes["asks"], "asks")),
+    )
+
+
+def _changes(side: Side, value: object, field: str) -> list[BookChange]:
+    if type(value) is not list or len(value) > fields.MAX_CHANGES:
+        raise MessageRefused(field, fields.shown(value))
+    if any(type(row) is not list or len(row) != 3 for row in value):
+        raise MessageRefused(field, "not price, size and sequence")
+    return [
+        BookChange(side, fields.decimal(price, field), fields.decimal(size, field), fields.sequence(number, field))
+        for price, size, number in value
+    ]
+
+
+def _decode_candle(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Candle:
+    fields.check_symbol(data, topic)
+    # Open, close, high, low: another order than REST has in the futures market.
+    start, opened, closed, high, low, volume, turnover = fields.seven(data["candles"], "candles")
+    assert topic.interval is not None
+    return _candle(
+        topic,
+        topic.symbol,
+        None,
+        fields.nanoseconds(data["time"], "time"),  # 19 digits, though documents call them microseconds
+        received_time_ns,
+        topic.interval,
+        fields.seconds(start, "candles"),
+        *(fields.decimal(value, "candles") for value in (opened, closed, high, low, volume, turnover)),
+    )
+
+
+def _decode_stats(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Stats24h:
+    inner = data["data"]
+    if type(inner) is list:  # documents of 2023 show a list
+        if len(inner) != 1:
+            raise MessageRefused("data", "not one symbol")
+        inner = inner[0]
+    fields.check_symbol(fields.mapping(inner, "data"), topic)
+    return _stats(
+        topic,
+        topic.symbol,
+        fields.sequence(data["sequence"]),
+        fields.milliseconds(inner["datetime"], "datetime"),
+        received_time_ns,
+        fields.optional_decimal(inner.get("lastTradedPrice"), "lastTradedPrice"),
+        fields.optional_decimal(inner.get("high"), "high"),
+        fields.optional_decimal(inner.get("low"), "low"),
+        fields.optional_decimal(inner.get("vol"), "vol"),
+        fields.optional_decimal(inner.get("volValue"), "volValue"),
+        fields.optional_signed_decimal(inner.get("changePrice"), "changePrice"),
+        fields.optional_signed_decimal(inner.get("changeRate"), "changeRate"),
+    )
+
+
+def _decode_mark_price(
+    data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None
+) -> MarkPrice:
+    time, value = _indicator(data, topic)
+    return _mark_price(topic, topic.symbol, None, time, received_time_ns, value, None)
+
+
+def _decode_index_price(
+    data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None
+) -> IndexPrice:
+    time, value = _indicator(data, topic)
+    return _index_price(topic, topic.symbol, None, time, received_time_ns, value)
+
+
+def _indicator(data: Mapping[str, Any], topic: Topic) -> tuple[int, Decimal]:
+    fields.check_symbol(data, topic)
+    return fields.milliseconds(data["timestamp"], "timestamp"), fields.decimal(data["value"], "value")
+
+
+_CALL_AUCTION = (
+    "estimatedPrice",
+    "estimatedSize",
+    "sellOrderRangeLowPrice",
+    "sellOrderRangeHighPrice",
+    "buyOrderRangeLowPrice",
+    "buyOrderRangeHighPrice",
+)
+
+
+def _decode_call_auction(
+    data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None
+) -> CallAuction:
+    fields.check_symbol(data, topic)
+    time = fields.milliseconds(data["time"], "time")
+    values = (fields.optional_decimal(data.get(name), name) for name in _CALL_AUCTION)
+    return _call_auction(topic, topic.symbol, None, time, received_time_ns, *values)
 
 
 CHANNELS = (
@@ -79,5 +266,109 @@ CHANNELS = (
         merge_key=MergeKey.INCREASING,
         time="time, ns as text",
         source="KuCoin WebSocket, spot public channels: trade; recorded 2021-04-23",
+    ),
+    Channel(
+        market=SPOT,
+        kind=UpdateType.LEVEL1,
+        path="/spotMarket/level1",
+        subjects=("level1",),
+        record=Level1,
+        decode=_decode_level1,
+        merge_key=MergeKey.TIME,
+        time="timestamp, ms",
+        source="KuCoin WebSocket, spot public channels: level 1",
+    ),
+    *(
+        Channel(
+            market=SPOT,
+            kind=UpdateType.DEPTH,
+            path=f"/spotMarket/level2Depth{levels}",
+            subjects=("level2",),
+            record=Depth,
+            decode=_decode_depth,
+            merge_key=MergeKey.TIME,
+            time="timestamp, ms",
+            source=f"KuCoin WebSocket, spot public channels: level 2, {levels} best",
+            levels=levels,
+        )
+        for levels in (5, 50)
+    ),
+    Channel(
+        market=SPOT,
+        kind=UpdateType.BOOK_DELTA,
+        path="/market/level2",
+        subjects=("trade.l2update",),
+        record=BookDelta,
+        decode=_decode_delta,
+        merge_key=MergeKey.CONTIGUOUS,
+        time="time, ms",
+        source="KuCoin WebSocket, spot public channels: level 2 increment; recorded 2021-04-25",
+    ),
+    Channel(
+        market=SPOT,
+        kind=UpdateType.CANDLE,
+        path="/market/candles",
+        subjects=("trade.candles.update", "trade.candles.add"),
+        record=Candle,
+        decode=_decode_candle,
+        merge_key=MergeKey.TIME,
+        time="time, ns; the start in s as text",
+        source="KuCoin WebSocket, spot public channels: klines; `add` recorded 2021-04-25",
+        intervals=INTERVALS,
+    ),
+    Channel(
+        market=SPOT,
+        kind=UpdateType.STATS_24H,
+        path="/market/snapshot",
+        subjects=("trade.snapshot",),
+        record=Stats24h,
+        decode=_decode_stats,
+        merge_key=MergeKey.TIME,
+        time="datetime, ms",
+        source="KuCoin WebSocket, spot public channels: symbol snapshot; recorded 2022-06",
+    ),
+    Channel(
+        market=SPOT,
+        kind=UpdateType.MARK_PRICE,
+        path="/indicator/markPrice",
+        subjects=("tick",),
+        record=MarkPrice,
+        decode=_decode_mark_price,
+        merge_key=MergeKey.TIME,
+        time="timestamp, ms",
+        source="KuCoin WebSocket, margin public channels: mark price",
+    ),
+    Channel(
+        market=SPOT,
+        kind=UpdateType.INDEX_PRICE,
+        path="/indicator/index",
+        subjects=("tick",),
+        record=IndexPrice,
+        decode=_decode_index_price,
+        merge_key=MergeKey.TIME,
+        time="timestamp, ms",
+        source="KuCoin WebSocket, margin public channels: index price",
+    ),
+    Channel(
+        market=SPOT,
+        kind=UpdateType.CALL_AUCTION,
+        path="/callauction/callauctionData",
+        subjects=("callauction.callauctionData",),
+        record=CallAuction,
+        decode=_decode_call_auction,
+        merge_key=MergeKey.TIME,
+        time="time, ms",
+        source="KuCoin WebSocket, spot public channels: call auction data",
+    ),
+    Channel(
+        market=SPOT,
+        kind=UpdateType.CALL_AUCTION_DEPTH,
+        path="/callauction/level2Depth50",
+        subjects=("level2",),
+        record=CallAuctionDepth,
+        decode=_decode_call_auction_depth,
+        merge_key=MergeKey.TIME,
+        time="timestamp, ms",
+        source="KuCoin WebSocket, spot public channels: call auction order book",
     ),
 )

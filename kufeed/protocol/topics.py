@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 CHANNELS: tuple[Channel, ...] = (*spot.CHANNELS, *futures.CHANNELS)
 MARKETS: tuple[Market, ...] = (spot.SPOT, futures.FUTURES)
 
-_BY_KIND = {(channel.market, channel.kind): channel for channel in CHANNELS}
-_BY_PATH = {channel.path: channel for channel in CHANNELS}
+_BY_KIND: dict[tuple[Market, UpdateType], list[Channel]] = {}
+_BY_PATH: dict[str, Channel] = {}  # the first row, where several share a path
+for _channel in CHANNELS:
+    _BY_KIND.setdefault((_channel.market, _channel.kind), []).append(_channel)
+    _BY_PATH.setdefault(_channel.path, _channel)
+del _channel
 
 _SPOT_SYMBOL = re.compile(r"[A-Z0-9]{1,20}-[A-Z0-9]{1,20}")
 # A perpetual ends in M (XBTUSDTM, XBTUSDM); a dated contract in M, the letter of its month and its year (XBTMH21).
@@ -25,28 +29,57 @@ _FUTURES_SYMBOL = re.compile(r"(?!BTC(?:USD[TC]?)?M(?:[A-Z][0-9]{2})?$)[A-Z0-9]{
 _QUOTES = ("USDT", "USDC", "USD", "BTC", "ETH", "KCS", "EUR", "TRY", "BRL")
 
 
-def topic(kind: UpdateType | str, symbol: str) -> Topic:
+def topic(kind: UpdateType | str, symbol: str, *, levels: int | None = None, interval: str | None = None) -> Topic:
     """The stream of *kind* (such as `"ticker"`) for *symbol*; a dash tells spot (`BTC-USDT`) from futures (`XBTUSDTM`).
 
-    Raises `UsageError` for an unknown kind, a kind this market does not have, and an impossible symbol, which it tries
-    to spell right.
+    Depth needs *levels* (5 or 50), a candle its *interval* (such as `"1min"`); no other kind has either.
+
+    Raises `UsageError` for an unknown kind, a kind this market does not have, levels or an interval that are missing,
+    unknown or not this kind's, and an impossible symbol, which it tries to spell right.
     """
     try:
         kind = UpdateType(kind)
     except ValueError:
         raise UsageError(f"no kind of update is called {kind!r}; there are {', '.join(UpdateType)}") from None
     market = market_of(symbol)
-    channel = _BY_KIND.get((market, kind))
-    if channel is None:
+    channels = _BY_KIND.get((market, kind))
+    if channels is None:
         raise UsageError(f"the {market.name} market has no {kind} stream ({symbol})")
-    return Topic(channel, symbol)
+    channel = _with_levels(channels, levels)
+    return Topic(channel, symbol, _checked_interval(channel, interval))
 
 
-def topics(kind: UpdateType | str, symbols: Iterable[str]) -> tuple[Topic, ...]:
+def _with_levels(channels: list[Channel], levels: object) -> Channel:
+    first = channels[0]
+    if first.levels is None:
+        if levels is not None:
+            raise UsageError(f"{first.kind} has no levels to choose ({levels!r})")
+        return first
+    for channel in channels:
+        if type(levels) is int and channel.levels == levels:
+            return channel
+    choices = " or ".join(str(channel.levels) for channel in channels)
+    raise UsageError(f"{first.kind} needs levels={choices}, not {levels!r}")
+
+
+def _checked_interval(channel: Channel, interval: object) -> str | None:
+    if channel.intervals is None:
+        if interval is not None:
+            raise UsageError(f"{channel.kind} has no interval ({interval!r})")
+        return None
+    if isinstance(interval, str) and interval in channel.intervals:
+        return interval
+    choices = ", ".join(channel.intervals)
+    raise UsageError(f"a {channel.market.name} {channel.kind} needs an interval of {choices}, not {interval!r}")
+
+
+def topics(
+    kind: UpdateType | str, symbols: Iterable[str], *, levels: int | None = None, interval: str | None = None
+) -> tuple[Topic, ...]:
     """`topic()` for each symbol; `UsageError` also where there is none, or one stands twice."""
     if isinstance(symbols, str):
         raise UsageError(f"symbols are separate arguments: write *{symbols!r}.split(), or one string for each")
-    return distinct(topic(kind, symbol) for symbol in symbols)
+    return distinct(topic(kind, symbol, levels=levels, interval=interval) for symbol in symbols)
 
 
 def distinct(topics: Iterable[Topic]) -> tuple[Topic, ...]:
@@ -63,14 +96,21 @@ def distinct(topics: Iterable[Topic]) -> tuple[Topic, ...]:
 
 
 def parse_topic(wire: str) -> Topic:
-    """The topic whose `str()` is *wire*, such as `/market/ticker:BTC-USDT`; `UsageError` where there is none."""
+    """The topic whose `str()` is *wire*: `/market/ticker:BTC-USDT`, `/market/candles:BTC-USDT_1min`.
+
+    Mark price, index price and funding rate of a contract share one wire topic, `/contract/instrument:XBTUSDTM`; of
+    these, it returns the mark price. `UsageError` where there is none.
+    """
     path, colon, symbol = wire.partition(":")
     channel = _BY_PATH.get(path)
     if channel is None or not colon:
         raise UsageError(f"{wire!r} is not a topic kufeed knows; paths are {', '.join(_BY_PATH)}")
+    interval = None
+    if channel.intervals is not None:
+        symbol, _, interval = symbol.partition("_")
     if market_of(symbol) is not channel.market:
         raise UsageError(f"{symbol} is no symbol of the {channel.market.name} market, which {path} belongs to")
-    return Topic(channel, symbol)
+    return Topic(channel, symbol, _checked_interval(channel, interval))
 
 
 def market_of(symbol: str) -> Market:

@@ -7,9 +7,10 @@ slots takes 850 ns, a mutable one 190 ns, a mutable one frozen by changing its c
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import attrs
 
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from .events import Gap
 
 Number = Decimal | int
+
+
+class Level(NamedTuple):
+    """One price of a book and the size that stands there."""
+
+    price: Decimal
+    size: Number
 
 
 class Side(StrEnum):
@@ -60,6 +68,16 @@ class Update:
             return None
         return (self.received_time_ns - self.exchange_time_ns) / 1e9
 
+    @property
+    def latency_ms(self) -> float | None:
+        """The same in milliseconds."""
+        return None if self.exchange_time_ns is None else (self.received_time_ns - self.exchange_time_ns) / 1e6
+
+    @property
+    def exchange_time(self) -> datetime | None:
+        """`exchange_time_ns` as an aware UTC time, to the microsecond; None where the message has none."""
+        return None if self.exchange_time_ns is None else _datetime(self.exchange_time_ns)
+
 
 @attrs.frozen(weakref_slot=False)
 class Ticker(Update):
@@ -97,7 +115,181 @@ class Trade(Update):
     trade_id: str
 
 
+@attrs.frozen(weakref_slot=False)
+class Level1(Update):
+    """The best bid and ask of a spot book, every 10 ms where they changed. Not numbered: `sequence` is None."""
+
+    kind: ClassVar[UpdateType] = UpdateType.LEVEL1
+
+    bid: Decimal | None
+    bid_size: Decimal | None
+    ask: Decimal | None
+    ask_size: Decimal | None
+
+
+@attrs.frozen(weakref_slot=False)
+class Depth(Update):
+    """The top of a book, whole, every 100 ms where it changed. There may be fewer levels than were asked for.
+
+    `sequence` is the book's (futures; absent in messages of 2020) or None (spot).
+    """
+
+    kind: ClassVar[UpdateType] = UpdateType.DEPTH
+
+    bids: tuple[Level, ...]
+    """Best first."""
+    asks: tuple[Level, ...]
+    """Best first."""
+
+
+@attrs.frozen(weakref_slot=False)
+class CallAuctionDepth(Depth):
+    """The top of a spot book during a call auction."""
+
+    kind: ClassVar[UpdateType] = UpdateType.CALL_AUCTION_DEPTH
+
+
+class BookChange(NamedTuple):
+    """One price of one side: what stands there now."""
+
+    side: Side
+    """`buy` for the bids, `sell` for the asks."""
+    price: Decimal
+    """0 changes nothing but the sequence."""
+    size: Number
+    """The new total at that price; 0 removes it."""
+    sequence: int
+
+
+@attrs.frozen(weakref_slot=False)
+class BookDelta(Update):
+    """What changed in a book: one record for each message, so that its changes are applied together or not at all.
+
+    Contiguous: the next one's `first_sequence` is this one's `sequence` and one; anything else is a gap. Within one,
+    changes need not be contiguous, since several of one price are merged.
+    """
+
+    kind: ClassVar[UpdateType] = UpdateType.BOOK_DELTA
+
+    first_sequence: int
+    changes: tuple[BookChange, ...]
+
+
+@attrs.frozen(weakref_slot=False)
+class MarkPrice(Update):
+    """The price that margins are computed with: of a contract, every second, or of a margin pair such as USDT-BTC."""
+
+    kind: ClassVar[UpdateType] = UpdateType.MARK_PRICE
+
+    mark_price: Decimal
+    index_price: Decimal | None
+    """The index it follows; None for a margin pair, where it is a stream of its own."""
+
+
+@attrs.frozen(weakref_slot=False)
+class IndexPrice(Update):
+    """The index that a contract follows, every second, or that of a margin pair."""
+
+    kind: ClassVar[UpdateType] = UpdateType.INDEX_PRICE
+
+    index_price: Decimal
+
+
+@attrs.frozen(weakref_slot=False)
+class FundingRate(Update):
+    """The rate that holders of a perpetual contract pay each other: predicted every minute, settled in the end."""
+
+    kind: ClassVar[UpdateType] = UpdateType.FUNDING_RATE
+
+    rate: Decimal
+    """A fraction of the position's value; negative where the short side pays."""
+    predicted: bool
+    """Whether it is still going to change; else it was settled."""
+    interval: float | None
+    """Seconds between settlements, where the message says so: a settled one does."""
+    next_time_ns: int | None
+    """When it is settled next, where the message says so."""
+
+
+@attrs.frozen(weakref_slot=False)
+class Candle(Update):
+    """A candle as it stands. `exchange_time_ns` is the message's time, `start_ns` the candle's."""
+
+    kind: ClassVar[UpdateType] = UpdateType.CANDLE
+
+    interval: str
+    """As on the wire: `1min`, `1hour`, …"""
+    start_ns: int
+    open: Decimal
+    close: Decimal
+    high: Decimal
+    low: Decimal
+    volume: Decimal | None
+    """Of the base currency (spot). None for futures: KuCoin says that the number it sends there is wrong."""
+    turnover: Decimal
+    """Of the quote currency."""
+
+    @property
+    def start(self) -> datetime:
+        """`start_ns` as an aware UTC time."""
+        return _datetime(self.start_ns)
+
+
+@attrs.frozen(weakref_slot=False)
+class Stats24h(Update):
+    """Figures of the last 24 hours. What a market does not send is None."""
+
+    kind: ClassVar[UpdateType] = UpdateType.STATS_24H
+
+    last_price: Decimal | None
+    high: Decimal | None
+    low: Decimal | None
+    volume: Decimal | None
+    """Of the base currency (spot), or contracts (futures)."""
+    turnover: Decimal | None
+    change: Decimal | None
+    """Of the price, in the quote currency."""
+    change_rate: Decimal | None
+    """The same as a fraction: 0.05 is five per cent up."""
+
+
+@attrs.frozen(weakref_slot=False)
+class Announcement(Update):
+    """A funding settlement of a contract begins or has ended."""
+
+    kind: ClassVar[UpdateType] = UpdateType.ANNOUNCEMENT
+
+    event: str
+    """`funding.begin` or `funding.end`."""
+    funding_time_ns: int
+    rate: Decimal
+
+
+@attrs.frozen(weakref_slot=False)
+class CallAuction(Update):
+    """How a call auction would end now; every 100 ms, only while there is one."""
+
+    kind: ClassVar[UpdateType] = UpdateType.CALL_AUCTION
+
+    price: Decimal | None
+    """Estimated."""
+    size: Decimal | None
+    """Estimated."""
+    sell_low: Decimal | None
+    sell_high: Decimal | None
+    buy_low: Decimal | None
+    buy_high: Decimal | None
+
+
 R = TypeVar("R", bound=Update)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _datetime(time_ns: int) -> datetime:
+    # Not by a float of seconds, which has too few digits.
+    return _EPOCH + timedelta(microseconds=time_ns // 1000)
 
 
 def fast_constructor(record: type[R]) -> Callable[..., R]:

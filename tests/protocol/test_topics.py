@@ -34,23 +34,90 @@ anything_written = nearly_symbols | nearly_symbols | st.text(max_size=30) | st.t
 # -- making topics ----------------------------------------------------------------------------------------------------
 
 
+ONLY_SPOT = {UpdateType.LEVEL1, UpdateType.CALL_AUCTION, UpdateType.CALL_AUCTION_DEPTH}
+ONLY_FUTURES = {UpdateType.FUNDING_RATE, UpdateType.ANNOUNCEMENT}
+OPTIONS: dict[UpdateType, dict[str, Any]] = {UpdateType.DEPTH: {"levels": 50}, UpdateType.CANDLE: {"interval": "1hour"}}
+BOTH_INTERVALS = ["1min", "3min", "5min", "15min", "30min", "1hour", "2hour", "4hour", "8hour", "12hour"]
+FUTURES_INTERVALS = [*BOTH_INTERVALS, "1day", "1week", "1month"]
+SPOT_INTERVALS = [*FUTURES_INTERVALS, "6hour"]
+
+
 @given(st.sampled_from(list(UpdateType)), spot_symbols | futures_symbols)
 def test_a_topic_reads_as_it_is_written(kind: UpdateType, symbol: str) -> None:
     """`str()` is the wire topic, `parse_topic()` the way back, and the dash tells the market."""
-    made = topic(kind, symbol)
+    options = OPTIONS.get(kind, {})
+    if kind in (ONLY_FUTURES if "-" in symbol else ONLY_SPOT):
+        with pytest.raises(UsageError, match=f"the (spot|futures) market has no {kind} stream"):
+            topic(kind, symbol, **options)
+        return
+    made = topic(kind, symbol, **options)
     assert made.kind is kind
     assert made.symbol == symbol
     assert made.channel.market is (SPOT if "-" in symbol else FUTURES)
-    assert str(made) == made.wire == f"{made.channel.path}:{symbol}"
-    assert parse_topic(str(made)) == made
-    assert hash(parse_topic(str(made))) == hash(made)
-    assert topic(str(kind), symbol) == made, "a kind may be named by its text"
+    suffix = "_1hour" if kind is UpdateType.CANDLE else ""
+    assert str(made) == made.wire == f"{made.channel.path}:{symbol}{suffix}"
+    parsed = parse_topic(str(made))
+    if kind in (UpdateType.INDEX_PRICE, UpdateType.FUNDING_RATE) and "-" not in symbol:
+        assert parsed == topic("mark_price", symbol), "the first of three that share it"
+    else:
+        assert parsed == made
+        assert hash(parsed) == hash(made)
+    assert topic(str(kind), symbol, **options) == made, "a kind may be named by its text"
 
 
 @pytest.mark.parametrize("channel", CHANNELS, ids=lambda channel: channel.path)
 def test_every_channel_has_topics(channel: Any) -> None:
     symbol = "BTC-USDT" if channel.market is SPOT else "XBTUSDTM"
-    assert topic(channel.kind, symbol) == Topic(channel, symbol) == parse_topic(f"{channel.path}:{symbol}")
+    interval = None if channel.intervals is None else "1min"
+    made = topic(channel.kind, symbol, levels=channel.levels, interval=interval)
+    assert made == Topic(channel, symbol, interval)
+    assert made.wire == f"{channel.path}:{symbol}" + ("_1min" if interval else "")
+
+
+def test_depth_comes_in_two_depths() -> None:
+    assert str(topic("depth", "BTC-USDT", levels=5)) == "/spotMarket/level2Depth5:BTC-USDT"
+    assert str(topic("depth", "XBTUSDTM", levels=50)) == "/contractMarket/level2Depth50:XBTUSDTM"
+    assert topic("depth", "XBTUSDTM", levels=50) != topic("depth", "XBTUSDTM", levels=5)
+
+
+@pytest.mark.parametrize("levels", [None, 0, 20, "5", 5.0, True])
+def test_other_levels_are_a_usage_error_with_the_choices(levels: Any) -> None:
+    with pytest.raises(UsageError, match="levels=5 or 50, not"):
+        topic("depth", "BTC-USDT", levels=levels)
+
+
+@pytest.mark.parametrize(("symbol", "intervals"), [("BTC-USDT", SPOT_INTERVALS), ("XBTUSDTM", FUTURES_INTERVALS)])
+def test_candles_have_the_intervals_of_their_market(symbol: str, intervals: list[str]) -> None:
+    """PROTOCOL.md, sections 6 and 7; futures have no `6hour`."""
+    made = [topic("candle", symbol, interval=interval) for interval in intervals]
+    assert [parse_topic(str(one)) for one in made] == made
+    assert [one.interval for one in made] == intervals
+    assert len(set(made)) == len(intervals)
+    (channel,) = {one.channel for one in made}
+    assert set(channel.intervals or ()) == set(intervals)
+    for wrong in (None, "", "1m", "7hour", 60, ["1min"]):
+        with pytest.raises(UsageError, match=r"needs an interval of 1min, .*1week") as caught:
+            topic("candle", symbol, interval=wrong)  # type: ignore[arg-type]
+        assert all(interval in str(caught.value) for interval in intervals)
+    with pytest.raises(UsageError, match="needs an interval"):
+        parse_topic(f"{channel.path}:{symbol}")
+    with pytest.raises(UsageError, match="needs an interval"):
+        parse_topic(f"{channel.path}:{symbol}_7hour")
+
+
+def test_futures_have_no_candles_of_six_hours() -> None:
+    with pytest.raises(UsageError, match="'6hour'"):
+        topic("candle", "XBTUSDTM", interval="6hour")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in UpdateType if kind not in (*ONLY_SPOT, *ONLY_FUTURES)])
+def test_levels_and_intervals_are_refused_where_there_are_none(kind: UpdateType) -> None:
+    if kind is not UpdateType.DEPTH:
+        with pytest.raises(UsageError, match="has no levels"):
+            topic(kind, "BTC-USDT", levels=5)
+    if kind is not UpdateType.CANDLE:
+        with pytest.raises(UsageError, match="has no interval"):
+            topic(kind, "BTC-USDT", **{**OPTIONS.get(kind, {}), "interval": "1min"})
 
 
 @pytest.mark.parametrize(
@@ -133,7 +200,7 @@ def test_any_wire_topic_parses_or_is_a_usage_error(symbol: str, path: str) -> No
 @pytest.mark.parametrize(
     "wire",
     [
-        *("/market/ticker", "/market/ticker:", "market/ticker:BTC-USDT", "/market/level2:BTC-USDT", ""),
+        *("/market/ticker", "/market/ticker:", "market/ticker:BTC-USDT", "/market/level9:BTC-USDT", ""),
         *("/market/ticker:XBTUSDTM", "/contractMarket/tickerV2:BTC-USDT", "/market/ticker:BTC-USDT,ETH-USDT"),
         *("/market/ticker:all", "/market/ticker:BTC-USDT:BTC-USDT", "/MARKET/TICKER:BTC-USDT"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +12,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kufeed.protocol import CHANNELS, Gap, GapCause, Side, Ticker, Trade, Update, UpdateType, topic
+from kufeed.protocol import (
+    CHANNELS,
+    Announcement,
+    BookChange,
+    BookDelta,
+    CallAuction,
+    CallAuctionDepth,
+    Candle,
+    Depth,
+    FundingRate,
+    Gap,
+    GapCause,
+    IndexPrice,
+    Level,
+    Level1,
+    MarkPrice,
+    Side,
+    Stats24h,
+    Ticker,
+    Trade,
+    Update,
+    UpdateType,
+    topic,
+)
 from kufeed.protocol.updates import fast_constructor
 
 WHERE = {"topic": topic("ticker", "BTC-USDT"), "symbol": "BTC-USDT"}
@@ -35,9 +59,46 @@ TRADE: dict[str, Any] = {
     "side": Side.BUY,
     "trade_id": "t7",
 }
-RECORDS = [(Ticker, TICKER), (Trade, TRADE)]
+LEVELS = (Level(Decimal(2), 3), Level(Decimal(1), 4))
+MORE: dict[Any, dict[str, Any]] = {
+    Level1: {"bid": Decimal(1), "bid_size": Decimal(2), "ask": Decimal(3), "ask_size": Decimal(4)},
+    Depth: {"bids": LEVELS, "asks": LEVELS[::-1]},
+    CallAuctionDepth: {"bids": LEVELS, "asks": ()},
+    BookDelta: {"first_sequence": 6, "changes": (BookChange(Side.BUY, Decimal(1), 2, 6),)},
+    MarkPrice: {"mark_price": Decimal(1), "index_price": Decimal(2)},
+    IndexPrice: {"index_price": Decimal(1)},
+    FundingRate: {"rate": Decimal(-1), "predicted": False, "interval": 28_800.0, "next_time_ns": 9},
+    Candle: {
+        "interval": "1min",
+        "start_ns": 1_750_000_000_000_000_000,
+        **{name: Decimal(1) for name in ("open", "high", "low", "close", "volume", "turnover")},
+    },
+    Stats24h: {
+        name: Decimal(1) for name in ("last_price", "high", "low", "volume", "turnover", "change", "change_rate")
+    },
+    Announcement: {"event": "funding.begin", "funding_time_ns": 5, "rate": Decimal(-1)},
+    CallAuction: {name: Decimal(1) for name in ("price", "size", "sell_low", "sell_high", "buy_low", "buy_high")},
+}
 
-records = pytest.mark.parametrize(("record", "values"), RECORDS, ids=["ticker", "trade"])
+
+def in_order(record: Any, values: dict[str, Any]) -> dict[str, Any]:
+    names = [field.name for field in attrs.fields(record) if field.name != "gap_before"]
+    assert {*values} == {*names}
+    return {name: values[name] for name in names}
+
+
+RECORDS = [
+    (Ticker, TICKER),
+    (Trade, TRADE),
+    *((record, in_order(record, {**WHERE, **WHEN, **values})) for record, values in MORE.items()),
+]
+
+records = pytest.mark.parametrize(("record", "values"), RECORDS, ids=lambda value: getattr(value, "__name__", ""))
+
+
+def test_every_record_of_the_channel_table_is_tried_here() -> None:
+    assert {record for record, _ in RECORDS} == {channel.record for channel in CHANNELS}
+    assert {record.kind for record, _ in RECORDS} == set(UpdateType)
 
 
 def quick(record: Any, values: dict[str, Any]) -> Any:
@@ -123,6 +184,28 @@ def test_latency_is_never_off_by_more_than_a_float_must_be(sent: int, received: 
     """The difference is taken in whole nanoseconds, before anything is rounded."""
     made = Trade(**{**TRADE, "exchange_time_ns": sent, "received_time_ns": received})
     assert made.latency == (received - sent) / 1e9
+
+
+def test_latency_in_milliseconds_and_the_time_as_a_datetime() -> None:
+    made = quick(Ticker, TICKER)
+    assert made.latency_ms == 12.0
+    assert made.exchange_time == datetime(2025, 6, 15, 15, 6, 40, tzinfo=UTC)
+    nothing = attrs.evolve(made, exchange_time_ns=None)
+    assert (nothing.latency_ms, nothing.exchange_time) == (None, None)
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_a_datetime_is_right_to_the_microsecond(time_ns: int) -> None:
+    made = Ticker(**{**TICKER, "exchange_time_ns": time_ns})
+    found = made.exchange_time
+    assert found is not None
+    assert found.utcoffset() == timedelta(0)
+    assert (found - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) == time_ns // 1000
+
+
+def test_a_candle_starts_at_an_aware_time() -> None:
+    candle = Candle(**dict(RECORDS)[Candle])
+    assert candle.start == datetime(2025, 6, 15, 15, 6, 40, tzinfo=UTC)
 
 
 def test_a_side_is_text() -> None:
