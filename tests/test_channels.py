@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from kufeed import (
+    BookDelta,
     Disconnected,
     Dropped,
     Gap,
@@ -25,6 +26,7 @@ from kufeed import (
     Topic,
     Update,
     UpdateType,
+    topic,
 )
 from kufeed._channels import Sink, UpdateQueue
 from kufeed._delivery import hand_out
@@ -319,6 +321,37 @@ async def test_the_newest_goes_and_what_is_missing_is_told() -> None:
     await put(queue, *trades(5))
     (fifth,) = queue.take_up_to(5)
     assert fifth.gap_before == Gap(TRADE, GapCause.OVERFLOW, None, None, START_NS + 3, START_NS + 4)
+
+
+DELTA = topic("book_delta", "AA-USDT")
+
+
+def delta(number: int) -> BookDelta:
+    """The delta with the numbers `10 * number` to `10 * number + 9`."""
+    time = START_NS + number
+    return BookDelta(DELTA, DELTA.symbol, 10 * number + 9, time, time + 5, 10 * number, ())
+
+
+@pytest.mark.parametrize("policy", [Overflow.DROP_OLDEST, Overflow.DROP_NEWEST, Overflow.RAISE])
+async def test_where_numbers_have_no_holes_the_missing_ones_are_named(policy: Overflow) -> None:
+    """From the first number of the first lost record to the last of the last, also of losses that were joined."""
+    queue = channel(policy, bound=2)
+    await put(queue, delta(1), delta(2))
+    await put(queue, delta(3))
+    await put(queue, delta(4))
+    first, last = (1, 2) if policy is Overflow.DROP_OLDEST else (3, 4)
+    gaps = []
+    for _ in range(20):
+        try:
+            found = queue.take(events=True)
+        except Overflowed:
+            continue
+        except trio.WouldBlock:
+            break
+        if isinstance(found, Dropped):
+            gaps.append(found.gap)
+    times = (START_NS + first, START_NS + last)
+    assert gaps == [Gap(DELTA, GapCause.OVERFLOW, 10 * first, 10 * last + 9, *times)]
 
 
 async def test_raise_tells_at_the_place_of_the_hole_and_goes_on() -> None:

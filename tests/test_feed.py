@@ -17,6 +17,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 import kufeed
 from kufeed import FeedConfig, topic
 from kufeed.testing import Exchange, Limits, MemoryNetwork
+from kufeed.testing.wire import CHANNELS, Channel, text_frame
+
+MS = 1_750_000_000_250
 
 QUICK = FeedConfig(max_reconnect_attempts=2, reconnect_delay=0.5, circuit_cooldown=30.0)
 
@@ -57,6 +60,185 @@ async def test_tickers_of_both_markets_arrive_in_one_stream(autojump_clock: Mock
         assert str(future.topic) == "/contractMarket/tickerV2:XBTUSDTM"
         assert spot.kind is kufeed.UpdateType.TICKER
         assert spot.latency == pytest.approx(0, abs=1)
+
+
+Open = Callable[[kufeed.Feed], kufeed.Subscription[Any]]
+SERVED: dict[str, tuple[Open, type[kufeed.Update], str]] = {
+    "level1": (lambda feed: feed.level1("BTC-USDT"), kufeed.Level1, "/spotMarket/level1:BTC-USDT"),
+    "depth": (lambda feed: feed.depth("BTC-USDT"), kufeed.Depth, "/spotMarket/level2Depth5:BTC-USDT"),
+    "depth 50": (
+        lambda feed: feed.depth("XBTUSDTM", levels=50),
+        kufeed.Depth,
+        "/contractMarket/level2Depth50:XBTUSDTM",
+    ),
+    "spot book": (lambda feed: feed.book_deltas("BTC-USDT"), kufeed.BookDelta, "/market/level2:BTC-USDT"),
+    "book": (lambda feed: feed.book_deltas("XBTUSDTM"), kufeed.BookDelta, "/contractMarket/level2:XBTUSDTM"),
+    "mark": (lambda feed: feed.mark_price("XBTUSDTM"), kufeed.MarkPrice, "/contract/instrument:XBTUSDTM"),
+    "index": (lambda feed: feed.index_price("XBTUSDTM"), kufeed.IndexPrice, "/contract/instrument:XBTUSDTM"),
+    "funding": (lambda feed: feed.funding_rate("XBTUSDTM"), kufeed.FundingRate, "/contract/instrument:XBTUSDTM"),
+    "spot candles": (
+        lambda feed: feed.candles("BTC-USDT", interval="1min"),
+        kufeed.Candle,
+        "/market/candles:BTC-USDT_1min",
+    ),
+    "candles": (
+        lambda feed: feed.candles("XBTUSDTM", interval="1hour"),
+        kufeed.Candle,
+        "/contractMarket/limitCandle:XBTUSDTM_1hour",
+    ),
+    "spot stats": (lambda feed: feed.stats_24h("BTC-USDT"), kufeed.Stats24h, "/market/snapshot:BTC-USDT"),
+    "stats": (lambda feed: feed.stats_24h("XBTUSDTM"), kufeed.Stats24h, "/contractMarket/snapshot:XBTUSDTM"),
+}
+
+
+@pytest.mark.parametrize("name", SERVED)
+async def test_every_channel_that_the_simulated_exchange_serves_streams(name: str, autojump_clock: MockClock) -> None:
+    make, record, wire = SERVED[name]
+    async with simulated() as (_, feed), make(feed) as updates:
+        assert [str(one) for one in updates.topics] == [wire]
+        last = 0
+        for _ in range(3):
+            update = await updates.receive()
+            assert type(update) is record
+            assert str(update.topic) == wire
+            assert update.exchange_time_ns is not None
+            assert update.exchange_time_ns >= last
+            last = update.exchange_time_ns
+            if isinstance(update, kufeed.Depth):
+                assert update.bids[0].price < update.asks[0].price
+        assert feed.statistics().refused == {}
+        assert feed.statistics().unwanted == 0 or wire.startswith("/contract/instrument")
+
+
+@pytest.mark.parametrize("symbol", ["BTC-USDT", "XBTUSDTM"])
+async def test_book_deltas_are_numbered_without_holes(symbol: str, autojump_clock: MockClock) -> None:
+    async with simulated() as (_, feed), feed.book_deltas(symbol) as deltas:
+        last = (await deltas.receive()).sequence
+        for _ in range(50):
+            delta = await deltas.receive()
+            assert last is not None
+            assert delta.first_sequence == last + 1
+            last = delta.sequence
+
+
+async def test_three_kinds_share_one_topic_of_the_wire(autojump_clock: MockClock) -> None:
+    """Subscribed to once, unsubscribed with the last; each gets its own, and only that."""
+    async with simulated() as (exchange, feed):
+        async with feed.mark_price("XBTUSDTM") as marks:
+            async with feed.index_price("XBTUSDTM") as indexes, feed.funding_rate("XBTUSDTM") as rates:
+                rate = await rates.receive()
+                mark, index = await marks.receive(), await indexes.receive()
+                assert (type(mark), type(index), type(rate)) == (
+                    kufeed.MarkPrice,
+                    kufeed.IndexPrice,
+                    kufeed.FundingRate,
+                )
+                assert mark.index_price == index.index_price
+                (session,) = exchange.sessions
+                assert asked(session, "subscribe") == ["/contract/instrument:XBTUSDTM"]
+            await trio.sleep(1)
+            assert asked(session, "unsubscribe") == []
+            assert (await marks.receive()).mark_price > 0
+        await trio.sleep(0.1)
+        assert asked(session, "unsubscribe") == ["/contract/instrument:XBTUSDTM"]
+
+
+async def test_shared_kinds_come_back_after_a_reconnect(autojump_clock: MockClock) -> None:
+    wanted = [topic("mark_price", "XBTUSDTM"), topic("index_price", "XBTUSDTM")]
+    async with simulated() as (exchange, feed), feed.subscribe(*wanted) as updates:
+        assert {type(await updates.receive()) for _ in range(2)} == {kufeed.MarkPrice, kufeed.IndexPrice}
+        await exchange.disconnect_all()
+        gaps: dict[type, kufeed.Gap] = {}
+        while len(gaps) < 2:
+            update = await updates.receive()
+            if update.gap_before is not None:
+                gaps[type(update)] = update.gap_before
+        assert {gap.topic for gap in gaps.values()} == set(wanted)
+
+
+async def test_a_symbol_joins_with_the_levels_and_the_interval_of_its_subscription(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed):
+        async with feed.depth("BTC-USDT", levels=50) as depth, feed.candles("BTC-USDT", interval="1min") as candles:
+            await depth.add("ETH-USDT")
+            await candles.add("ETH-USDT")
+            asked_for = [wire for session in exchange.sessions for wire in asked(session, "subscribe")]
+            assert asked_for[-2:] == ["/spotMarket/level2Depth50:ETH-USDT", "/market/candles:ETH-USDT_1min"]
+            candles.remove("ETH-USDT")
+
+
+PLAYED: dict[str, tuple[Open, str, str, dict[str, Any]]] = {
+    "announcement": (
+        lambda feed: feed.announcements("XBTUSDTM"),
+        "/contract/announcement:XBTUSDTM",
+        "funding.end",
+        {"symbol": "XBTUSDTM", "fundingTime": MS, "fundingRate": -0.002966, "timestamp": MS},
+    ),
+    "mark": (
+        lambda feed: feed.mark_price("USDT-BTC"),
+        "/indicator/markPrice:USDT-BTC",
+        "tick",
+        {"symbol": "USDT-BTC", "granularity": 1000, "value": 0.0000158, "timestamp": MS},
+    ),
+    "index": (
+        lambda feed: feed.index_price("USDT-BTC"),
+        "/indicator/index:USDT-BTC",
+        "tick",
+        {"symbol": "USDT-BTC", "granularity": 1000, "value": 0.0000158, "timestamp": MS},
+    ),
+    "auction": (
+        lambda feed: feed.call_auction("BTC-USDT"),
+        "/callauction/callauctionData:BTC-USDT",
+        "callauction.callauctionData",
+        {"symbol": "BTC-USDT", "estimatedPrice": "0.17", "time": MS},
+    ),
+    "auction depth": (
+        lambda feed: feed.call_auction_depth("BTC-USDT"),
+        "/callauction/level2Depth50:BTC-USDT",
+        "level2",
+        {"bids": [["1", "2"]], "asks": [], "timestamp": MS},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLAYED)
+@pytest.mark.parametrize("bare", [False, True])
+async def test_channels_that_the_simulated_exchange_only_plays(
+    name: str, bare: bool, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also an announcement under its bare path, as KuCoin pushes it; nothing else comes without its symbol."""
+    make, wire, subject, data = PLAYED[name]
+    path = wire.partition(":")[0]
+    market: Any = "futures" if path.startswith("/contract") else "spot"
+    monkeypatch.setitem(CHANNELS, (market, path), Channel(market=market, prefix=path, encode=lambda *_: iter(())))
+    async with simulated(Exchange(accept_any_symbol=True)) as (exchange, feed), make(feed) as updates:
+        (session,) = exchange.sessions
+        pushed = path if bare else wire
+        session.push(text_frame(json.dumps({"topic": pushed, "type": "message", "subject": subject, "data": data})))
+        with trio.move_on_after(1):
+            update = await updates.receive()
+            assert (update.topic.wire, update.exchange_time_ns) == (wire, MS * 1_000_000)
+            assert getattr(update, "event", subject) == subject
+            return
+        assert bare
+        assert name != "announcement"
+        assert feed.statistics().unwanted == 1
+
+
+def test_what_a_market_does_not_have_is_refused_at_once() -> None:
+    async def main() -> None:
+        async with kufeed.open_feed() as feed:
+            for make in (
+                lambda: feed.level1("XBTUSDTM"),
+                lambda: feed.funding_rate("BTC-USDT"),
+                lambda: feed.announcements("BTC-USDT"),
+                lambda: feed.call_auction("XBTUSDTM"),
+                lambda: feed.candles("XBTUSDTM", interval="6hour"),
+                lambda: feed.depth("XBTUSDTM", levels=20),
+            ):
+                with pytest.raises(kufeed.UsageError):
+                    make()
+
+    trio.run(main)
 
 
 async def test_mixed_kinds_come_in_one_order_of_arrival(autojump_clock: MockClock) -> None:
