@@ -238,7 +238,10 @@ def _named_in_data(frame: Mapping[str, Any], by_wire: ByWire) -> tuple[Stream, .
     path, data, subject = frame.get("topic"), frame.get("data"), frame.get("subject")
     if not (isinstance(path, str) and isinstance(data, dict) and isinstance(subject, str)):
         return ()
-    streams = by_wire.get(f"{path}:{data.get('symbol')}", {}).get(subject, ())
+    symbol = data.get("symbol")
+    if not isinstance(symbol, str):  # the text of what else it may be could take for ever, or not exist
+        return ()
+    streams = by_wire.get(f"{path}:{symbol}", {}).get(subject, ())
     return streams if streams and streams[0].topic.channel.pushed_without_symbol else ()
 
 
