@@ -112,8 +112,6 @@ class Link:
                 with body.watched():
                     lifeline = trio.CancelScope()
                     websocket = await self._dial(nursery, lifeline, deadline)
-                    # Where a cancel came since, the reader is ending already: a shield would come too late for it.
-                    await trio.lowlevel.checkpoint_if_cancelled()
                     lifeline.shield = True
                     try:
                         await self._serve(websocket)
@@ -159,7 +157,7 @@ class Link:
                     self._read, lifeline, stream, server.endpoint.authority, target, name="reader"
                 )
                 return websocket
-            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            except (OSError, trio.BrokenResourceError) as error:
                 raise DialError(phase, _plain(error.__cause__ or error)) from error
             except ExchangeError as error:
                 raise DialError(phase, error, retry_after=error.retry_after) from error

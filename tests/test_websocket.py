@@ -31,7 +31,10 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
 async def read_head(stream: trio.abc.Stream) -> bytes:
     head = b""
     while not head.endswith(b"\r\n\r\n"):
-        head += await stream.receive_some(1)
+        received = await stream.receive_some(1)
+        if not received:
+            raise trio.BrokenResourceError
+        head += received
     return head
 
 
