@@ -386,6 +386,21 @@ async def test_what_crosses_our_close_does_not_keep_it_from_being_answered(
         assert outcome.end.code == 1000
 
 
+async def test_who_breaks_the_protocol_instead_of_answering_our_close_is_not_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    async def server(stream: trio.abc.Stream) -> None:
+        await stream.receive_some(100)
+        await stream.send_all(frame(0x3) + frame(0x8, struct.pack("!H", 1000)))
+        await trio.sleep_forever()
+
+    async with connected(server) as (websocket, outcome):
+        with trio.fail_after(1):
+            await websocket.aclose()
+            await outcome.over.wait()
+        assert isinstance(outcome.end, ProtocolViolation)
+
+
 class Gated(trio.abc.Stream):
     """A stream whose sending waits while `gate` is shut, and fails of a text once `broken` is set."""
 
