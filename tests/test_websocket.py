@@ -31,7 +31,10 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
 async def read_head(stream: trio.abc.Stream) -> bytes:
     head = b""
     while not head.endswith(b"\r\n\r\n"):
-        head += await stream.receive_some(1)
+        received = await stream.receive_some(1)
+        if not received:
+            raise trio.BrokenResourceError
+        head += received
     return head
 
 
@@ -381,6 +384,21 @@ async def test_what_crosses_our_close_does_not_keep_it_from_being_answered(
             await outcome.over.wait()
         assert isinstance(outcome.end, LinkClosed)
         assert outcome.end.code == 1000
+
+
+async def test_who_breaks_the_protocol_instead_of_answering_our_close_is_not_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    async def server(stream: trio.abc.Stream) -> None:
+        await stream.receive_some(100)
+        await stream.send_all(frame(0x3) + frame(0x8, struct.pack("!H", 1000)))
+        await trio.sleep_forever()
+
+    async with connected(server) as (websocket, outcome):
+        with trio.fail_after(1):
+            await websocket.aclose()
+            await outcome.over.wait()
+        assert isinstance(outcome.end, ProtocolViolation)
 
 
 class Gated(trio.abc.Stream):
