@@ -201,7 +201,7 @@ class Handler:
         self._errors += 1
         try:
             comes_out = not isinstance(error, Exception) or self._comes_out(self, error)
-        except BaseException as worse:  # noqa: BLE001  # of the user's own policy
+        except BaseException as worse:  # noqa: ASYNC103, BLE001  # of the user's own policy; it has no await
             comes_out, error = True, worse
         if comes_out:
             self._failure = error

@@ -95,7 +95,7 @@ class Handlers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         assert self._block is not None
-        return bool(await self._block.__aexit__(kind, error, trace))
+        return bool(await self._block.__aexit__(kind, error, trace))  # noqa: ASYNC102  # as long as the handlers take
 
     @overload
     def start_soon(

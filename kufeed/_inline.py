@@ -76,7 +76,7 @@ class InlineSink:
                 if inspect.iscoroutine(result):
                     result.close()
                 raise UsageError(f"{self._fn!r} returned something to await: make the handler itself an async def")
-        except BaseException as error:  # noqa: BLE001  # raised from a task of its owner's, not from the reader
+        except BaseException as error:  # noqa: ASYNC103, BLE001  # its owner raises it, in a task of its own
             self._fail(error)
         self._on_call(self._perf_counter() - start)
 

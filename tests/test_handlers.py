@@ -31,7 +31,7 @@ class Bodys(Exception):
     """Of the user's body."""
 
 
-class SubGroup(ExceptionGroup[Exception]):
+class SubGroup(ExceptionGroup[Exception]):  # noqa: ASYNC126  # that is its point
     """A group of the user's own; as most of them it has no `derive()`, so that whoever rebuilds it loses it."""
 
 
@@ -475,7 +475,7 @@ async def test_body_and_handler_both_failing_give_a_group_of_exactly_these_two(
 ) -> None:
     mine, bodys = Failing(1), SubGroup("of the body's own", [Bodys()])
     async with quiet() as (exchange, feed):
-        with pytest.raises(ExceptionGroup) as raised:
+        with pytest.RaisesGroup(Mine, pytest.RaisesGroup(Bodys)) as raised:
             async with feed.open_handlers() as handlers:
                 await handlers.start(mine.of(kind), feed.trades("BTC-USDT"))
                 await exchange.play([trade(1)])
@@ -497,7 +497,7 @@ async def test_a_body_that_fails_in_the_same_step_hides_no_inline_error(autojump
             called.set()
             raise mine
 
-        with pytest.raises(ExceptionGroup) as raised:
+        with pytest.RaisesGroup(Mine, Bodys) as raised:
             async with feed.open_handlers() as handlers:
                 await handlers.start(fail, feed.trades("BTC-USDT"))
                 async with trio.open_nursery() as nursery:
@@ -511,7 +511,7 @@ async def test_a_body_that_fails_in_the_same_step_hides_no_inline_error(autojump
 async def test_two_handlers_failing_give_a_group_of_two(autojump_clock: MockClock) -> None:
     one, two = Failing(1), Failing(1, error=SubGroup("second", [Mine()]))
     async with quiet() as (exchange, feed):
-        with pytest.raises(ExceptionGroup) as raised:
+        with pytest.RaisesGroup(Mine, pytest.RaisesGroup(Mine)) as raised:
             async with feed.open_handlers() as handlers:
                 await handlers.start(one.asynchronous, feed.trades("BTC-USDT"))
                 await handlers.start(two.asynchronous, feed.trades("BTC-USDT"))
