@@ -100,7 +100,7 @@ class Handlers:
     @overload
     def start_soon(
         self,
-        fn: Callable[[T], Awaitable[None] | None],
+        fn: Callable[[T], Awaitable[object] | None],
         subscription: Subscription[T],
         *,
         batches: Literal[False] = False,
@@ -111,7 +111,7 @@ class Handlers:
     @overload
     def start_soon(
         self,
-        fn: Callable[[list[T]], Awaitable[None] | None],
+        fn: Callable[[list[T]], Awaitable[object] | None],
         subscription: Subscription[T],
         *,
         batches: Literal[True],
@@ -121,7 +121,7 @@ class Handlers:
 
     def start_soon(
         self,
-        fn: Callable[[Any], Awaitable[None] | None],
+        fn: Callable[[Any], Awaitable[object] | None],
         subscription: Subscription[Any],
         *,
         batches: bool = False,
@@ -143,7 +143,7 @@ class Handlers:
     @overload
     async def start(
         self,
-        fn: Callable[[T], Awaitable[None] | None],
+        fn: Callable[[T], Awaitable[object] | None],
         subscription: Subscription[T],
         *,
         batches: Literal[False] = False,
@@ -154,7 +154,7 @@ class Handlers:
     @overload
     async def start(
         self,
-        fn: Callable[[list[T]], Awaitable[None] | None],
+        fn: Callable[[list[T]], Awaitable[object] | None],
         subscription: Subscription[T],
         *,
         batches: Literal[True],
@@ -164,7 +164,7 @@ class Handlers:
 
     async def start(
         self,
-        fn: Callable[[Any], Awaitable[None] | None],
+        fn: Callable[[Any], Awaitable[object] | None],
         subscription: Subscription[Any],
         *,
         batches: bool = False,

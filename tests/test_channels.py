@@ -422,6 +422,17 @@ async def test_gaps_of_a_topic_with_others_updates_between_are_one_to_it() -> No
     assert queue.take_up_to(9)[1].gap_before == Gap(TRADES[1], GapCause.RECONNECT, None, None, 1, 4)
 
 
+async def test_a_gap_among_what_was_dropped_is_one_hole_with_it() -> None:
+    """Whichever the channel comes to first: from the first that was dropped to the last that never came."""
+    queue = channel(bound=1)
+    await put(queue, *trades(1))
+    queue.tell(Gap(TRADE, GapCause.RECONNECT, None, None, START_NS + 1, START_NS + 5))
+    await put(queue, *trades(5))
+    (fifth,) = queue.take_up_to(9)
+    assert fifth.gap_before is not None
+    assert (fifth.gap_before.since_ns, fifth.gap_before.until_ns) == (START_NS + 1, START_NS + 5)
+
+
 async def test_the_record_in_other_channels_is_not_touched() -> None:
     one, other = channel(), channel()
     shared = update(TRADE, 1)

@@ -51,16 +51,19 @@ class Gap(StreamEvent):
     until_ns: int | None
     """No update after this is missing."""
 
-    def joined(self, later: Gap) -> Gap:
-        """One gap in place of this one and *later*, with no update of the topic between; the cause is the first's."""
-        numbered = self.first_missing is not None and later.last_missing is not None
+    def joined(self, other: Gap) -> Gap:
+        """One gap in place of this one and *other*, with no update of the topic between; the cause is the first's."""
+        first = other if self.since_ns is not None and (other.since_ns or 0) < self.since_ns else self
+        numbers = (self.first_missing, self.last_missing, other.first_missing, other.last_missing)
+        known = [number for number in numbers if number is not None]
+        ends = [end for end in (self.until_ns, other.until_ns) if end is not None]
         return Gap(
             self.topic,
-            self.cause,
-            self.first_missing if numbered else None,
-            later.last_missing if numbered else None,
-            self.since_ns,
-            later.until_ns,
+            first.cause,
+            min(known) if len(known) == 4 else None,
+            max(known) if len(known) == 4 else None,
+            first.since_ns,
+            max(ends, default=None),
         )
 
 
