@@ -146,7 +146,7 @@ async def handle_wrongly(feed: Feed, handlers: Handlers) -> None:
     handlers.start_soon(on_ticker, tickers, batches=True)  # type: ignore[call-overload]
     handlers.start_soon(on_tickers, tickers)  # type: ignore[arg-type]
     handlers.start_soon(inline_tickers, tickers)  # type: ignore[arg-type]
-    handlers.start_soon(changes_updates, tickers, batches=True)  # type: ignore[arg-type]  # it might add others
+    handlers.start_soon(changes_updates, tickers, batches=True)  # type: ignore[call-overload]  # it might add others
     handlers.start_soon(on_two, tickers)  # type: ignore[arg-type]
     handlers.start_soon(generates, tickers)  # type: ignore[arg-type]
     handlers.start_soon(on_ticker(await tickers.receive()), tickers)  # type: ignore[call-overload]
