@@ -340,6 +340,34 @@ async def test_what_cannot_be_entered_raises_out_of_the_block(
         assert exchange.sessions[0].topics == ()
 
 
+async def test_a_worker_that_cannot_enter_takes_those_along_that_have(autojump_clock: MockClock) -> None:
+    async with quiet() as (exchange, feed), feed.open_handlers() as handlers:
+        exchange.faults.ignore_topics = {"/market/match:ETH-USDT"}
+        with pytest.raises(kufeed.SubscriptionTimeout):
+            await handlers.start(Failing().asynchronous, feed.trades("BTC-USDT", "ETH-USDT"), workers=2)
+        await trio.sleep(1)
+        assert exchange.statistics().topics == 0
+
+
+async def test_a_worker_that_cannot_enter_waits_for_no_other(autojump_clock: MockClock) -> None:
+    exchange = Exchange()
+    async with MemoryNetwork(exchange) as network, kufeed.open_feed(network=network) as feed:
+        async with feed.open_handlers() as handlers:
+            exchange.faults.ignore_topics = {"/market/match:ETH-USDT"}
+            with pytest.raises(kufeed.SubscriptionRejected):
+                await handlers.start(Failing().asynchronous, feed.trades("NONE-USDT", "ETH-USDT"), workers=2)
+            assert trio.current_time() < 1
+
+
+async def test_a_block_that_is_left_at_once_asks_the_exchange_for_nothing(autojump_clock: MockClock) -> None:
+    async with quiet() as (exchange, feed):
+        async with trio.open_nursery() as nursery:
+            async with feed.open_handlers(handler_nursery=nursery) as handlers:
+                handlers.start_soon(Failing().asynchronous, feed.trades("BTC-USDT"))
+        assert feed.statistics().connections == ()
+        assert exchange.tokens_issued == 0
+
+
 async def test_workers_that_all_fail_to_enter_raise_one_error(autojump_clock: MockClock) -> None:
     async with quiet(FeedConfig(max_reconnect_attempts=0)) as (exchange, feed):
         exchange.faults.refuse_dials = True
@@ -1063,16 +1091,55 @@ async def test_one_that_waits_to_be_run_again_does_not_hold_up_the_end(autojump_
         assert handler.seen == [1]
 
 
-async def test_a_task_that_never_begins_does_not_hold_up_the_end(autojump_clock: MockClock) -> None:
-    class Lazy:
-        def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any, name: object = None) -> None: ...
+class ByHand:
+    """A nursery-like that runs nothing by itself: `fns` are what it was asked to run."""
 
+    def __init__(self) -> None:
+        self.fns: list[Callable[..., Awaitable[object]]] = []
+
+    def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any, name: object = None) -> None:
+        assert not args
+        self.fns.append(async_fn)
+
+
+async def test_a_task_that_never_begins_does_not_hold_up_the_end(autojump_clock: MockClock) -> None:
     async with quiet() as (exchange, feed):
-        async with feed.open_handlers(handler_nursery=Lazy()) as handlers:
+        async with feed.open_handlers(handler_nursery=ByHand()) as handlers:
             handlers.start_soon(Failing().asynchronous, feed.trades("BTC-USDT"))
             await handlers.start(Failing().asynchronous, feed.trades("ETH-USDT"))
         await trio.sleep(1)
         assert exchange.sessions[0].topics == ()
+
+
+async def test_an_inline_error_waits_for_the_task_that_raises_it(autojump_clock: MockClock) -> None:
+    """And nothing is called after it, until that task runs again."""
+    handler, nursery = Failing(1), ByHand()
+    async with quiet() as (exchange, feed), feed.open_handlers(handler_nursery=nursery) as handlers:
+        await handlers.start(handler.inline, feed.trades("BTC-USDT"))
+        (run,) = nursery.fns
+        await send(exchange, 1, 2)
+        with pytest.raises(Mine):
+            await run()
+        await send(exchange, 3)
+        assert handler.seen == [1]
+        with trio.move_on_after(1):
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(run)
+                await send(exchange, 4)
+        assert handler.seen == [1, 4]
+
+
+@kinds
+async def test_what_could_not_be_entered_is_not_run_again(autojump_clock: MockClock, kind: str) -> None:
+    nursery = ByHand()
+    async with MemoryNetwork(Exchange()) as network, kufeed.open_feed(network=network) as feed:
+        async with feed.open_handlers(handler_nursery=nursery) as handlers:
+            handlers.start_soon(Failing().of(kind), feed.trades("NONE-USDT"))
+            (run,) = nursery.fns
+            with pytest.raises(kufeed.SubscriptionRejected):
+                await run()
+            await run()
+            assert not handlers.statistics()[0].running
 
 
 async def test_a_nursery_that_is_closed_leaves_nothing_subscribed(autojump_clock: MockClock) -> None:
