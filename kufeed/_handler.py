@@ -67,7 +67,8 @@ class Handler:
         self._entered = False
         self._failed = False
         self._scope = trio.CancelScope()
-        self._stopped: trio.Event | None = None  # while its task runs: for its end
+        self._task_runs = False
+        self._stopped = trio.Event()
         self._calls = 0
         self._errors = 0
         self._longest = 0.0
@@ -81,7 +82,7 @@ class Handler:
         if self._inline is not None and self._failure is None:
             self._inline.paused = False
         self._failed = False
-        stopped = self._stopped = trio.Event()
+        self._task_runs = True
         try:
             with self._cancellable():
                 if not self._entered:
@@ -93,8 +94,9 @@ class Handler:
         finally:
             if not self._failed:
                 self.end()
-            self._stopped = None
-            stopped.set()
+            self._task_runs = False
+            self._stopped.set()
+            self._stopped = trio.Event()
 
     async def enter(self) -> None:
         """Enter its subscriptions before its task runs. Where that fails or is cancelled, it has ended."""
@@ -165,9 +167,14 @@ class Handler:
                 if self._comes_out(self, error):
                     raise
 
+    async def wait_drained(self) -> None:
+        """Return when it has handled what was pending at `finish()`, or failed. Its task may have yet to begin."""
+        while self.running:
+            await self._stopped.wait()
+
     async def wait_stopped(self) -> None:
-        """Return when its task does not run. One that has not begun does not run any more, once it has ended."""
-        while self._stopped is not None:
+        """Return when its task does not run. One that has not begun does not run any more, after `end()`."""
+        while self._task_runs:
             await self._stopped.wait()
 
     def finish(self) -> None:

@@ -247,7 +247,7 @@ class Handlers:
                     handler.finish()
                 with trio.move_on_after(self._drain_timeout):
                     for handler in self._handlers:
-                        await handler.wait_stopped()
+                        await handler.wait_drained()
         finally:
             for handler in self._handlers:
                 handler.end()

@@ -60,15 +60,18 @@ class InlineSink:
         self._received += len(updates)
         if self._gaps:
             updates = [self._with_gap(update) for update in updates]
-        for argument, count in [(updates, len(updates))] if self._batches else [(update, 1) for update in updates]:
-            if self.closed or self.paused:  # the function itself may have seen to that, in the call before
-                self._discarded += count
-            elif count:
-                self._delivered += count
-                self._call(argument)
+        if not self._batches:
+            for update in updates:
+                self._call(update, 1)
+        elif updates:
+            self._call(updates, len(updates))
         return True
 
-    def _call(self, argument: Update | list[Update]) -> None:
+    def _call(self, argument: Update | list[Update], count: int) -> None:
+        if self.closed or self.paused:  # the function itself may have seen to that, in the call before
+            self._discarded += count
+            return
+        self._delivered += count
         start = self._perf_counter()
         try:
             result = self._fn(argument)

@@ -855,6 +855,27 @@ async def test_a_drain_can_be_cancelled(autojump_clock: MockClock) -> None:
         assert seen == [0, 1, 2]
 
 
+async def test_a_task_that_has_yet_to_begin_drains_too(autojump_clock: MockClock) -> None:
+    """It is entered, so it has updates: leaving the block right after `start()` must not lose them."""
+    handler = Failing()
+
+    class Late:
+        def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any, name: object = None) -> None:
+            nursery.start_soon(self.run, async_fn)
+
+        async def run(self, async_fn: Callable[..., Awaitable[object]]) -> None:
+            await trio.sleep(0.5)
+            await async_fn()
+
+    async with quiet() as (exchange, feed), trio.open_nursery() as nursery:
+        async with feed.open_handlers(handler_nursery=Late()) as handlers:
+            await handlers.start(handler.asynchronous, feed.trades("BTC-USDT"))
+            await send(exchange, 1, 2, 3)
+            assert handler.seen == []
+        assert handler.seen == [1, 2, 3]
+        assert trio.current_time() == pytest.approx(0.5, abs=0.1)
+
+
 async def test_an_error_while_draining_comes_out(autojump_clock: MockClock) -> None:
     handler = Failing(3)
 
