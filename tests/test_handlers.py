@@ -484,6 +484,20 @@ async def test_what_a_handler_raised_is_never_changed(
 
 
 @kinds
+@pytest.mark.parametrize("error", [SystemExit(3), BaseExceptionGroup("", [KeyboardInterrupt()])], ids=repr)
+async def test_no_policy_is_asked_about_what_is_no_exception(
+    autojump_clock: MockClock, kind: str, error: BaseException
+) -> None:
+    async with quiet() as (exchange, feed):
+        with pytest.raises(type(error)) as raised:
+            async with feed.open_handlers(on_error="isolate") as handlers:
+                await handlers.start(Failing(1, error=error).of(kind), feed.trades("BTC-USDT"))
+                await send(exchange, 1)
+                await trio.sleep_forever()
+        assert raised.value is error
+
+
+@kinds
 async def test_a_handlers_error_gets_past_nurseries_of_the_body(autojump_clock: MockClock, kind: str) -> None:
     """They are cancelled, and give groups with nothing but `Cancelled` in them."""
     async with quiet() as (exchange, feed):
