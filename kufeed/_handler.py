@@ -77,10 +77,11 @@ class Handler:
 
     async def run(self) -> None:
         """The life of its task. Where it raised an `Exception`, once entered, it may be run again and goes on."""
-        if self.ended:
-            return
-        if self._inline is not None and self._failure is None:
-            self._inline.paused = False
+        if self._failure is None:
+            if self.ended:
+                return
+            if self._inline is not None:
+                self._inline.paused = False
         self._failed = False
         self._task_runs = True
         try:

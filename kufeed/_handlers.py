@@ -130,8 +130,9 @@ class Handlers:
     ) -> None:
         """Enter *subscription* and have *fn* called with each of its updates, or with lists of them (*batches*).
 
-        *workers* tasks share the symbols among them: the updates of one symbol stay in order, and with one task. A
-        subscription that cannot be entered always fails the whole block, whatever *on_error* says.
+        *workers* tasks share the symbols among them, each with a buffer of its own: the updates of one symbol stay in
+        order, and with one task. A subscription that cannot be entered always fails the whole block, whatever
+        *on_error* says.
 
         Raises `UsageError` for a subscription that is entered already, and for what is no handler. While the block is
         being left nothing is started any more.

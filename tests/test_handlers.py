@@ -1164,6 +1164,19 @@ async def test_an_inline_error_waits_for_the_task_that_raises_it(autojump_clock:
         assert handler.seen == [1, 4]
 
 
+async def test_an_inline_error_outlives_the_block(autojump_clock: MockClock) -> None:
+    """Its task had no chance to raise it before the block was left: it still does."""
+    handler, nursery = Failing(1), ByHand()
+    async with quiet() as (exchange, feed):
+        async with feed.open_handlers(handler_nursery=nursery, drain_timeout=0) as handlers:
+            await handlers.start(handler.inline, feed.trades("BTC-USDT"))
+            await send(exchange, 1)
+        (run,) = nursery.fns
+        with pytest.raises(Mine):
+            await run()
+        await run()
+
+
 @kinds
 async def test_what_could_not_be_entered_is_not_run_again(autojump_clock: MockClock, kind: str) -> None:
     nursery = ByHand()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import trio
 import trio.lowlevel
@@ -241,6 +243,26 @@ async def test_cancelled_within_a_group_of_the_users_is_taken_out(outside: bool)
                         scope.cancel()
                     else:
                         nursery.start_soon(fail, Theirs())
+
+
+@pytest.mark.parametrize("error", [None, Mine()])
+def test_control_c_comes_out_bare_or_in_the_group(error: Exception | None) -> None:
+    """Where it is delivered to the nursery itself, which waits for its tasks."""
+
+    async def interrupt() -> None:
+        signal.raise_signal(signal.SIGINT)
+        try:
+            await trio.sleep_forever()
+        finally:
+            if error is not None:
+                raise error
+
+    async def main() -> None:
+        async with UserNursery() as nursery:
+            nursery.start_soon(interrupt)
+
+    with pytest.raises(KeyboardInterrupt) if error is None else pytest.RaisesGroup(Mine, KeyboardInterrupt):
+        trio.run(main, restrict_keyboard_interrupt_to_checkpoints=True)
 
 
 async def test_nested_nurseries_of_the_users_add_no_layer() -> None:
