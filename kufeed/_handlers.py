@@ -137,9 +137,7 @@ class Handlers:
         Raises `UsageError` for a subscription that is entered already, and for what is no handler. While the block is
         being left nothing is started any more.
         """
-        handler = self._add(fn, subscription, batches, workers, name)
-        if not handler.ended:
-            self._start(handler)
+        self._start(self._add(fn, subscription, batches, workers, name))
 
     @overload
     async def start(

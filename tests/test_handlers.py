@@ -923,7 +923,7 @@ async def test_a_draining_handler_gets_nothing_new(autojump_clock: MockClock) ->
             @nursery.start_soon
             async def play() -> None:
                 await trio.sleep(1.5)
-                await exchange.play([trade(4)])
+                assert await exchange.play([trade(4)]) == 0, "nobody holds the topic any more"
 
         assert handler.seen == inline.seen == [1, 2, 3]
 
@@ -951,7 +951,8 @@ async def test_what_is_started_while_draining_does_not_run(autojump_clock: MockC
         assert [one.running for one in handlers.statistics()] == [False] * 5
 
 
-async def test_handlers_clean_up_in_peace(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("given", [False, True])
+async def test_handlers_clean_up_in_peace(autojump_clock: MockClock, given: bool) -> None:
     """The block waits for a shielded `finally`, as a nursery does; the feed is still there."""
     cleaned = False
 
@@ -965,13 +966,15 @@ async def test_handlers_clean_up_in_peace(autojump_clock: MockClock) -> None:
                     await trio.sleep(1)
             cleaned = True
 
-    async with quiet() as (exchange, feed):
+    async with quiet() as (exchange, feed), trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
-            async with feed.open_handlers() as handlers:
-                await handlers.start(handle, feed.trades("BTC-USDT"))
-                await send(exchange, 1)
-                scope.cancel()
-        assert cleaned
+            try:
+                async with feed.open_handlers(handler_nursery=nursery if given else None) as handlers:
+                    await handlers.start(handle, feed.trades("BTC-USDT"))
+                    await send(exchange, 1)
+                    scope.cancel()
+            finally:
+                assert cleaned
 
 
 @kinds
@@ -1294,6 +1297,9 @@ async def test_statistics_of_a_handler(autojump_clock: MockClock) -> None:
         assert (counts.name, counts.running, counts.calls, counts.errors) == ("sleeper", True, 1, 0)
         assert counts.longest_call == pytest.approx(3)
         assert counts.queues[0].bound == 5
+        await trio.sleep(2)
+        (counts,) = handlers.statistics()
+        assert (counts.calls, counts.longest_call) == (2, pytest.approx(3))
 
 
 # -- cancellation -----------------------------------------------------------------------------------------------------

@@ -212,6 +212,26 @@ async def test_cancelled_alone_passes(deep: bool) -> None:
     assert scope.cancelled_caught
 
 
+async def test_cancelled_of_a_task_alone_passes() -> None:
+    """The body has ended, and waits."""
+
+    async def sleep() -> None:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(trio.sleep_forever)
+            await trio.sleep_forever()
+
+    async def cancel() -> None:
+        scope.cancel()
+
+    async with trio.open_nursery() as outside:
+        scope = trio.CancelScope()
+        outside.start_soon(cancel)
+        with scope:
+            async with UserNursery() as nursery:
+                nursery.start_soon(sleep)
+        assert scope.cancelled_caught
+
+
 async def test_a_cancel_within_stays_within() -> None:
     async with UserNursery() as nursery:
         nursery.start_soon(trio.sleep, 0)
