@@ -10,7 +10,7 @@ import trio
 
 from ._channels import QueueStatistics
 from .errors import UsageError
-from .protocol.events import Gap, StreamEvent
+from .protocol.events import Gap, GapCause, StreamEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,20 +58,24 @@ class InlineSink:
         updates = self.staged.copy()
         self.staged.clear()
         self._received += len(updates)
-        if self._gaps:
-            updates = [self._with_gap(update) for update in updates]
         if not self._batches:
             for update in updates:
-                self._call(update, 1)
+                self._pass([update])
         elif updates:
-            self._call(updates, len(updates))
+            self._pass(updates)
         return True
 
-    def _call(self, argument: Update | list[Update], count: int) -> None:
+    def _pass(self, updates: list[Update]) -> None:
         if self.closed or self.paused:  # the function itself may have seen to that, in the call before
-            self._discarded += count
+            self._discarded += len(updates)
+            for update in updates:
+                time = update.time_ns
+                self.tell(Gap(update.topic, GapCause.OVERFLOW, None, None, time, time))
             return
-        self._delivered += count
+        self._delivered += len(updates)
+        if self._gaps:
+            updates = [self._with_gap(update) for update in updates]
+        argument = updates if self._batches else updates[0]
         start = self._perf_counter()
         try:
             result = self._fn(argument)
@@ -91,7 +95,10 @@ class InlineSink:
         gap = self._gaps.pop(update.topic, None)
         return update if gap is None else attrs.evolve(update, gap_before=gap)
 
-    def is_empty(self) -> bool:
+    def backlog(self) -> int:
+        return 0
+
+    def has_taken(self, backlog: int) -> bool:
         return True
 
     def force(self) -> None:

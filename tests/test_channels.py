@@ -26,6 +26,7 @@ from kufeed import (
     Update,
     UpdateType,
 )
+from kufeed._buffers import DEFAULT_OVERFLOW
 from kufeed._channels import Sink, UpdateQueue
 from kufeed._delivery import hand_out
 from kufeed.errors import ConnectionFailed, LinkClosed
@@ -463,10 +464,57 @@ async def test_places_between_which_all_was_dropped_become_one() -> None:
     for number in range(1000):
         queue.tell(Restored(TRADE, float(number)))
         await put(queue, *trades(number))
-    assert len(queue._places) <= 4
+    assert len(queue._places) <= 2 * 3 + 16
     items = everything(queue)
     assert told(items).count("Restored") <= 3
     assert sum(one.count for one in items if isinstance(one, Dropped)) == 998
+
+
+async def test_what_is_dropped_behind_something_that_stays_leaves_a_bounded_number_of_places() -> None:
+    """In a mixture one waiting ticker holds the front, and trades are dropped behind it."""
+    queue = UpdateQueue(DEFAULT_OVERFLOW, 10)
+    await put(queue, update(TICKERS[0], 1))
+    for number in range(5000):
+        await put(queue, *trades(number))
+    assert len(queue._places) < 100
+    items = everything(queue)
+    dropped = [one for one in items if isinstance(one, Dropped)]
+    assert sum(one.count for one in dropped) == queue.statistics().dropped == 4990
+    tenth = next(one for one in items if isinstance(one, Update) and one.topic == TRADE)
+    assert tenth.gap_before is not None
+    assert (tenth.gap_before.since_ns, tenth.gap_before.until_ns) == (START_NS, START_NS + 4989)
+
+
+@pytest.mark.parametrize("policy", [Overflow.LATEST, Overflow.DROP_OLDEST, Overflow.DROP_NEWEST])
+async def test_updates_between_cuts_leave_a_bounded_number_of_events_too(policy: Overflow) -> None:
+    queue = channel(policy, bound=2)
+    for number in range(500):
+        for stream in TICKERS:
+            queue.tell(Disconnected(stream, LinkClosed(1006, None)))
+            queue.tell(Restored(stream, 1.0))
+            queue.tell(Gap(stream, GapCause.RECONNECT, None, None, START_NS + number, START_NS + number + 1))
+            await put(queue, update(stream, number + 1))
+    assert len(queue._places) < 50
+    assert sum(len(place.marks) for place in queue._places) < 200
+
+
+async def test_the_end_of_a_slow_episode_is_told_while_a_gap_waits_for_its_update(autojump_clock: MockClock) -> None:
+    queue = channel(Overflow.DROP_NEWEST, bound=1, perf_counter=trio.current_time)
+    await put(queue, *trades(1))
+    await put(queue, *trades(2))
+    seen: list[Any] = []
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def consume() -> None:
+            while True:
+                seen.append(await queue.next(END, events=True))
+
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert told(seen) == [1, "SlowConsumer", "Dropped", "SlowConsumer"]
+    assert [one.ended for one in seen if isinstance(one, SlowConsumer)] == [False, True]
+    assert not queue.statistics().slow
 
 
 async def test_a_slow_consumer_is_told_once_and_its_end_once(autojump_clock: MockClock) -> None:
@@ -688,8 +736,8 @@ def test_whatever_happens_order_bound_accounts_and_holes_are_right(
                     assert counts.pending <= bound >= counts.most_pending
                 if counts.pending:  # no lost wake-up: nobody waits while there is something to take
                     assert queue._consumers.statistics().tasks_waiting == 0
-                marks = sum(len(place.marks) for place in queue._places)
-                assert marks <= (counts.pending + 1) * (len(STREAMS) * 4 + 4)
+                assert len(queue._places) <= 2 * (counts.pending + 1) + 16
+                assert all(len(place.marks) <= len(STREAMS) * 4 + 4 for place in queue._places)
             queue.close()
         assert errors <= failures
         assert law(queue)

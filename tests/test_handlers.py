@@ -1116,6 +1116,33 @@ async def test_an_inline_handler_that_is_run_again_goes_on_too(autojump_clock: M
             assert (trades.statistics().delivered, trades.statistics().discarded) == (3, 2)
 
 
+async def test_what_an_inline_handler_misses_while_it_waits_to_be_run_again_is_told(autojump_clock: MockClock) -> None:
+    seen: list[tuple[int | None, kufeed.Gap | None]] = []
+
+    def handler(update: Trade) -> None:
+        seen.append((update.sequence, update.gap_before))
+        if update.sequence == 2:
+            raise Mine
+
+    async with quiet() as (exchange, feed), persistent() as nursery:
+        async with feed.open_handlers(handler_nursery=nursery) as handlers:
+            await handlers.start(handler, feed.trades("BTC-USDT"))
+            await send(exchange, 1, 2, 3)
+            await exchange.disconnect_all()
+            await exchange.wait_subscribed("/market/match:BTC-USDT")
+            await send(exchange, 7)
+            await trio.sleep(60)
+            await send(exchange, 8, 9)
+            (counts,) = handlers.statistics()[0].queues
+    assert [number for number, _ in seen] == [1, 2, 8, 9]
+    gap = seen[2][1]
+    assert gap is not None
+    start = 1_767_225_600_000_000_000
+    assert (gap.since_ns, gap.until_ns) == (start + 3, start + 7)
+    assert [one for _, one in seen if one is not None] == [gap]
+    assert (counts.discarded, law(counts)) == (2, True)
+
+
 async def test_one_that_waits_to_be_run_again_does_not_hold_up_the_end(autojump_clock: MockClock) -> None:
     handler = Failing(1)
     async with quiet() as (exchange, feed):

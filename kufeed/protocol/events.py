@@ -34,7 +34,8 @@ class StreamEvent:
 class Gap(StreamEvent):
     """Updates of `topic` are missing here, or may be: no more is known than what stands in the other fields.
 
-    It stands directly before the first update after the hole, which carries it as `Update.gap_before`.
+    It stands before the first update of the topic after the hole, which carries it as `Update.gap_before`; there may be
+    some of other topics between.
     """
 
     topic: Topic
@@ -120,4 +121,4 @@ class SlowConsumer(StreamEvent):
     duration: float
     """Seconds it has lasted; 0.0 where it begins."""
     lost: int
-    """Updates that were thrown away meanwhile; 0 where it begins, and under `Overflow.BLOCK`."""
+    """Updates that were thrown away meanwhile; 0 where it begins."""
