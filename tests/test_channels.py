@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -740,6 +741,88 @@ def test_whatever_happens_order_bound_accounts_and_holes_are_right(
                 assert all(len(place.marks) <= len(STREAMS) * 4 + 4 for place in queue._places)
             queue.close()
         assert errors <= failures
+        assert law(queue)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rng=st.randoms(use_true_random=False),
+    bound=st.integers(1, 6),
+    policies=st.one_of(
+        st.just(dict.fromkeys(UpdateType, Overflow.BLOCK)),
+        st.fixed_dictionaries({kind: st.sampled_from(POLICIES) for kind in UpdateType}),
+    ),
+)
+def test_two_readers_and_three_ends_share_a_channel_without_a_loss(
+    rng: random.Random, bound: int, policies: dict[UpdateType, Overflow]
+) -> None:
+    """Readers are cancelled and may not always hold; ends are cancelled, take by batches, and close."""
+
+    async def main() -> None:
+        queue = UpdateQueue(policies, bound, perf_counter=trio.current_time)
+        ledger = Ledger(policies)
+        sent = 0
+
+        async def hold(sink: Sink) -> bool:
+            if rng.random() < 0.1:
+                return await never_hold(sink)
+            sink.slow()
+            with trio.move_on_after(rng.choice([1, 30])) as scope:
+                await sink.wait_room()
+            return not scope.cancelled_caught
+
+        async def read(indices: list[int]) -> None:
+            nonlocal sent
+            with trio.CancelScope() as scope:
+                for _ in range(15):
+                    updates = ledger.next_updates(rng.choices(indices, k=rng.randint(0, 8)))
+                    sent += len(updates)
+                    queue.staged.extend(updates)
+                    if rng.random() < 0.05:
+                        scope.cancel()
+                    await hand_out([queue], hold)
+                    await trio.sleep(rng.choice([0, 0, 0.5, 1]))
+
+        async def consume() -> None:
+            end = End()
+            for _ in range(rng.randint(5, 40)):
+                with trio.move_on_after(rng.choice([0, 0.1, 2])):
+                    try:
+                        ledger.saw(await queue.next(end, rng.random() < 0.5))
+                    except Overflowed:
+                        pass
+                    except (StopAsyncIteration, trio.ClosedResourceError):
+                        return
+                if rng.random() < 0.1:
+                    for one in queue.take_up_to(rng.randint(1, 4)):
+                        ledger.saw(one)
+                if rng.random() < 0.05:
+                    end.closed = True
+                    queue.wake_all()
+                await trio.sleep(rng.choice([0, 0, 0.3]))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, [0, 1])
+            nursery.start_soon(read, [2, 3])
+            for _ in range(3):
+                nursery.start_soon(consume)
+            for _ in range(30):
+                await trio.sleep(0.5)
+                await wait_all_tasks_blocked()
+                counts = queue.statistics()
+                assert law(queue)
+                assert counts.received + len(queue.staged) == sent
+                assert counts.delivered == ledger.delivered
+                if counts.pending:
+                    assert queue._consumers.statistics().tasks_waiting == 0
+                if counts.pending < bound:
+                    assert queue._readers.statistics().tasks_waiting == 0, "a reader waits though there is room"
+            nursery.cancel_scope.cancel()
+        queue.close()
+        queue.hand_over()
+        assert queue.statistics().received == sent
         assert law(queue)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
