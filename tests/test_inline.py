@@ -40,7 +40,7 @@ class Watched:
         self.sink.staged += [ticker(number) for number in numbers]
         assert self.sink.hand_over()
         assert self.sink.staged == []
-        assert self.sink.is_empty()
+        assert self.sink.has_taken(self.sink.backlog())
 
     def counts(self) -> tuple[int, int, int]:
         counts = self.sink.statistics()
