@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MemorySendStream, MockClock, memory_stream_pair
 
 import kufeed
 from kufeed import FeedConfig
@@ -27,11 +27,12 @@ class Scripted:
         self.nursery = nursery
         self.peer = peer
         self.upgrades: list[float] = []
-        self.received = b""
+        self.streams: list[trio.StapledStream] = []
 
     async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
         ours, theirs = memory_stream_pair()
+        self.streams.append(ours)
         self.nursery.start_soon(self._serve, theirs, host)
         return ours
 
@@ -131,6 +132,48 @@ async def test_our_close_has_a_code_and_is_bounded(autojump_clock: MockClock, an
         assert trio.current_time() - start == pytest.approx(0.0 if answers else 1.5, abs=0.01)
         nursery.cancel_scope.cancel()
     assert codes == [1000]
+
+
+async def test_a_link_that_is_not_needed_any_more_is_closed_in_its_time(autojump_clock: MockClock) -> None:
+    """Also where the feed goes on and the peer does not answer."""
+    times: list[float] = []
+
+    async def peer(stream: trio.abc.Stream) -> None:
+        await network.read_frame(stream)  # the topic is given back
+        assert await read_close(stream) == 1000
+        times.append(trio.current_time())
+        assert await stream.receive_some(1) == b""
+        times.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        network = Scripted(nursery, peer)
+        async with kufeed.open_feed(FeedConfig(linger=3.0, close_timeout=1.5), network=network) as feed:
+            async with feed.ticker("BTC-USDT"):
+                pass
+            await trio.sleep(20)
+    assert times == pytest.approx([3.0, 4.5], abs=0.01)
+
+
+async def test_a_link_that_cannot_send_is_replaced_at_once(autojump_clock: MockClock) -> None:
+    """Though reading goes on as if nothing had happened."""
+
+    async def fail() -> None:
+        raise trio.BrokenResourceError from ConnectionResetError("reset by the peer")
+
+    async def peer(stream: trio.abc.Stream) -> None:
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        network = Scripted(nursery, peer)
+        async with kufeed.open_feed(FeedConfig(reconnect_delay=0.5), network=network) as feed:
+            async with feed.ticker("BTC-USDT") as tickers:
+                assert isinstance(network.streams[-1].send_stream, MemorySendStream)
+                network.streams[-1].send_stream.send_all_hook = fail
+                nursery.start_soon(tickers.add, "ETH-USDT")
+                await trio.sleep(1)
+                assert feed.statistics().connections[0].last_failure == "closed with code 1006: reset by the peer"
+        nursery.cancel_scope.cancel()
+    assert len(network.upgrades) == 2
 
 
 @pytest.mark.parametrize(
