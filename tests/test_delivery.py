@@ -324,6 +324,42 @@ async def test_a_handler_slower_than_the_wire_is_told_each_drop(autojump_clock: 
     assert all(later - earlier <= 18.01 for earlier, later in pairwise(pings))
 
 
+async def test_an_async_handler_slower_than_the_wire_is_told_each_drop_too(autojump_clock: MockClock) -> None:
+    """The same through `open_handlers()`: each update after a hole says how large it is, and nobody reconnects."""
+    exchange = Exchange(**QUIET)
+    bound, sent = 1000, 40_000
+    seen: list[Update] = []
+
+    async def handle(update: kufeed.Trade) -> None:
+        seen.append(update)
+        await trio.sleep(0.005)
+
+    async with simulated(exchange) as (_, feed), feed.open_handlers(drain_timeout=60) as handlers:
+        await handlers.start(handle, feed.trades("BTC-USDT", buffer=bound))
+        for start in range(0, sent, 20):
+            await exchange.play([trade(number) for number in range(start, start + 20)])
+            await trio.sleep(0.01)
+        assert handlers.statistics()[0].queues[0].pending <= bound
+        await trio.sleep(60)
+        pings = asked_pings(exchange)
+        assert exchange.statistics().dials == len(exchange.sessions) == 1
+    (counts,) = handlers.statistics()[0].queues
+    assert law(counts)
+    assert (counts.received, counts.delivered, counts.most_pending) == (sent, len(seen), bound)
+    assert counts.dropped == sent - len(seen) > 0
+    for before, after in pairwise(seen):
+        assert before.sequence is not None
+        assert after.sequence is not None
+        if after.sequence == before.sequence + 1:
+            assert after.gap_before is None
+        else:
+            expected = (GapCause.OVERFLOW, ms(before.sequence + 1), ms(after.sequence - 1))
+            gap = after.gap_before
+            assert gap is not None
+            assert (gap.cause, gap.since_ns, gap.until_ns) == expected
+    assert all(later - earlier <= 18.01 for earlier, later in pairwise(pings))
+
+
 def asked_pings(exchange: Exchange) -> list[float]:
     """When the pings of the last session came."""
     return list(exchange.sessions[0].pinged_at)
