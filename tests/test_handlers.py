@@ -699,6 +699,18 @@ async def test_an_error_of_the_stream_goes_by_the_policy_too(autojump_clock: Moc
         assert handlers.statistics()[0].errors == 1
 
 
+async def test_a_stray_next_in_an_inline_handler_is_not_lost(autojump_clock: MockClock) -> None:
+    """No coroutine can raise a `StopIteration`: Python makes it a RuntimeError with that as its cause."""
+    async with quiet() as (exchange, feed):
+        with pytest.raises(RuntimeError, match="raised StopIteration") as raised:
+            async with feed.open_handlers() as handlers:
+                await handlers.start(lambda update: next(iter(())), feed.trades("BTC-USDT"))
+                await send(exchange, 1)
+                await trio.sleep_forever()
+        assert isinstance(raised.value.__cause__, StopIteration)
+        assert len(exchange.dials) == 1
+
+
 async def test_a_plain_function_that_returns_a_coroutine_is_told_so(autojump_clock: MockClock) -> None:
     async def handle(update: Trade) -> None:
         pytest.fail("nobody awaits it")
@@ -1102,18 +1114,25 @@ async def test_a_policy_of_the_users_own_may_run_a_handler_again(autojump_clock:
 
 
 async def test_an_inline_handler_that_is_run_again_goes_on_too(autojump_clock: MockClock) -> None:
-    """It has no channel: what came meanwhile is discarded, and counted."""
+    """It has no channel: what came meanwhile is discarded, counted, and told as a hole."""
     handler = Failing(1)
+    holes: list[kufeed.Gap | None] = []
+
+    def handle(update: Trade) -> None:
+        holes.append(update.gap_before)
+        handler.inline(update)
+
     async with quiet() as (exchange, feed), persistent() as nursery:
         async with feed.open_handlers(handler_nursery=nursery) as handlers:
             trades = feed.trades("BTC-USDT")
-            await handlers.start(handler.inline, trades)
+            await handlers.start(handle, trades)
             await send(exchange, 0, 1, 2)
             await send(exchange, 3)
             await trio.sleep(10)
             await send(exchange, 4)
             assert handler.seen == [0, 1, 4]
             assert (trades.statistics().delivered, trades.statistics().discarded) == (3, 2)
+            assert [hole is not None for hole in holes] == [False, False, True]
 
 
 async def test_what_an_inline_handler_misses_while_it_waits_to_be_run_again_is_told(autojump_clock: MockClock) -> None:
