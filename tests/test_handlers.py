@@ -850,6 +850,28 @@ async def test_what_is_pending_is_drained_for_so_long(autojump_clock: MockClock,
         assert exchange.statistics().topics == 0
 
 
+@pytest.mark.parametrize("overflow", list(kufeed.Overflow))
+async def test_a_drain_of_a_full_buffer_keeps_its_accounts(
+    autojump_clock: MockClock, overflow: kufeed.Overflow
+) -> None:
+    """Under `BLOCK` the reader is being held meanwhile; what it still has is discarded."""
+
+    async def handle(update: Trade) -> None:
+        await trio.sleep(1)
+
+    async with quiet() as (exchange, feed):
+        async with feed.open_handlers(drain_timeout=2.5, on_error="isolate") as handlers:
+            await handlers.start(handle, feed.trades("BTC-USDT", overflow=overflow, buffer=5))
+            await send(exchange, *range(20))
+        assert trio.current_time() == pytest.approx(1 if overflow == "latest" else 2.5, abs=0.1)
+        (queue,) = handlers.statistics()[0].queues
+        assert law(queue)
+        assert queue.pending == 0
+        assert queue.received == 20
+        await trio.sleep(feed.config.linger + 1)
+        assert exchange.sessions == ()
+
+
 async def test_a_body_that_fails_drains_nothing(autojump_clock: MockClock) -> None:
     seen: list[int | None] = []
 
