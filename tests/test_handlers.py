@@ -699,6 +699,18 @@ async def test_an_error_of_the_stream_goes_by_the_policy_too(autojump_clock: Moc
         assert handlers.statistics()[0].errors == 1
 
 
+async def test_a_stray_next_in_an_inline_handler_is_not_lost(autojump_clock: MockClock) -> None:
+    """No coroutine can raise a `StopIteration`: Python makes it a RuntimeError with that as its cause."""
+    async with quiet() as (exchange, feed):
+        with pytest.raises(RuntimeError, match="raised StopIteration") as raised:
+            async with feed.open_handlers() as handlers:
+                await handlers.start(lambda update: next(iter(())), feed.trades("BTC-USDT"))
+                await send(exchange, 1)
+                await trio.sleep_forever()
+        assert isinstance(raised.value.__cause__, StopIteration)
+        assert len(exchange.dials) == 1
+
+
 async def test_a_plain_function_that_returns_a_coroutine_is_told_so(autojump_clock: MockClock) -> None:
     async def handle(update: Trade) -> None:
         pytest.fail("nobody awaits it")
@@ -836,6 +848,28 @@ async def test_what_is_pending_is_drained_for_so_long(autojump_clock: MockClock,
         assert not counts.running
         await trio.sleep(1)
         assert exchange.statistics().topics == 0
+
+
+@pytest.mark.parametrize("overflow", list(kufeed.Overflow))
+async def test_a_drain_of_a_full_buffer_keeps_its_accounts(
+    autojump_clock: MockClock, overflow: kufeed.Overflow
+) -> None:
+    """Under `BLOCK` the reader is being held meanwhile; what it still has is discarded."""
+
+    async def handle(update: Trade) -> None:
+        await trio.sleep(1)
+
+    async with quiet() as (exchange, feed):
+        async with feed.open_handlers(drain_timeout=2.5, on_error="isolate") as handlers:
+            await handlers.start(handle, feed.trades("BTC-USDT", overflow=overflow, buffer=5))
+            await send(exchange, *range(20))
+        assert trio.current_time() == pytest.approx(1 if overflow == "latest" else 2.5, abs=0.1)
+        (queue,) = handlers.statistics()[0].queues
+        assert law(queue)
+        assert queue.pending == 0
+        assert queue.received == 20
+        await trio.sleep(feed.config.linger + 1)
+        assert exchange.sessions == ()
 
 
 async def test_a_body_that_fails_drains_nothing(autojump_clock: MockClock) -> None:
@@ -1102,18 +1136,25 @@ async def test_a_policy_of_the_users_own_may_run_a_handler_again(autojump_clock:
 
 
 async def test_an_inline_handler_that_is_run_again_goes_on_too(autojump_clock: MockClock) -> None:
-    """It has no channel: what came meanwhile is discarded, and counted."""
+    """It has no channel: what came meanwhile is discarded, counted, and told as a hole."""
     handler = Failing(1)
+    holes: list[kufeed.Gap | None] = []
+
+    def handle(update: Trade) -> None:
+        holes.append(update.gap_before)
+        handler.inline(update)
+
     async with quiet() as (exchange, feed), persistent() as nursery:
         async with feed.open_handlers(handler_nursery=nursery) as handlers:
             trades = feed.trades("BTC-USDT")
-            await handlers.start(handler.inline, trades)
+            await handlers.start(handle, trades)
             await send(exchange, 0, 1, 2)
             await send(exchange, 3)
             await trio.sleep(10)
             await send(exchange, 4)
             assert handler.seen == [0, 1, 4]
             assert (trades.statistics().delivered, trades.statistics().discarded) == (3, 2)
+            assert [hole is not None for hole in holes] == [False, False, True]
 
 
 async def test_what_an_inline_handler_misses_while_it_waits_to_be_run_again_is_told(autojump_clock: MockClock) -> None:
