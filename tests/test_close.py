@@ -169,8 +169,8 @@ async def test_a_link_that_cannot_send_is_replaced_at_once(autojump_clock: MockC
             async with feed.ticker("BTC-USDT") as tickers:
                 assert isinstance(network.streams[-1].send_stream, MemorySendStream)
                 network.streams[-1].send_stream.send_all_hook = fail
-                nursery.start_soon(tickers.add, "ETH-USDT")
-                await trio.sleep(1)
+                with trio.move_on_after(1):
+                    await tickers.add("ETH-USDT")
                 assert feed.statistics().connections[0].last_failure == "closed with code 1006: reset by the peer"
         nursery.cancel_scope.cancel()
     assert len(network.upgrades) == 2
