@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 import trio
 
 from ._limiter import Permit, SlidingWindowLimiter
 from ._shared_budget import SharedDialBudget
+from ._untrusted import read_url
 from .protocol import rest
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ def quiet(base_url: str) -> Quiet:
 
 
 def _host(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    url = read_url(base_url, "http", "https")
+    return f"{url.host}:{url.port}"
 
 
 def _limits(whole: int, share: float, *, least: int = 1) -> list[int]:

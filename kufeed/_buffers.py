@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from .protocol.market import UpdateType
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from .protocol.market import Topic
     from .protocol.updates import Update
@@ -89,6 +89,10 @@ class Buffer(Protocol):
         """The first one; None where none waits."""
         ...
 
+    def numbers(self) -> Sequence[int]:
+        """Those of all that wait, in order."""
+        ...
+
     def part(self, topic: Topic) -> None:
         """The next update of *topic* must not take the place of one that waits: something stands between them."""
         ...
@@ -147,6 +151,9 @@ class PlainBuffer:
 
     def oldest(self) -> Update | None:
         return self.items[0] if self.items else None
+
+    def numbers(self) -> Sequence[int]:
+        return range(self.first(), self.end)
 
     def part(self, topic: Topic) -> None:
         pass
@@ -212,6 +219,9 @@ class KeyedBuffer:
 
     def oldest(self) -> Update | None:
         return next(iter(self.items.values()), None)
+
+    def numbers(self) -> Sequence[int]:
+        return list(self.items)
 
     def part(self, topic: Topic) -> None:
         if topic in self._latest:

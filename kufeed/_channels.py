@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from bisect import bisect_left
 from operator import attrgetter
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from .protocol.updates import Update
 
 _log = logging.getLogger("kufeed.delivery")
+
+_QUIET = 60.0
+"""Seconds between two warnings of one slow consumer: with a small buffer it falls behind with every update."""
 
 _LONGEST_RUN = 0.005
 """Seconds a consumer may take updates before other tasks run: a scheduler pass costs as much as a dozen takes."""
@@ -77,8 +81,12 @@ class Sink(Protocol):
         """Take what is staged as far as that loses nothing; true when nothing is left."""
         ...
 
-    def is_empty(self) -> bool:
-        """Whether everything that was handed over has been taken."""
+    def backlog(self) -> int:
+        """A mark for `has_taken()`: all that waits now."""
+        ...
+
+    def has_taken(self, backlog: int) -> bool:
+        """Whether all that waited then has been taken, whatever has come since."""
         ...
 
     def force(self) -> None:
@@ -112,6 +120,12 @@ class _Place:
 
     number: int
     marks: dict[tuple[object, ...], StreamEvent | _Loss | Exception] = attrs.field(factory=dict)
+
+    def absorb(self, later: _Place) -> None:
+        """Take over what stands at the next place."""
+        self.number = later.number
+        for key, mark in later.marks.items():
+            self.marks[key] = _joined(self.marks.pop(key), mark) if key in self.marks else mark
 
 
 @attrs.define(eq=False)
@@ -161,9 +175,10 @@ class UpdateQueue:
         # Whether there is anything but updates to look at: a place, a gap, the end.
         self._edge = False
         self._consumers = trio.lowlevel.ParkingLot()
-        self._room = trio.Event()
+        self._readers = trio.lowlevel.ParkingLot()
         self._last_yield = perf_counter()
         self._slow_since: float | None = None
+        self._warned_at = -math.inf
         self._lost_while_slow = 0
         self._received = 0
         self._delivered = 0
@@ -190,8 +205,11 @@ class UpdateQueue:
         self._consumers.unpark(count=len(items))
         return not staged
 
-    def is_empty(self) -> bool:
-        return not self._items
+    def backlog(self) -> int:
+        return self._delivered + len(self._items)
+
+    def has_taken(self, backlog: int) -> bool:
+        return self._delivered >= backlog
 
     def force(self) -> None:
         """Let all of what is staged in; what has no room goes by the policy, and is told of at its place."""
@@ -203,7 +221,6 @@ class UpdateQueue:
         self._dropped += len(losses)
         self._lost_while_slow += len(losses)
         self._note(losses)
-        self._join_places()
 
     def slow(self) -> None:
         """The buffer is full, and its consumer was given time: an episode begins, unless one is going on."""
@@ -211,18 +228,22 @@ class UpdateQueue:
             self._slow_since = self._perf_counter()
             self._lost_while_slow = 0
             self.tell(SlowConsumer(ended=False, duration=0.0, lost=0))
-            _log.warning("a consumer is slower than the wire: its buffer of %d updates is full", self.bound)
+            if self._slow_since - self._warned_at > _QUIET:
+                self._warned_at = self._slow_since
+                _log.warning("a consumer is slower than the wire: its buffer of %d updates is full", self.bound)
 
     async def wait_room(self) -> None:
-        """Return when something has been taken, or nothing will be. Cancelled or not, nothing has changed."""
-        self._room = trio.Event()
-        await self._room.wait()
+        """Return when there is room, or nothing will be taken any more. Cancelled or not, nothing has changed."""
+        await trio.lowlevel.checkpoint()
+        while len(self._items) >= self.bound and not (self.closed or self._ending):
+            await self._readers.park()
 
     def tell(self, event: StreamEvent) -> None:
         """Put *event* behind all that has been handed over. Of one kind and topic, one stands between two updates."""
         if self.closed or self._ending:
             return
-        self._mark(self._buffer.end, (type(event), getattr(event, "topic", None)), event)
+        of = event.ended if isinstance(event, SlowConsumer) else getattr(event, "topic", None)
+        self._mark(self._buffer.end, (type(event), of), event)
         if isinstance(event, Gap):
             self._buffer.part(event.topic)
         self._consumers.unpark()
@@ -231,13 +252,19 @@ class UpdateQueue:
         """Have *error* raised once, to the consumer that comes to this place in the stream."""
         if self.closed or self._ending:
             return
-        self._mark(self._buffer.end, (type(error), getattr(error, "topic", None)), error)
+        # Those with many topics become one; others stay apart, so that none is told in place of another.
+        of = None if hasattr(error, "topics") else getattr(error, "topic", str(error))
+        self._mark(self._buffer.end, (type(error), of), error)
         self._consumers.unpark()
 
     def finish(self) -> None:
-        """Take no more; consumers come to the end once they have taken what is pending."""
+        """Take no more; consumers come to the end once they have taken what is pending.
+
+        What a reader has read already and found no room for is discarded with what comes later.
+        """
         self._ending = self._edge = True
         self._consumers.unpark_all()
+        self._readers.unpark_all()
 
     def close(self) -> None:
         """Discard what is pending; consumers come to the end at once. Idempotent."""
@@ -248,7 +275,7 @@ class UpdateQueue:
         self._places.clear()
         self._gaps.clear()
         self._consumers.unpark_all()
-        self._room.set()
+        self._readers.unpark_all()
 
     def wake_all(self) -> None:
         """Have every waiting consumer look whether its end is still open."""
@@ -272,7 +299,6 @@ class UpdateQueue:
         duration = self._perf_counter() - self._slow_since
         self._slow_since = None
         self.tell(SlowConsumer(ended=True, duration=duration, lost=self._lost_while_slow))
-        _log.warning("it keeps up again after %.3g s; %d updates were dropped", duration, self._lost_while_slow)
 
     # -- places -------------------------------------------------------------------------------------------------------
 
@@ -280,6 +306,9 @@ class UpdateQueue:
         places = self._places
         index = bisect_left(places, number, key=attrgetter("number"))
         if index == len(places) or places[index].number != number:
+            if len(places) > 2 * len(self._items) + 16:
+                self._join_places()
+                return self._place(number)
             places.insert(index, _Place(number))
             self._edge = True
         return places[index]
@@ -289,14 +318,17 @@ class UpdateQueue:
         marks[key] = _joined(marks.pop(key), mark) if key in marks else mark
 
     def _join_places(self) -> None:
-        """Places that nothing stands between any more, since it was dropped, become one: their number stays bounded."""
-        first = self._buffer.first()
-        while len(self._places) > 1 and self._places[1].number <= first:
-            earlier, later = self._places[0], self._places[1]
-            for key, mark in later.marks.items():
-                earlier.marks[key] = _joined(earlier.marks.pop(key), mark) if key in earlier.marks else mark
-            earlier.number = later.number
-            del self._places[1]
+        """Places that no waiting update stands between any more become one, so that their number stays bounded."""
+        waiting = self._buffer.numbers()
+        joined: dict[int, _Place] = {}
+        for place in self._places:
+            before = bisect_left(waiting, place.number)
+            earlier = joined.get(before)
+            if earlier is None:
+                joined[before] = place
+            else:
+                earlier.absorb(place)
+        self._places = list(joined.values())
 
     # -- the consumers' side ------------------------------------------------------------------------------------------
 
@@ -320,10 +352,13 @@ class UpdateQueue:
                     pass
                 except trio.EndOfChannel:
                     raise StopAsyncIteration from None
+                if self._slow_since is not None:
+                    self._tell_of_end()
+                    continue
             elif self._items:
                 self._delivered += 1
                 if self.blocks:
-                    self._room.set()
+                    self._readers.unpark_all()
                 return self._pop()
             elif self._slow_since is not None:
                 self._tell_of_end()
@@ -370,7 +405,7 @@ class UpdateQueue:
             raise trio.EndOfChannel if self.closed or self._ending else trio.WouldBlock
         self._delivered += 1
         if self.blocks:
-            self._room.set()
+            self._readers.unpark_all()
         update = self._pop()
         if self._gaps and (found := self._gaps.pop(update.topic, None)) is not None:
             # A copy: the record stands in the channels of other subscriptions too, which may have lost nothing.
@@ -380,10 +415,16 @@ class UpdateQueue:
 
     def _reached(self) -> _Place | None:
         """What stands before the first update that waits, or behind the last one that was taken."""
-        if self._places and (not self._items or self._places[0].number <= self._buffer.first()):
-            self._join_places()
-            return self._places[0]
-        return None
+        first = self._buffer.first() if self._items else math.inf
+        places = self._places
+        if not places or places[0].number > first:
+            return None
+        reached = 1
+        while reached < len(places) and places[reached].number <= first:
+            places[0].absorb(places[reached])
+            reached += 1
+        del places[1:reached]
+        return places[0]
 
     def _next_error(self) -> bool:
         place = self._reached()

@@ -123,6 +123,7 @@ class Connection:
             if not self.carries(stream.topic.wire):
                 new.append(stream.topic)
             self._routes.add(stream)
+            stream.begin_link()
         self._set_idle_since(math.inf)
         self._ask(events.Session.subscribe, new)
 
@@ -192,6 +193,8 @@ class Connection:
                 return
             dialled = True
             self._dials += 1
+            for stream in self.streams():
+                stream.begin_link()
             link = Link(self._dials, around, self._routes, on_event=self._handle, on_idle=self.retire)
             link.idle_at = self._idle_since + around.config.linger
             self._link = link

@@ -15,20 +15,21 @@ if TYPE_CHECKING:
 async def hand_out(sinks: Iterable[Sink], hold: Callable[[Sink], Awaitable[bool]]) -> None:
     """Hand staged updates to their channels; where they do not fit, let the consumers run before anything is dropped.
 
-    After two scheduler passes every consumer that was woken has run once. One that emptied its channel keeps up,
-    however much a single read brought; for any other the channel's policy decides. Where that is to block, ``await
-    hold(sink)`` waits for room, or returns False at once where the reader must go on.
+    After two scheduler passes every consumer that was woken has run once. One that has taken all that waited keeps up,
+    however much a single read brought, and whatever another reader has brought since; for any other the channel's
+    policy decides. Where that is to block, ``await hold(sink)`` waits for room, or returns False at once where the
+    reader must go on.
     """
-    waiting = [sink for sink in sinks if not sink.hand_over()]
+    waiting = [(sink, sink.backlog()) for sink in sinks if not sink.hand_over()]
     try:
         while waiting:
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
-            for sink in waiting:
-                if not sink.is_empty() and not (sink.blocks and await hold(sink)):
+            for sink, backlog in waiting:
+                if not sink.has_taken(backlog) and not (sink.blocks and await hold(sink)):
                     sink.force()
-            waiting = [sink for sink in waiting if not sink.hand_over()]
+            waiting = [(sink, sink.backlog()) for sink, _ in waiting if not sink.hand_over()]
     finally:
-        for sink in waiting:  # cancelled: nothing that arrived stays behind uncounted
+        for sink, _ in waiting:  # cancelled: nothing that arrived stays behind uncounted
             sink.force()
             sink.hand_over()

@@ -67,7 +67,8 @@ class Handler:
         self._entered = False
         self._failed = False
         self._scope = trio.CancelScope()
-        self._stopped: trio.Event | None = None  # while its task runs: for its end
+        self._task_runs = False
+        self._stopped = trio.Event()
         self._calls = 0
         self._errors = 0
         self._longest = 0.0
@@ -76,12 +77,13 @@ class Handler:
 
     async def run(self) -> None:
         """The life of its task. Where it raised an `Exception`, once entered, it may be run again and goes on."""
-        if self.ended:
-            return
-        if self._inline is not None and self._failure is None:
-            self._inline.paused = False
+        if self._failure is None:
+            if self.ended:
+                return
+            if self._inline is not None:
+                self._inline.paused = False
         self._failed = False
-        stopped = self._stopped = trio.Event()
+        self._task_runs = True
         try:
             with self._cancellable():
                 if not self._entered:
@@ -93,8 +95,9 @@ class Handler:
         finally:
             if not self._failed:
                 self.end()
-            self._stopped = None
-            stopped.set()
+            self._task_runs = False
+            self._stopped.set()
+            self._stopped = trio.Event()
 
     async def enter(self) -> None:
         """Enter its subscriptions before its task runs. Where that fails or is cancelled, it has ended."""
@@ -165,9 +168,14 @@ class Handler:
                 if self._comes_out(self, error):
                     raise
 
+    async def wait_drained(self) -> None:
+        """Return when it has handled what was pending at `finish()`, or failed. Its task may have yet to begin."""
+        while self.running:
+            await self._stopped.wait()
+
     async def wait_stopped(self) -> None:
-        """Return when its task does not run. One that has not begun does not run any more, once it has ended."""
-        while self._stopped is not None:
+        """Return when its task does not run. One that has not begun does not run any more, after `end()`."""
+        while self._task_runs:
             await self._stopped.wait()
 
     def finish(self) -> None:
@@ -201,7 +209,7 @@ class Handler:
         self._errors += 1
         try:
             comes_out = not isinstance(error, Exception) or self._comes_out(self, error)
-        except BaseException as worse:  # noqa: BLE001  # of the user's own policy
+        except BaseException as worse:  # noqa: ASYNC103, BLE001  # of the user's own policy; it has no await
             comes_out, error = True, worse
         if comes_out:
             self._failure = error

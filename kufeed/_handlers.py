@@ -95,12 +95,12 @@ class Handlers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         assert self._block is not None
-        return bool(await self._block.__aexit__(kind, error, trace))
+        return bool(await self._block.__aexit__(kind, error, trace))  # noqa: ASYNC102  # as long as the handlers take
 
     @overload
     def start_soon(
         self,
-        fn: Callable[[T], Awaitable[None] | None],
+        fn: Callable[[T], Awaitable[object] | None],
         subscription: Subscription[T],
         *,
         batches: Literal[False] = False,
@@ -111,7 +111,7 @@ class Handlers:
     @overload
     def start_soon(
         self,
-        fn: Callable[[list[T]], Awaitable[None] | None],
+        fn: Callable[[list[T]], Awaitable[object] | None],
         subscription: Subscription[T],
         *,
         batches: Literal[True],
@@ -121,7 +121,7 @@ class Handlers:
 
     def start_soon(
         self,
-        fn: Callable[[Any], Awaitable[None] | None],
+        fn: Callable[[Any], Awaitable[object] | None],
         subscription: Subscription[Any],
         *,
         batches: bool = False,
@@ -130,20 +130,19 @@ class Handlers:
     ) -> None:
         """Enter *subscription* and have *fn* called with each of its updates, or with lists of them (*batches*).
 
-        *workers* tasks share the symbols among them: the updates of one symbol stay in order, and with one task. A
-        subscription that cannot be entered always fails the whole block, whatever *on_error* says.
+        *workers* tasks share the symbols among them, each with a buffer of its own: the updates of one symbol stay in
+        order, and with one task. A subscription that cannot be entered always fails the whole block, whatever
+        *on_error* says.
 
         Raises `UsageError` for a subscription that is entered already, and for what is no handler. While the block is
         being left nothing is started any more.
         """
-        handler = self._add(fn, subscription, batches, workers, name)
-        if not handler.ended:
-            self._start(handler)
+        self._start(self._add(fn, subscription, batches, workers, name))
 
     @overload
     async def start(
         self,
-        fn: Callable[[T], Awaitable[None] | None],
+        fn: Callable[[T], Awaitable[object] | None],
         subscription: Subscription[T],
         *,
         batches: Literal[False] = False,
@@ -154,7 +153,7 @@ class Handlers:
     @overload
     async def start(
         self,
-        fn: Callable[[list[T]], Awaitable[None] | None],
+        fn: Callable[[list[T]], Awaitable[object] | None],
         subscription: Subscription[T],
         *,
         batches: Literal[True],
@@ -164,7 +163,7 @@ class Handlers:
 
     async def start(
         self,
-        fn: Callable[[Any], Awaitable[None] | None],
+        fn: Callable[[Any], Awaitable[object] | None],
         subscription: Subscription[Any],
         *,
         batches: bool = False,
@@ -247,7 +246,7 @@ class Handlers:
                     handler.finish()
                 with trio.move_on_after(self._drain_timeout):
                     for handler in self._handlers:
-                        await handler.wait_stopped()
+                        await handler.wait_drained()
         finally:
             for handler in self._handlers:
                 handler.end()

@@ -52,21 +52,34 @@ async def exchange_bytes(
     # Opened here and not by a pool of httpcore2's, which would drop the cause of an error (`raise ... from None`).
     stream = await network.open_stream(url.host, url.port, context)
     try:
-        connection = httpcore2.AsyncHTTP11Connection(target.origin, _Stream(stream))
-        async with connection.stream(method, target, headers=headers) as response:
-            body = bytearray()
-            async with aclosing(response.aiter_stream()) as parts:
-                async for part in parts:
-                    body += part
-                    if len(body) > max_body:
-                        raise ExchangeError(f"the answer from {url.host} has more than {max_body} bytes")
-            named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-            return Reply(response.status, named, bytes(body))
+        reply = await _exchange(stream, method, target, headers, max_body)
     except httpcore2.ProtocolError as error:
         raise ExchangeError(f"the answer from {url.host} is not HTTP: {http_problem(error)}") from None
+    except trio.BrokenResourceError as error:
+        error.with_traceback(None)  # the values in its frames are those of the answer, and a token may be there
+        raise
     finally:
         # The answer has been read whole, or nobody wants the rest: no manners are needed, and none may hang.
         await trio.aclose_forcefully(stream)
+    if reply is None:
+        raise ExchangeError(f"the answer from {url.host} has more than {max_body} bytes")
+    return reply
+
+
+async def _exchange(
+    stream: trio.abc.Stream, method: str, target: httpcore2.URL, headers: list[tuple[str, str]], max_body: int
+) -> Reply | None:
+    """The answer, or None where it is too long."""
+    connection = httpcore2.AsyncHTTP11Connection(target.origin, _Stream(stream))
+    async with connection.stream(method, target, headers=headers) as response:
+        body = bytearray()
+        async with aclosing(response.aiter_stream()) as parts:
+            async for part in parts:
+                body += part
+                if len(body) > max_body:
+                    return None
+        named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+        return Reply(response.status, named, bytes(body))
 
 
 class _Stream(httpcore2.AsyncNetworkStream):

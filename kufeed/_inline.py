@@ -10,7 +10,7 @@ import trio
 
 from ._channels import QueueStatistics
 from .errors import UsageError
-from .protocol.events import Gap, StreamEvent
+from .protocol.events import Gap, GapCause, StreamEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,17 +58,24 @@ class InlineSink:
         updates = self.staged.copy()
         self.staged.clear()
         self._received += len(updates)
-        if self._gaps:
-            updates = [self._with_gap(update) for update in updates]
-        for argument, count in [(updates, len(updates))] if self._batches else [(update, 1) for update in updates]:
-            if self.closed or self.paused:  # the function itself may have seen to that, in the call before
-                self._discarded += count
-            elif count:
-                self._delivered += count
-                self._call(argument)
+        if not self._batches:
+            for update in updates:
+                self._pass([update])
+        elif updates:
+            self._pass(updates)
         return True
 
-    def _call(self, argument: Update | list[Update]) -> None:
+    def _pass(self, updates: list[Update]) -> None:
+        if self.closed or self.paused:  # the function itself may have seen to that, in the call before
+            self._discarded += len(updates)
+            for update in updates:
+                time = update.time_ns
+                self.tell(Gap(update.topic, GapCause.OVERFLOW, None, None, time, time))
+            return
+        self._delivered += len(updates)
+        if self._gaps:
+            updates = [self._with_gap(update) for update in updates]
+        argument = updates if self._batches else updates[0]
         start = self._perf_counter()
         try:
             result = self._fn(argument)
@@ -76,7 +83,7 @@ class InlineSink:
                 if inspect.iscoroutine(result):
                     result.close()
                 raise UsageError(f"{self._fn!r} returned something to await: make the handler itself an async def")
-        except BaseException as error:  # noqa: BLE001  # raised from a task of its owner's, not from the reader
+        except BaseException as error:  # noqa: ASYNC103, BLE001  # its owner raises it, in a task of its own
             self._fail(error)
         self._on_call(self._perf_counter() - start)
 
@@ -88,7 +95,10 @@ class InlineSink:
         gap = self._gaps.pop(update.topic, None)
         return update if gap is None else attrs.evolve(update, gap_before=gap)
 
-    def is_empty(self) -> bool:
+    def backlog(self) -> int:
+        return 0
+
+    def has_taken(self, backlog: int) -> bool:
         return True
 
     def force(self) -> None:

@@ -20,7 +20,7 @@ from ._limiter import SlidingWindowLimiter
 from ._streams import stage
 from ._supervisor import one_error
 from ._websocket import run_websocket
-from .errors import DialError, ExchangeError, LinkError, LinkSilent, SendStuck
+from .errors import DialError, ExchangeError, LinkError, LinkSilent, SendStuck, TokenExpired
 from .protocol.session import Failed, Session
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class Link:
     async def run(self) -> None:
         """Dial, serve until `end()`, close. Raises the `LinkError` that ended it; returns where none did.
 
+        Until the welcome every failure but a refused token is a `DialError`, and told by the dial's deadline.
         Cancelled, it closes politely within the feed's close deadline before it passes `Cancelled` on.
         """
         deadline = trio.current_time() + self._around.config.connect_timeout
@@ -113,16 +114,18 @@ class Link:
                 with body.watched():
                     lifeline = trio.CancelScope()
                     websocket = await self._dial(nursery, lifeline, deadline)
-                    # Where a cancel came since, the reader is ending already: a shield would come too late for it.
-                    await trio.lowlevel.checkpoint_if_cancelled()
                     lifeline.shield = True
                     try:
                         await self._serve(websocket)
                     finally:
-                        await self._close(websocket)  # noqa: ASYNC102  # shielded and bounded in there
+                        await self._close(websocket, deadline)  # noqa: ASYNC102  # shielded and bounded in there
                         lifeline.cancel()
-        if self._failure is not None:
-            raise self._failure
+        failure = self._failure
+        if failure is None:
+            return
+        if self._session().welcomed or isinstance(failure, DialError | TokenExpired):
+            raise failure
+        raise DialError("welcome", failure) from failure
 
     def end(self, failure: LinkError | None) -> None:
         """Stop serving, with the reason. The first reason counts."""
@@ -159,7 +162,7 @@ class Link:
                     self._read, lifeline, stream, server.endpoint.authority, target, name="reader"
                 )
                 return websocket
-            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            except (OSError, trio.BrokenResourceError) as error:
                 raise DialError(phase, _plain(error.__cause__ or error)) from error
             except ExchangeError as error:
                 raise DialError(phase, error, retry_after=error.retry_after) from error
@@ -306,10 +309,12 @@ class Link:
 
     # -- close --------------------------------------------------------------------------------------------------------
 
-    async def _close(self, websocket: WebSocket) -> None:
+    async def _close(self, websocket: WebSocket, dial_deadline: float) -> None:
         """Say goodbye where somebody may be listening, within the close deadline; the reader is still running."""
         around = self._around
         deadline = min(trio.current_time() + around.config.close_timeout, around.close_deadline())
+        if not self._session().welcomed:
+            deadline = min(deadline, dial_deadline)
         if isinstance(self._failure, LinkSilent | SendStuck | DialError):
             deadline = -math.inf  # nobody has been listening: waiting for an answer only delays the next dial
         with trio.CancelScope(deadline=deadline, shield=True):

@@ -255,7 +255,7 @@ class Pool:
     def lost(self, connection: Connection, cause: LinkError) -> None:
         now = trio.current_time()
         for stream in connection.streams():
-            if connection.has_acked(stream.topic.wire):
+            if connection.has_acked(stream.topic.wire) or stream.came_on_link():
                 stream.lose(cause, now)
 
     def rejected(self, connection: Connection, topic: Topic, code: int, message: str) -> None:

@@ -100,7 +100,7 @@ class Rest:
         except ValueError as error:
             raise ExchangeError(f"the token reply {error}") from None
         finally:
-            del data  # no traceback that comes with the values of variables shows the token
+            del data  # for the same reason as in `_unwrap()`
         for server in token.servers:
             self._check_endpoint(server.endpoint)
         return token
@@ -149,6 +149,7 @@ class Rest:
         elif wait:
             self.quiet.ask(wait)
         message = answer.get("msg") if isinstance(answer, Mapping) else None
+        del answer  # a token may be there: no traceback that comes with the values of variables shows it
         without = f"HTTP {reply.status} without KuCoin's envelope"
         shown = printable(message) if message and isinstance(message, str) else without
         raise ExchangeError(f"{path}: {shown}", code=code, retry_after=wait)

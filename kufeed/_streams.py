@@ -36,7 +36,9 @@ class Stream:
         self.stagers: tuple[Callable[[Any], None], ...] = ()
         self.latest: Update | None = None
         """What came last, on whichever connection."""
+        self._before_link: Update | None = None
         self._lost_at: float | None = None
+        self._told_lost: set[Sink] = set()
         # Who had it when it was lost, and has not been told what is missing: that is known at the next update.
         self._missing: set[Sink] = set()
 
@@ -46,6 +48,7 @@ class Stream:
 
     def remove(self, sink: Sink) -> None:
         self._missing.discard(sink)
+        self._told_lost.discard(sink)
         self._set(tuple(one for one in self.sinks if one is not sink))
 
     def _set(self, sinks: tuple[Sink, ...]) -> None:
@@ -58,10 +61,20 @@ class Stream:
         appends = tuple(sink.staged.append for sink in self.sinks)
         self.stagers = (self._stage_after_hole,) if self._missing else appends
 
+    def begin_link(self) -> None:
+        """From here on it is asked for on another link."""
+        self._before_link = self.latest
+
+    def came_on_link(self) -> bool:
+        """Whether anything of it came on the present link: the exchange may stream before it acknowledges."""
+        return self.latest is not self._before_link
+
     def lose(self, cause: Exception, now: float) -> None:
         """The connection that carried it is gone, and what the exchange sends until it is subscribed to again."""
-        self._lost_at = now
+        if self._lost_at is None:
+            self._lost_at = now
         self._missing.update(self.sinks)
+        self._told_lost.update(self.sinks)
         self._choose_stagers()
         for sink in self.sinks:
             sink.tell(Disconnected(self.topic, cause))
@@ -71,8 +84,9 @@ class Stream:
         if self._lost_at is not None:
             duration = now - self._lost_at
             self._lost_at = None
+            told, self._told_lost = self._told_lost, set()
             for sink in self.sinks:
-                if sink in self._missing:
+                if sink in told:
                     sink.tell(Restored(self.topic, duration))
 
     def _stage_after_hole(self, update: Update) -> None:

@@ -81,9 +81,10 @@ class UserNursery:
     async def _run(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         try:
             await async_fn(*args)
+        except trio.Cancelled:
+            raise
         except BaseException as error:  # noqa: BLE001  # raised when the block is left
-            cancelled = self._keep(error)
-            if cancelled is not None:
+            if (cancelled := self._keep(error)) is not None:
                 raise cancelled from None
 
     async def __aexit__(
@@ -92,7 +93,8 @@ class UserNursery:
         passing = None if error is None else self._keep(error)
         others: tuple[BaseException, ...] = ()
         try:
-            await self._manager.__aexit__(None if passing is None else type(passing), passing, trace)
+            kind = None if passing is None else type(passing)
+            await self._manager.__aexit__(kind, passing, trace)  # noqa: ASYNC102  # as long as the tasks take
         except BaseExceptionGroup as group:
             others = group.exceptions
         # What is no Cancelled here was delivered to the nursery itself: a KeyboardInterrupt.

@@ -2,8 +2,8 @@
 
 `trio.SSLStream` returns one record from each call, and an exchange sends a record per message: every message then costs
 a pass of the scheduler. Here everything that is there comes out at once. Nothing that has not been handed out is
-decrypted in advance, and nothing is read before all that came earlier has been handed out: a slow consumer costs one
-read and one record of memory, and then holds the peer.
+decrypted in advance, save in a renegotiation, where it is in the way; and nothing is read before all that came earlier
+has been handed out: a slow consumer costs one read and one record of memory, and then holds the peer.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ _READ_SIZE = 65_536
 """Bytes asked of the transport at once."""
 _LONGEST_RECORD = 16_384
 """Plain bytes in one record (RFC 8446, section 5.1): OpenSSL never returns more from one read."""
+_MOST_UNSENT = 65_536
+"""Bytes of TLS's own answers that may wait behind a stuck sender before nothing more is read."""
+_MOST_SPARE = 1 << 20
+"""Bytes that a sender keeps for a receiver in a renegotiation: what a network may hold, and more."""
 _FAREWELL_TIME = 0.5
 """How long a close or a failure may wait for its alert to be taken by the transport; it is 31 bytes at most."""
 
@@ -106,7 +110,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._receiving = _OneAtATime("receiving from")
         self._send_lock = trio.Lock()  # of the transport: a receiver has to answer a renegotiation
         self._read_done: trio.Event | None = None  # of the task that reads from the transport
-        self._spare = b""  # decrypted, and not handed out; only after `send_eof()`
+        self._spare = b""  # decrypted, and not handed out; only by `send_eof()` and in a renegotiation
         self._secured = False
         self._failure: ssl.SSLError | None = None
         self._broken = False
@@ -189,7 +193,9 @@ class TLSStream(trio.abc.HalfCloseableStream):
         `ssl.SSLError` as its cause), after everything before it has been handed out; `trio.BusyResourceError` while
         another task receives; `trio.ClosedResourceError` after `aclose()`.
 
-        A cancelled call loses nothing: the next one returns what it would have.
+        A cancelled call loses nothing that was received: the next one returns what it would have. Where TLS itself has
+        to answer, the call waits until the transport may take the answer, which can be cancelled, too; only while it is
+        being taken, a cancellation ends sending, as in `send_all`.
         """
         limit = sys.maxsize if max_bytes is None else operator.index(max_bytes)
         if limit < 1:
@@ -200,19 +206,29 @@ class TLSStream(trio.abc.HalfCloseableStream):
             waited = False
             while True:
                 # From a read of the transport to `return` nothing can be cancelled: that is why nothing can be lost.
-                data = b"" if self._failure else self._decrypt(limit)
+                data = self._decrypt(limit)
                 if data or self._ended:
                     if not waited:
                         await trio.lowlevel.cancel_shielded_checkpoint()
                     return data
                 if self._failure is not None:
                     await self._fail(self._failure)
-                # The peer may wait for an answer of TLS itself. Whoever holds the lock sends it along.
-                if self._outgoing.pending and not self._send_broken and not self._send_lock.locked():
-                    await self._flush()
-                else:
-                    await self._read_transport()
+                await self._answer_or_read()
                 waited = True
+
+    async def _answer_or_read(self) -> None:
+        """Read more; but first send what the peer may be waiting for, an answer of TLS itself."""
+        unsent = self._outgoing.pending
+        if self._send_broken:
+            self._outgoing.read()  # nobody will send it
+        # Whoever holds the lock sends it along; a peer that reads nothing and asks for more and more waits for that.
+        elif unsent > _MOST_UNSENT or (unsent and not self._send_lock.locked()):
+            async with self._send_lock:
+                await self._transport.wait_send_all_might_not_block()
+                if not self._send_broken:
+                    await self._flush_locked()
+            return
+        await self._read_transport()
 
     def _decrypt(self, limit: int) -> bytes:
         """Up to *limit* bytes of what has been read already."""
@@ -221,6 +237,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
             parts.append(self._spare[:limit])
             self._spare = self._spare[limit:]
             limit -= len(parts[0])
+        if self._failure is not None:
+            return b"".join(parts)
         read, incoming = self._ssl.read, self._incoming
         try:
             while limit and (incoming.pending or self._ssl.pending()):
@@ -274,6 +292,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 return
             await trio.lowlevel.checkpoint_if_cancelled()
             with self._breaks_sending():
+                if self._ssl.version() is None:  # so it says in a handshake, be it not the first
+                    self._make_way()
                 while not self._encrypt(data):
                     # The peer renegotiates (TLS 1.2 only), and takes no data before it has what it asked for. One wait,
                     # then another look: what a receiver does meanwhile may be all that was missing.
@@ -281,9 +301,18 @@ class TLSStream(trio.abc.HalfCloseableStream):
                         await self._flush()
                     else:
                         await self._read_transport()
-                    if self._truncated:
+                    self._make_way()
+                    if self._ended:
                         raise trio.BrokenResourceError("the peer has left in a renegotiation")
+                    if len(self._spare) > _MOST_SPARE:
+                        raise trio.BrokenResourceError("the peer goes on sending data in a renegotiation")
                 await self._flush()
+
+    def _make_way(self) -> None:
+        """Decrypt the data that came before the next record of a renegotiation: writing would stumble over them."""
+        self._spare = self._decrypt(sys.maxsize)
+        if self._failure is not None:
+            raise trio.BrokenResourceError(str(self._failure)) from self._failure
 
     def _encrypt(self, data: bytes | bytearray | memoryview) -> bool:
         try:
@@ -291,6 +320,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLError as error:
+            self._failure = self._failure or error
             raise trio.BrokenResourceError(str(error)) from error
         return True
 
@@ -340,6 +370,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
 
     async def _flush_locked(self) -> None:
         # Taken from the BIO under the lock: what was encrypted first leaves first.
+        self._check_unbroken()
         with self._breaks_sending():
             while data := self._outgoing.read():
                 await self._transport.send_all(data)
@@ -403,5 +434,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._check_secured()
         if self._eof_sent:
             raise trio.ClosedResourceError("send_eof() has been called")
+        self._check_unbroken()
+
+    def _check_unbroken(self) -> None:
         if self._send_broken:
             raise trio.BrokenResourceError("an earlier send was cut short")

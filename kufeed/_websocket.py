@@ -49,6 +49,7 @@ class FrameTap(trio.abc.Stream):
         self._deliver = deliver
         self._answer: UpgradeAnswer | None = UpgradeAnswer()
         self._parser = FrameParser(max_message_size)
+        self._close_sent = False
         self._passing = bytearray()  # what trio-websocket gets next: the head, a ping or the close frame
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -105,6 +106,7 @@ class FrameTap(trio.abc.Stream):
             return False
         except Violation as violation:
             self.violation = violation
+            return not self._close_sent  # else no answer will be found in what follows
         return True
 
     def _feed(self, data: bytes) -> None:
@@ -132,6 +134,7 @@ class FrameTap(trio.abc.Stream):
             raise
         # trio-websocket writes one event at a time: a close frame is at the start, or not there.
         if data and data[0] == _CLOSE_FRAME:
+            self._close_sent = True
             if self._parser.closed:
                 self.over.set()
             elif self.violation is not None:

@@ -29,6 +29,7 @@ SPOT, FUTURES = MARKETS
 async def test_a_host_has_one_budget_however_it_is_written() -> None:
     one = dial_budgets("https://api.kucoin.com", SPOT, 1.0)
     assert dial_budgets("https://API.kucoin.com:443/", SPOT, 1.0) == one
+    assert dial_budgets("https://api.kucoin.com.", SPOT, 1.0) == one
     assert dial_budgets("https://api-futures.kucoin.com", FUTURES, 1.0) != one
     (budget,) = one
     assert (budget.max_requests, budget.window) == (30, 60.0)  # type: ignore[attr-defined]

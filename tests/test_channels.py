@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from kufeed import (
     UpdateType,
     topic,
 )
+from kufeed._buffers import DEFAULT_OVERFLOW
 from kufeed._channels import Sink, UpdateQueue
 from kufeed._delivery import hand_out
 from kufeed.errors import ConnectionFailed, LinkClosed
@@ -455,6 +457,17 @@ async def test_gaps_of_a_topic_with_others_updates_between_are_one_to_it() -> No
     assert queue.take_up_to(9)[1].gap_before == Gap(TRADES[1], GapCause.RECONNECT, None, None, 1, 4)
 
 
+async def test_a_gap_among_what_was_dropped_is_one_hole_with_it() -> None:
+    """Whichever the channel comes to first: from the first that was dropped to the last that never came."""
+    queue = channel(bound=1)
+    await put(queue, *trades(1))
+    queue.tell(Gap(TRADE, GapCause.RECONNECT, None, None, START_NS + 1, START_NS + 5))
+    await put(queue, *trades(5))
+    (fifth,) = queue.take_up_to(9)
+    assert fifth.gap_before is not None
+    assert (fifth.gap_before.since_ns, fifth.gap_before.until_ns) == (START_NS + 1, START_NS + 5)
+
+
 async def test_the_record_in_other_channels_is_not_touched() -> None:
     one, other = channel(), channel()
     shared = update(TRADE, 1)
@@ -485,10 +498,57 @@ async def test_places_between_which_all_was_dropped_become_one() -> None:
     for number in range(1000):
         queue.tell(Restored(TRADE, float(number)))
         await put(queue, *trades(number))
-    assert len(queue._places) <= 4
+    assert len(queue._places) <= 2 * 3 + 16
     items = everything(queue)
     assert told(items).count("Restored") <= 3
     assert sum(one.count for one in items if isinstance(one, Dropped)) == 998
+
+
+async def test_what_is_dropped_behind_something_that_stays_leaves_a_bounded_number_of_places() -> None:
+    """In a mixture one waiting ticker holds the front, and trades are dropped behind it."""
+    queue = UpdateQueue(DEFAULT_OVERFLOW, 10)
+    await put(queue, update(TICKERS[0], 1))
+    for number in range(5000):
+        await put(queue, *trades(number))
+    assert len(queue._places) < 100
+    items = everything(queue)
+    dropped = [one for one in items if isinstance(one, Dropped)]
+    assert sum(one.count for one in dropped) == queue.statistics().dropped == 4990
+    tenth = next(one for one in items if isinstance(one, Update) and one.topic == TRADE)
+    assert tenth.gap_before is not None
+    assert (tenth.gap_before.since_ns, tenth.gap_before.until_ns) == (START_NS, START_NS + 4989)
+
+
+@pytest.mark.parametrize("policy", [Overflow.LATEST, Overflow.DROP_OLDEST, Overflow.DROP_NEWEST])
+async def test_updates_between_cuts_leave_a_bounded_number_of_events_too(policy: Overflow) -> None:
+    queue = channel(policy, bound=2)
+    for number in range(500):
+        for stream in TICKERS:
+            queue.tell(Disconnected(stream, LinkClosed(1006, None)))
+            queue.tell(Restored(stream, 1.0))
+            queue.tell(Gap(stream, GapCause.RECONNECT, None, None, START_NS + number, START_NS + number + 1))
+            await put(queue, update(stream, number + 1))
+    assert len(queue._places) < 50
+    assert sum(len(place.marks) for place in queue._places) < 200
+
+
+async def test_the_end_of_a_slow_episode_is_told_while_a_gap_waits_for_its_update(autojump_clock: MockClock) -> None:
+    queue = channel(Overflow.DROP_NEWEST, bound=1, perf_counter=trio.current_time)
+    await put(queue, *trades(1))
+    await put(queue, *trades(2))
+    seen: list[Any] = []
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def consume() -> None:
+            while True:
+                seen.append(await queue.next(END, events=True))
+
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert told(seen) == [1, "SlowConsumer", "Dropped", "SlowConsumer"]
+    assert [one.ended for one in seen if isinstance(one, SlowConsumer)] == [False, True]
+    assert not queue.statistics().slow
 
 
 async def test_a_slow_consumer_is_told_once_and_its_end_once(autojump_clock: MockClock) -> None:
@@ -710,10 +770,92 @@ def test_whatever_happens_order_bound_accounts_and_holes_are_right(
                     assert counts.pending <= bound >= counts.most_pending
                 if counts.pending:  # no lost wake-up: nobody waits while there is something to take
                     assert queue._consumers.statistics().tasks_waiting == 0
-                marks = sum(len(place.marks) for place in queue._places)
-                assert marks <= (counts.pending + 1) * (len(STREAMS) * 4 + 4)
+                assert len(queue._places) <= 2 * (counts.pending + 1) + 16
+                assert all(len(place.marks) <= len(STREAMS) * 4 + 4 for place in queue._places)
             queue.close()
         assert errors <= failures
+        assert law(queue)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rng=st.randoms(use_true_random=False),
+    bound=st.integers(1, 6),
+    policies=st.one_of(
+        st.just(dict.fromkeys(UpdateType, Overflow.BLOCK)),
+        st.fixed_dictionaries({kind: st.sampled_from(POLICIES) for kind in UpdateType}),
+    ),
+)
+def test_two_readers_and_three_ends_share_a_channel_without_a_loss(
+    rng: random.Random, bound: int, policies: dict[UpdateType, Overflow]
+) -> None:
+    """Readers are cancelled and may not always hold; ends are cancelled, take by batches, and close."""
+
+    async def main() -> None:
+        queue = UpdateQueue(policies, bound, perf_counter=trio.current_time)
+        ledger = Ledger(policies)
+        sent = 0
+
+        async def hold(sink: Sink) -> bool:
+            if rng.random() < 0.1:
+                return await never_hold(sink)
+            sink.slow()
+            with trio.move_on_after(rng.choice([1, 30])) as scope:
+                await sink.wait_room()
+            return not scope.cancelled_caught
+
+        async def read(indices: list[int]) -> None:
+            nonlocal sent
+            with trio.CancelScope() as scope:
+                for _ in range(15):
+                    updates = ledger.next_updates(rng.choices(indices, k=rng.randint(0, 8)))
+                    sent += len(updates)
+                    queue.staged.extend(updates)
+                    if rng.random() < 0.05:
+                        scope.cancel()
+                    await hand_out([queue], hold)
+                    await trio.sleep(rng.choice([0, 0, 0.5, 1]))
+
+        async def consume() -> None:
+            end = End()
+            for _ in range(rng.randint(5, 40)):
+                with trio.move_on_after(rng.choice([0, 0.1, 2])):
+                    try:
+                        ledger.saw(await queue.next(end, rng.random() < 0.5))
+                    except Overflowed:
+                        pass
+                    except (StopAsyncIteration, trio.ClosedResourceError):
+                        return
+                if rng.random() < 0.1:
+                    for one in queue.take_up_to(rng.randint(1, 4)):
+                        ledger.saw(one)
+                if rng.random() < 0.05:
+                    end.closed = True
+                    queue.wake_all()
+                await trio.sleep(rng.choice([0, 0, 0.3]))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, [0, 1])
+            nursery.start_soon(read, [2, 3])
+            for _ in range(3):
+                nursery.start_soon(consume)
+            for _ in range(30):
+                await trio.sleep(0.5)
+                await wait_all_tasks_blocked()
+                counts = queue.statistics()
+                assert law(queue)
+                assert counts.received + len(queue.staged) == sent
+                assert counts.delivered == ledger.delivered
+                if counts.pending:
+                    assert queue._consumers.statistics().tasks_waiting == 0
+                if counts.pending < bound:
+                    assert queue._readers.statistics().tasks_waiting == 0, "a reader waits though there is room"
+            nursery.cancel_scope.cancel()
+        queue.close()
+        queue.hand_over()
+        assert queue.statistics().received == sent
         assert law(queue)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))

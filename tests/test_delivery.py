@@ -200,6 +200,50 @@ async def test_a_link_that_never_carried_a_topic_is_no_loss_to_it(autojump_clock
     assert [type(item).__name__ for item in items] == ["Trade"]
 
 
+@pytest.mark.parametrize("entering", [False, True])
+async def test_what_came_before_its_ack_is_lost_with_its_link_too(autojump_clock: MockClock, entering: bool) -> None:
+    """The exchange streams before it acknowledges: a link lost in between has carried the topic all the same."""
+    exchange = Exchange(**QUIET)
+    async with simulated(exchange) as (_, feed), trio.open_nursery() as nursery:
+        trades = feed.trades("BTC-USDT")
+        if entering:
+            exchange.faults.withhold_acks = True
+            nursery.start_soon(trades.__aenter__)
+        else:
+            await trades.__aenter__()
+            exchange.faults.withhold_acks = True
+            await exchange.disconnect_all()
+        await exchange.wait_subscribed(str(BTC))
+        await exchange.play([trade(5)])
+        await trio.sleep(0.1)
+        await exchange.disconnect_all()
+        exchange.faults.withhold_acks = False
+        await exchange.wait_subscribed(str(BTC))
+        await exchange.play([trade(9)])
+        await trio.sleep(0.1)
+        items = await take(trades.with_events())
+        trades.close()
+    ninth = next(item for item in items if isinstance(item, Update) and item.sequence == 9)
+    assert ninth.gap_before == Gap(BTC, GapCause.RECONNECT, None, None, ms(5), ms(9))
+    last = max(index for index, item in enumerate(items) if isinstance(item, Disconnected))
+    assert last > next(index for index, item in enumerate(items) if isinstance(item, Update))
+
+
+async def test_a_return_is_told_also_where_updates_came_before_the_ack(autojump_clock: MockClock) -> None:
+    exchange = Exchange(**QUIET)
+    async with simulated(exchange) as (_, feed), feed.trades("BTC-USDT") as trades:
+        await exchange.play([trade(1)])
+        exchange.faults.withhold_acks = True
+        await exchange.disconnect_all()
+        await exchange.wait_subscribed(str(BTC))
+        await exchange.play([trade(5)])
+        await trio.sleep(0.1)
+        exchange.faults.withhold_acks = False
+        items = await take(trades.with_events(), 10)
+    names = [item.sequence if isinstance(item, Update) else type(item).__name__ for item in items]
+    assert names == [1, "Disconnected", "Gap", 5, "Restored"]
+
+
 async def test_a_symbol_taken_back_and_asked_for_again_in_an_outage_has_no_hole(autojump_clock: MockClock) -> None:
     exchange = Exchange(**QUIET)
     async with simulated(exchange) as (_, feed), feed.trades("BTC-USDT") as other, feed.trades("BTC-USDT") as trades:
@@ -280,9 +324,68 @@ async def test_a_handler_slower_than_the_wire_is_told_each_drop(autojump_clock: 
     assert all(later - earlier <= 18.01 for earlier, later in pairwise(pings))
 
 
+async def test_an_async_handler_slower_than_the_wire_is_told_each_drop_too(autojump_clock: MockClock) -> None:
+    """The same through `open_handlers()`: each update after a hole says how large it is, and nobody reconnects."""
+    exchange = Exchange(**QUIET)
+    bound, sent = 1000, 40_000
+    seen: list[Update] = []
+
+    async def handle(update: kufeed.Trade) -> None:
+        seen.append(update)
+        await trio.sleep(0.005)
+
+    async with simulated(exchange) as (_, feed), feed.open_handlers(drain_timeout=60) as handlers:
+        await handlers.start(handle, feed.trades("BTC-USDT", buffer=bound))
+        for start in range(0, sent, 20):
+            await exchange.play([trade(number) for number in range(start, start + 20)])
+            await trio.sleep(0.01)
+        assert handlers.statistics()[0].queues[0].pending <= bound
+        await trio.sleep(60)
+        pings = asked_pings(exchange)
+        assert exchange.statistics().dials == len(exchange.sessions) == 1
+    (counts,) = handlers.statistics()[0].queues
+    assert law(counts)
+    assert (counts.received, counts.delivered, counts.most_pending) == (sent, len(seen), bound)
+    assert counts.dropped == sent - len(seen) > 0
+    for before, after in pairwise(seen):
+        assert before.sequence is not None
+        assert after.sequence is not None
+        if after.sequence == before.sequence + 1:
+            assert after.gap_before is None
+        else:
+            expected = (GapCause.OVERFLOW, ms(before.sequence + 1), ms(after.sequence - 1))
+            gap = after.gap_before
+            assert gap is not None
+            assert (gap.cause, gap.since_ns, gap.until_ns) == expected
+    assert all(later - earlier <= 18.01 for earlier, later in pairwise(pings))
+
+
 def asked_pings(exchange: Exchange) -> list[float]:
     """When the pings of the last session came."""
     return list(exchange.sessions[0].pinged_at)
+
+
+async def test_a_consumer_that_keeps_up_with_two_links_loses_nothing(autojump_clock: MockClock) -> None:
+    """While one reader waits for the consumer another refills what it has emptied: that is not being slow."""
+    exchange = Exchange(**QUIET)
+    seen = 0
+    config = FeedConfig(topics_per_connection=1)
+    async with simulated(exchange, config) as (_, feed):
+        async with feed.trades("BTC-USDT", "ETH-USDT", buffer=50) as trades, trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def consume() -> None:
+                nonlocal seen
+                async for _ in trades:
+                    seen += 1
+
+            await wait_all_tasks_blocked()
+            for start in range(0, 5000, 100):
+                numbers = range(start, start + 100)
+                await exchange.play([trade(one, symbol) for symbol in ("BTC-USDT", "ETH-USDT") for one in numbers])
+                await trio.sleep(0.1)
+            assert (seen, trades.statistics().dropped) == (10_000, 0)
+            nursery.cancel_scope.cancel()
 
 
 async def test_an_overflow_under_raise_comes_out_and_iterating_goes_on(autojump_clock: MockClock) -> None:
@@ -350,6 +453,24 @@ async def test_a_blocking_consumer_holds_its_link_for_minutes_and_keeps_it(autoj
     assert 299 < slow[1].duration < 301
     assert (counts.received, counts.delivered) == (sent, sent)
     assert law(counts)
+
+
+@pytest.mark.parametrize("config", [None, FeedConfig(topics_per_connection=1)])
+async def test_a_blocking_subscription_of_several_links_gets_from_all(
+    autojump_clock: MockClock, config: FeedConfig | None
+) -> None:
+    symbols = ("XBTUSDTM", "ETHUSDTM") if config else ("XBTUSDTM", "BTC-USDT")
+    async with simulated(config=config) as (exchange, feed):
+        async with feed.trades(*symbols, overflow="block", buffer=3) as trades:
+            assert len(exchange.sessions) == 2
+            await trio.sleep(60)
+            for _ in range(3):
+                items = await take(trades, 60)
+                assert {item.symbol for item in items} == set(symbols)
+            assert exchange.statistics().dials == 2
+            start = trio.current_time()
+        await trio.sleep(0.1)
+    assert trio.current_time() - start < 1
 
 
 async def test_a_blocking_subscription_shares_its_link_with_nobody(autojump_clock: MockClock) -> None:

@@ -18,8 +18,10 @@ import trustme
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 import kufeed
-from kufeed import ExchangeError, FeedConfig
+from kufeed import ExchangeError, FeedConfig, LinkClosed, ProtocolViolation
 from kufeed._tls import TLSStream
+from tests.test_websocket import answer as accept
+from tests.test_websocket import frame
 
 TIMEOUT = 10.0
 PAGE = Path(__file__).parents[1] / "docs" / "dialling.rst"
@@ -53,6 +55,55 @@ def answer(reply: bytes, *, hang: bool = True) -> Server:
 
 async def cut(stream: trio.abc.Stream) -> None:
     await trio.aclose_forcefully(stream)
+
+
+async def reset(stream: trio.abc.Stream) -> None:
+    """Stands for a peer whose connection is reset while we read; `Faulty` sees to it."""
+    await trio.sleep_forever()
+
+
+async def fail_reading() -> None:
+    raise trio.BrokenResourceError from ConnectionResetError("reset by the peer")
+
+
+def slow(seconds: float, server: Server) -> Server:
+    async def serve(stream: trio.abc.Stream) -> None:
+        await trio.sleep(seconds)
+        await server(stream)
+
+    return serve
+
+
+def upgraded(instead_of_welcome: Server) -> Server:
+    async def serve(stream: trio.abc.Stream) -> None:
+        await stream.send_all(accept(await read_head(stream)))
+        await instead_of_welcome(stream)
+
+    return serve
+
+
+def frames(sent: bytes) -> Server:
+    async def serve(stream: trio.abc.Stream) -> None:
+        await stream.send_all(sent)
+        await trio.sleep_forever()
+
+    return upgraded(serve)
+
+
+def endless_frames(sent: bytes) -> Server:
+    async def serve(stream: trio.abc.Stream) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_all, stream)
+            while True:
+                await stream.send_all(sent)
+                await trio.sleep(0.1)
+
+    return upgraded(serve)
+
+
+async def read_all(stream: trio.abc.Stream) -> None:
+    while await stream.receive_some(1000):
+        pass
 
 
 def endless(beginning: bytes, more: bytes) -> Server:
@@ -142,6 +193,8 @@ FAULTS = [
         cause=trio.BrokenResourceError),
     Fault("hung after TCP", "upgrade", False, "nothing within 10 s", websocket=silence),
     Fault("cut before the 101", "upgrade", True, "upgrade: ", websocket=cut, cause=trio.BrokenResourceError),
+    Fault("reset before the 101", "upgrade", True, "upgrade: reset by the peer", websocket=reset,
+        cause=ConnectionResetError),
     Fault("cut in the 101", "upgrade", True, "ended before the upgrade", websocket=answer(NO_CLASS, hang=False)),
     Fault("HTTP 503", "upgrade", True, "HTTP 503", websocket=answer(status("503 Busy"))),
     Fault("HTTP 429", "upgrade", True, "HTTP 429", websocket=answer(status("429 Slow down"))),
@@ -157,7 +210,17 @@ FAULTS = [
     Fault("our request among the headers", "upgrade", True, "upgrade: illegal header line$", websocket=echo(NO_CLASS)),
     Fault("a header that is not ASCII", "upgrade", True, "not ASCII", websocket=answer(
         NO_CLASS + b"Connection: Upgrade\xff\r\n\r\n")),
-    Fault("no welcome", "welcome", False, "no welcome"),
+    Fault("no welcome", "welcome", False, "no welcome", websocket=frames(b"")),
+    Fault("no welcome after a slow token and a slow upgrade", "welcome", False, "no welcome",
+        rest=slow(4, token), websocket=slow(4, frames(b""))),
+    Fault("pings without end and no welcome", "welcome", False, "no welcome", websocket=endless_frames(frame(0x9) * 9)),
+    Fault("other messages and no welcome", "welcome", False, "no welcome", websocket=endless_frames(frame(0x1, b"{}"))),
+    Fault("a close frame instead of the welcome", "welcome", True, "welcome: closed with code 1012: busy",
+        websocket=frames(frame(0x8, (1012).to_bytes(2, "big") + b"busy")), cause=LinkClosed),
+    Fault("cut before the welcome", "welcome", True, "welcome: closed with code 1006", websocket=upgraded(cut),
+        cause=LinkClosed),
+    Fault("a broken frame instead of the welcome", "welcome", True, "welcome: unknown opcode 0x3",
+        websocket=frames(frame(0x3)), cause=ProtocolViolation),
 ]  # fmt: skip
 
 
@@ -187,19 +250,14 @@ class Faulty:
             except BaseException:
                 await trio.aclose_forcefully(ours)
                 raise
-        self.nursery.start_soon(quietly, upgraded if self.fault.phase == "welcome" and not is_rest else server, theirs)
+        if server is reset:
+            ours.receive_stream.receive_some_hook = fail_reading
+        self.nursery.start_soon(quietly, server, theirs)
         await wait_all_tasks_blocked()
         return ours
 
     time_ns = staticmethod(lambda: 0)
     perf_counter = staticmethod(trio.current_time)
-
-
-async def upgraded(stream: trio.abc.Stream) -> None:
-    from tests.test_websocket import answer as accept
-
-    await stream.send_all(accept(await read_head(stream)))
-    await trio.sleep_forever()
 
 
 async def quietly(server: Server, stream: trio.abc.Stream) -> None:
@@ -242,6 +300,46 @@ async def test_each_fault_is_named_in_time(
     for stream in network.streams:
         with pytest.raises(trio.ClosedResourceError):
             await stream.receive_some(1)
+
+
+async def test_a_broken_frame_that_comes_late_leaves_no_time_for_its_close(autojump_clock: MockClock) -> None:
+    """A peer that does not read either: the close frame is tried until the deadline of the dial, no longer."""
+
+    async def block() -> None:
+        await trio.sleep_forever()
+
+    async def late(stream: trio.abc.Stream) -> None:
+        await trio.sleep(TIMEOUT - 0.5)
+        ours = network.streams[-1]
+        assert isinstance(ours, trio.StapledStream)
+        ours.send_stream.send_all_hook = block
+        await stream.send_all(frame(0x3))
+        await trio.sleep_forever()
+
+    fault = Fault("late", "welcome", False, "", websocket=upgraded(late))
+    async with trio.open_nursery() as nursery:
+        network = Faulty(fault, nursery)
+        config = FeedConfig(max_reconnect_attempts=0, connect_timeout=TIMEOUT)
+        async with kufeed.open_feed(config, network=network) as feed:
+            with pytest.raises(kufeed.ConnectionFailed, match="welcome: unknown opcode"):
+                async with feed.ticker("BTC-USDT"):
+                    pass
+        assert TIMEOUT <= trio.current_time() <= TIMEOUT + 0.1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_token_refused_instead_of_the_welcome_is_a_dead_token(autojump_clock: MockClock) -> None:
+    """It has a type of its own, also in this phase: a fresh token is asked for at once."""
+    refused = frames(frame(0x1, b'{"id":"1","type":"error","code":401,"data":"token is expired"}'))
+    async with trio.open_nursery() as nursery:
+        network = Faulty(Fault("dead token", "welcome", True, "", websocket=refused), nursery)
+        config = FeedConfig(max_reconnect_attempts=0, connect_timeout=TIMEOUT)
+        async with kufeed.open_feed(config, network=network) as feed:
+            with pytest.raises(kufeed.ConnectionFailed) as failure:
+                async with feed.ticker("BTC-USDT"):
+                    pass
+        nursery.cancel_scope.cancel()
+    assert isinstance(failure.value.cause, kufeed.TokenExpired)
 
 
 def test_the_page_shows_the_table() -> None:

@@ -659,15 +659,12 @@ async def test_a_wait_for_one_server_concerns_no_other_market(autojump_clock: Mo
 
 async def test_another_dial_budget_does_not_hide_what_the_exchange_asked_for(autojump_clock: MockClock) -> None:
     exchange = Exchange()
-    async with MemoryNetwork(exchange) as network, trio.open_nursery() as nursery:
-        budget = kufeed.DialBudget()
-        async with (
-            kufeed.open_feed(network=network, dial_limiter=budget) as one,
-            kufeed.open_feed(network=network) as two,
-        ):
+    async with MemoryNetwork(exchange) as network, kufeed.open_feed(network=network) as two:
+        async with kufeed.open_feed(network=network, dial_limiter=kufeed.DialBudget()) as one:
             exchange.faults.upgrade_error, exchange.faults.retry_after = 429, "30"
-            nursery.start_soon(one.ticker("XBTUSDTM").__aenter__)
-            await trio.sleep(1)
+            with trio.move_on_after(1):
+                async with one.ticker("XBTUSDTM"):
+                    pass
             exchange.faults.upgrade_error = None
             start = trio.current_time()
             async with two.ticker("ETHUSDTM"):

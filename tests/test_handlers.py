@@ -31,7 +31,7 @@ class Bodys(Exception):
     """Of the user's body."""
 
 
-class SubGroup(ExceptionGroup[Exception]):
+class SubGroup(ExceptionGroup[Exception]):  # noqa: ASYNC126  # that is its point
     """A group of the user's own; as most of them it has no `derive()`, so that whoever rebuilds it loses it."""
 
 
@@ -340,6 +340,34 @@ async def test_what_cannot_be_entered_raises_out_of_the_block(
         assert exchange.sessions[0].topics == ()
 
 
+async def test_a_worker_that_cannot_enter_takes_those_along_that_have(autojump_clock: MockClock) -> None:
+    async with quiet() as (exchange, feed), feed.open_handlers() as handlers:
+        exchange.faults.ignore_topics = {"/market/match:ETH-USDT"}
+        with pytest.raises(kufeed.SubscriptionTimeout):
+            await handlers.start(Failing().asynchronous, feed.trades("BTC-USDT", "ETH-USDT"), workers=2)
+        await trio.sleep(1)
+        assert exchange.statistics().topics == 0
+
+
+async def test_a_worker_that_cannot_enter_waits_for_no_other(autojump_clock: MockClock) -> None:
+    exchange = Exchange()
+    async with MemoryNetwork(exchange) as network, kufeed.open_feed(network=network) as feed:
+        async with feed.open_handlers() as handlers:
+            exchange.faults.ignore_topics = {"/market/match:ETH-USDT"}
+            with pytest.raises(kufeed.SubscriptionRejected):
+                await handlers.start(Failing().asynchronous, feed.trades("NONE-USDT", "ETH-USDT"), workers=2)
+            assert trio.current_time() < 1
+
+
+async def test_a_block_that_is_left_at_once_asks_the_exchange_for_nothing(autojump_clock: MockClock) -> None:
+    async with quiet() as (exchange, feed):
+        async with trio.open_nursery() as nursery:
+            async with feed.open_handlers(handler_nursery=nursery) as handlers:
+                handlers.start_soon(Failing().asynchronous, feed.trades("BTC-USDT"))
+        assert feed.statistics().connections == ()
+        assert exchange.tokens_issued == 0
+
+
 async def test_workers_that_all_fail_to_enter_raise_one_error(autojump_clock: MockClock) -> None:
     async with quiet(FeedConfig(max_reconnect_attempts=0)) as (exchange, feed):
         exchange.faults.refuse_dials = True
@@ -418,12 +446,12 @@ async def test_an_error_is_no_failure_of_the_network(autojump_clock: MockClock, 
         first = Failing()
         await handlers.start(first.inline, feed.trades("BTC-USDT"))
         for error in errors:
-            await handlers.start(Failing(*range(100), error=error).of(kind), feed.trades("BTC-USDT"))
+            await handlers.start(Failing(*range(20), error=error).of(kind), feed.trades("BTC-USDT"))
         async with feed.trades("BTC-USDT") as trades:
-            await send(exchange, *range(100))
+            await send(exchange, *range(20))
             assert other.seen == first.seen == [one.sequence for one in await trades.batches().__anext__()]
-            assert other.seen == list(range(100))
-        assert all(one.errors == 100 for one in handlers.statistics()[2:])
+            assert other.seen == list(range(20))
+        assert all(one.errors == 20 for one in handlers.statistics()[2:])
         assert len(exchange.dials) == 1
         (connection,) = feed.statistics().connections
         assert connection.failures == 0
@@ -456,6 +484,20 @@ async def test_what_a_handler_raised_is_never_changed(
 
 
 @kinds
+@pytest.mark.parametrize("error", [SystemExit(3), BaseExceptionGroup("", [KeyboardInterrupt()])], ids=repr)
+async def test_no_policy_is_asked_about_what_is_no_exception(
+    autojump_clock: MockClock, kind: str, error: BaseException
+) -> None:
+    async with quiet() as (exchange, feed):
+        with pytest.raises(type(error)) as raised:
+            async with feed.open_handlers(on_error="isolate") as handlers:
+                await handlers.start(Failing(1, error=error).of(kind), feed.trades("BTC-USDT"))
+                await send(exchange, 1)
+                await trio.sleep_forever()
+        assert raised.value is error
+
+
+@kinds
 async def test_a_handlers_error_gets_past_nurseries_of_the_body(autojump_clock: MockClock, kind: str) -> None:
     """They are cancelled, and give groups with nothing but `Cancelled` in them."""
     async with quiet() as (exchange, feed):
@@ -475,7 +517,7 @@ async def test_body_and_handler_both_failing_give_a_group_of_exactly_these_two(
 ) -> None:
     mine, bodys = Failing(1), SubGroup("of the body's own", [Bodys()])
     async with quiet() as (exchange, feed):
-        with pytest.raises(ExceptionGroup) as raised:
+        with pytest.RaisesGroup(Mine, pytest.RaisesGroup(Bodys)) as raised:
             async with feed.open_handlers() as handlers:
                 await handlers.start(mine.of(kind), feed.trades("BTC-USDT"))
                 await exchange.play([trade(1)])
@@ -497,7 +539,7 @@ async def test_a_body_that_fails_in_the_same_step_hides_no_inline_error(autojump
             called.set()
             raise mine
 
-        with pytest.raises(ExceptionGroup) as raised:
+        with pytest.RaisesGroup(Mine, Bodys) as raised:
             async with feed.open_handlers() as handlers:
                 await handlers.start(fail, feed.trades("BTC-USDT"))
                 async with trio.open_nursery() as nursery:
@@ -511,7 +553,7 @@ async def test_a_body_that_fails_in_the_same_step_hides_no_inline_error(autojump
 async def test_two_handlers_failing_give_a_group_of_two(autojump_clock: MockClock) -> None:
     one, two = Failing(1), Failing(1, error=SubGroup("second", [Mine()]))
     async with quiet() as (exchange, feed):
-        with pytest.raises(ExceptionGroup) as raised:
+        with pytest.RaisesGroup(Mine, pytest.RaisesGroup(Mine)) as raised:
             async with feed.open_handlers() as handlers:
                 await handlers.start(one.asynchronous, feed.trades("BTC-USDT"))
                 await handlers.start(two.asynchronous, feed.trades("BTC-USDT"))
@@ -657,6 +699,18 @@ async def test_an_error_of_the_stream_goes_by_the_policy_too(autojump_clock: Moc
         assert handlers.statistics()[0].errors == 1
 
 
+async def test_a_stray_next_in_an_inline_handler_is_not_lost(autojump_clock: MockClock) -> None:
+    """No coroutine can raise a `StopIteration`: Python makes it a RuntimeError with that as its cause."""
+    async with quiet() as (exchange, feed):
+        with pytest.raises(RuntimeError, match="raised StopIteration") as raised:
+            async with feed.open_handlers() as handlers:
+                await handlers.start(lambda update: next(iter(())), feed.trades("BTC-USDT"))
+                await send(exchange, 1)
+                await trio.sleep_forever()
+        assert isinstance(raised.value.__cause__, StopIteration)
+        assert len(exchange.dials) == 1
+
+
 async def test_a_plain_function_that_returns_a_coroutine_is_told_so(autojump_clock: MockClock) -> None:
     async def handle(update: Trade) -> None:
         pytest.fail("nobody awaits it")
@@ -796,6 +850,28 @@ async def test_what_is_pending_is_drained_for_so_long(autojump_clock: MockClock,
         assert exchange.statistics().topics == 0
 
 
+@pytest.mark.parametrize("overflow", list(kufeed.Overflow))
+async def test_a_drain_of_a_full_buffer_keeps_its_accounts(
+    autojump_clock: MockClock, overflow: kufeed.Overflow
+) -> None:
+    """Under `BLOCK` the reader is being held meanwhile; what it still has is discarded."""
+
+    async def handle(update: Trade) -> None:
+        await trio.sleep(1)
+
+    async with quiet() as (exchange, feed):
+        async with feed.open_handlers(drain_timeout=2.5, on_error="isolate") as handlers:
+            await handlers.start(handle, feed.trades("BTC-USDT", overflow=overflow, buffer=5))
+            await send(exchange, *range(20))
+        assert trio.current_time() == pytest.approx(1 if overflow == "latest" else 2.5, abs=0.1)
+        (queue,) = handlers.statistics()[0].queues
+        assert law(queue)
+        assert queue.pending == 0
+        assert queue.received == 20
+        await trio.sleep(feed.config.linger + 1)
+        assert exchange.sessions == ()
+
+
 async def test_a_body_that_fails_drains_nothing(autojump_clock: MockClock) -> None:
     seen: list[int | None] = []
 
@@ -825,6 +901,27 @@ async def test_a_drain_can_be_cancelled(autojump_clock: MockClock) -> None:
             await slow_block(exchange, feed, seen, lambda: None, drain_timeout=100)
         assert scope.cancelled_caught
         assert seen == [0, 1, 2]
+
+
+async def test_a_task_that_has_yet_to_begin_drains_too(autojump_clock: MockClock) -> None:
+    """It is entered, so it has updates: leaving the block right after `start()` must not lose them."""
+    handler = Failing()
+
+    class Late:
+        def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any, name: object = None) -> None:
+            nursery.start_soon(self.run, async_fn)
+
+        async def run(self, async_fn: Callable[..., Awaitable[object]]) -> None:
+            await trio.sleep(0.5)
+            await async_fn()
+
+    async with quiet() as (exchange, feed), trio.open_nursery() as nursery:
+        async with feed.open_handlers(handler_nursery=Late()) as handlers:
+            await handlers.start(handler.asynchronous, feed.trades("BTC-USDT"))
+            await send(exchange, 1, 2, 3)
+            assert handler.seen == []
+        assert handler.seen == [1, 2, 3]
+        assert trio.current_time() == pytest.approx(0.5, abs=0.1)
 
 
 async def test_an_error_while_draining_comes_out(autojump_clock: MockClock) -> None:
@@ -860,7 +957,7 @@ async def test_a_draining_handler_gets_nothing_new(autojump_clock: MockClock) ->
             @nursery.start_soon
             async def play() -> None:
                 await trio.sleep(1.5)
-                await exchange.play([trade(4)])
+                assert await exchange.play([trade(4)]) == 0, "nobody holds the topic any more"
 
         assert handler.seen == inline.seen == [1, 2, 3]
 
@@ -888,7 +985,8 @@ async def test_what_is_started_while_draining_does_not_run(autojump_clock: MockC
         assert [one.running for one in handlers.statistics()] == [False] * 5
 
 
-async def test_handlers_clean_up_in_peace(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("given", [False, True])
+async def test_handlers_clean_up_in_peace(autojump_clock: MockClock, given: bool) -> None:
     """The block waits for a shielded `finally`, as a nursery does; the feed is still there."""
     cleaned = False
 
@@ -902,13 +1000,15 @@ async def test_handlers_clean_up_in_peace(autojump_clock: MockClock) -> None:
                     await trio.sleep(1)
             cleaned = True
 
-    async with quiet() as (exchange, feed):
+    async with quiet() as (exchange, feed), trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
-            async with feed.open_handlers() as handlers:
-                await handlers.start(handle, feed.trades("BTC-USDT"))
-                await send(exchange, 1)
-                scope.cancel()
-        assert cleaned
+            try:
+                async with feed.open_handlers(handler_nursery=nursery if given else None) as handlers:
+                    await handlers.start(handle, feed.trades("BTC-USDT"))
+                    await send(exchange, 1)
+                    scope.cancel()
+            finally:
+                assert cleaned
 
 
 @kinds
@@ -1036,18 +1136,52 @@ async def test_a_policy_of_the_users_own_may_run_a_handler_again(autojump_clock:
 
 
 async def test_an_inline_handler_that_is_run_again_goes_on_too(autojump_clock: MockClock) -> None:
-    """It has no channel: what came meanwhile is discarded, and counted."""
+    """It has no channel: what came meanwhile is discarded, counted, and told as a hole."""
     handler = Failing(1)
+    holes: list[kufeed.Gap | None] = []
+
+    def handle(update: Trade) -> None:
+        holes.append(update.gap_before)
+        handler.inline(update)
+
     async with quiet() as (exchange, feed), persistent() as nursery:
         async with feed.open_handlers(handler_nursery=nursery) as handlers:
             trades = feed.trades("BTC-USDT")
-            await handlers.start(handler.inline, trades)
+            await handlers.start(handle, trades)
             await send(exchange, 0, 1, 2)
             await send(exchange, 3)
             await trio.sleep(10)
             await send(exchange, 4)
             assert handler.seen == [0, 1, 4]
             assert (trades.statistics().delivered, trades.statistics().discarded) == (3, 2)
+            assert [hole is not None for hole in holes] == [False, False, True]
+
+
+async def test_what_an_inline_handler_misses_while_it_waits_to_be_run_again_is_told(autojump_clock: MockClock) -> None:
+    seen: list[tuple[int | None, kufeed.Gap | None]] = []
+
+    def handler(update: Trade) -> None:
+        seen.append((update.sequence, update.gap_before))
+        if update.sequence == 2:
+            raise Mine
+
+    async with quiet() as (exchange, feed), persistent() as nursery:
+        async with feed.open_handlers(handler_nursery=nursery) as handlers:
+            await handlers.start(handler, feed.trades("BTC-USDT"))
+            await send(exchange, 1, 2, 3)
+            await exchange.disconnect_all()
+            await exchange.wait_subscribed("/market/match:BTC-USDT")
+            await send(exchange, 7)
+            await trio.sleep(60)
+            await send(exchange, 8, 9)
+            (counts,) = handlers.statistics()[0].queues
+    assert [number for number, _ in seen] == [1, 2, 8, 9]
+    gap = seen[2][1]
+    assert gap is not None
+    start = 1_767_225_600_000_000_000
+    assert (gap.since_ns, gap.until_ns) == (start + 3, start + 7)
+    assert [one for _, one in seen if one is not None] == [gap]
+    assert (counts.discarded, law(counts)) == (2, True)
 
 
 async def test_one_that_waits_to_be_run_again_does_not_hold_up_the_end(autojump_clock: MockClock) -> None:
@@ -1063,16 +1197,68 @@ async def test_one_that_waits_to_be_run_again_does_not_hold_up_the_end(autojump_
         assert handler.seen == [1]
 
 
-async def test_a_task_that_never_begins_does_not_hold_up_the_end(autojump_clock: MockClock) -> None:
-    class Lazy:
-        def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any, name: object = None) -> None: ...
+class ByHand:
+    """A nursery-like that runs nothing by itself: `fns` are what it was asked to run."""
 
+    def __init__(self) -> None:
+        self.fns: list[Callable[..., Awaitable[object]]] = []
+
+    def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any, name: object = None) -> None:
+        assert not args
+        self.fns.append(async_fn)
+
+
+async def test_a_task_that_never_begins_does_not_hold_up_the_end(autojump_clock: MockClock) -> None:
     async with quiet() as (exchange, feed):
-        async with feed.open_handlers(handler_nursery=Lazy()) as handlers:
+        async with feed.open_handlers(handler_nursery=ByHand()) as handlers:
             handlers.start_soon(Failing().asynchronous, feed.trades("BTC-USDT"))
             await handlers.start(Failing().asynchronous, feed.trades("ETH-USDT"))
         await trio.sleep(1)
         assert exchange.sessions[0].topics == ()
+
+
+async def test_an_inline_error_waits_for_the_task_that_raises_it(autojump_clock: MockClock) -> None:
+    """And nothing is called after it, until that task runs again."""
+    handler, nursery = Failing(1), ByHand()
+    async with quiet() as (exchange, feed), feed.open_handlers(handler_nursery=nursery) as handlers:
+        await handlers.start(handler.inline, feed.trades("BTC-USDT"))
+        (run,) = nursery.fns
+        await send(exchange, 1, 2)
+        with pytest.raises(Mine):
+            await run()
+        await send(exchange, 3)
+        assert handler.seen == [1]
+        with trio.move_on_after(1):
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(run)
+                await send(exchange, 4)
+        assert handler.seen == [1, 4]
+
+
+async def test_an_inline_error_outlives_the_block(autojump_clock: MockClock) -> None:
+    """Its task had no chance to raise it before the block was left: it still does."""
+    handler, nursery = Failing(1), ByHand()
+    async with quiet() as (exchange, feed):
+        async with feed.open_handlers(handler_nursery=nursery, drain_timeout=0) as handlers:
+            await handlers.start(handler.inline, feed.trades("BTC-USDT"))
+            await send(exchange, 1)
+        (run,) = nursery.fns
+        with pytest.raises(Mine):
+            await run()
+        await run()
+
+
+@kinds
+async def test_what_could_not_be_entered_is_not_run_again(autojump_clock: MockClock, kind: str) -> None:
+    nursery = ByHand()
+    async with MemoryNetwork(Exchange()) as network, kufeed.open_feed(network=network) as feed:
+        async with feed.open_handlers(handler_nursery=nursery) as handlers:
+            handlers.start_soon(Failing().of(kind), feed.trades("NONE-USDT"))
+            (run,) = nursery.fns
+            with pytest.raises(kufeed.SubscriptionRejected):
+                await run()
+            await run()
+            assert not handlers.statistics()[0].running
 
 
 async def test_a_nursery_that_is_closed_leaves_nothing_subscribed(autojump_clock: MockClock) -> None:
@@ -1179,6 +1365,9 @@ async def test_statistics_of_a_handler(autojump_clock: MockClock) -> None:
         assert (counts.name, counts.running, counts.calls, counts.errors) == ("sleeper", True, 1, 0)
         assert counts.longest_call == pytest.approx(3)
         assert counts.queues[0].bound == 5
+        await trio.sleep(2)
+        (counts,) = handlers.statistics()
+        assert (counts.calls, counts.longest_call) == (2, pytest.approx(3))
 
 
 # -- cancellation -----------------------------------------------------------------------------------------------------

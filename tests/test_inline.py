@@ -40,7 +40,7 @@ class Watched:
         self.sink.staged += [ticker(number) for number in numbers]
         assert self.sink.hand_over()
         assert self.sink.staged == []
-        assert self.sink.is_empty()
+        assert self.sink.has_taken(self.sink.backlog())
 
     def counts(self) -> tuple[int, int, int]:
         counts = self.sink.statistics()
@@ -186,6 +186,40 @@ def test_an_update_after_a_hole_carries_it() -> None:
     assert [one.gap_before for one in seen] == [early.joined(late), None]
     assert original.gap_before is None
     assert seen[0] == original
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_what_was_discarded_while_paused_is_a_hole(batches: bool) -> None:
+    """Told by the first update after it, as every hole is."""
+    seen: list[kufeed.Update] = []
+
+    def fail(argument: kufeed.Update | list[kufeed.Update]) -> None:
+        seen.extend(argument if isinstance(argument, list) else [argument])
+        if len(seen) == 1:
+            raise ValueError
+
+    watched = Watched(fail, batches=batches, comes_out=True)
+    watched.hand_over(1)
+    watched.hand_over(2, 3)
+    watched.hand_over(4)
+    watched.sink.paused = False
+    watched.hand_over(5)
+    watched.hand_over(6)
+    assert [one.sequence for one in seen] == [1, 5, 6]
+    topic = ticker(1).topic
+    hole = Gap(topic, GapCause.OVERFLOW, None, None, ticker(2).time_ns, ticker(4).time_ns)
+    assert [one.gap_before for one in seen] == [None, hole, None]
+
+
+def test_a_stray_next_comes_out_as_python_has_it() -> None:
+    """A `StopIteration` is an error like any other here; no coroutine can raise one, so there it is a RuntimeError."""
+
+    def fail(one: kufeed.Update) -> None:
+        next(iter(()))
+
+    watched = Watched(fail, comes_out=True)
+    watched.hand_over(1)
+    assert [type(error) for error in watched.errors] == [StopIteration]
 
 
 async def test_it_never_holds_its_reader() -> None:

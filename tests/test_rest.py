@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -227,6 +228,54 @@ async def test_what_the_exchange_says_is_told_on_one_short_line(
         await fetch(reply(json.dumps(envelope).encode()))
     assert str(error.value) == text
     assert error.value.code == code
+
+
+TOKEN_CUT_OFF = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + token_body()
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(token_body()) + token_body()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize(
+    "answer", [TOKEN_CUT_OFF, CHUNKED + b"\r\nSECRET\r\n", reply(token_body(), status="500 Oops"), reply(token_body(7))]
+)
+async def test_no_traceback_shows_a_token_whatever_became_of_the_answer(
+    autojump_clock: MockClock, answer: bytes, broken: bool
+) -> None:
+    """Not even one that comes with the values of variables."""
+
+    class Breaking(trio.abc.ReceiveStream):
+        def __init__(self, stream: trio.abc.Stream) -> None:
+            self.stream = stream
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+            if data := await self.stream.receive_some(max_bytes):
+                return data
+            raise trio.BrokenResourceError("broken") from ConnectionResetError("reset")
+
+        async def aclose(self) -> None:
+            await self.stream.aclose()
+
+    class Network(Served):
+        async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+            stream = await super().open_stream(host, port, tls)
+            return trio.StapledStream(stream, Breaking(stream)) if broken else stream
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        await stream.receive_some(65536)
+        await stream.send_all(answer)
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        network = Network(nursery, serve)
+        with pytest.raises((ExchangeError, trio.BrokenResourceError)) as error:
+            await Rest(network, "https://api.kucoin.com", ssl.create_default_context, ujson.loads).fetch_token()
+        if answer == TOKEN_CUT_OFF and broken:
+            assert isinstance(error.value.__cause__, ConnectionResetError)
+        nursery.cancel_scope.cancel()
+    shown = traceback.TracebackException(error.type, error.value, error.tb.tb_next, capture_locals=True)
+    text = "".join(shown.format())
+    assert "in fetch_token" in text
+    assert "SECRET" not in text
 
 
 async def test_a_server_that_takes_no_goodbye_holds_nobody(autojump_clock: MockClock) -> None:

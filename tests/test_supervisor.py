@@ -1,12 +1,14 @@
-"""Errors come out of a hidden nursery as they went in."""
+"""Errors come out of a hidden nursery, and of a nursery of the user's own functions, as they went in."""
 
 from __future__ import annotations
+
+import signal
 
 import pytest
 import trio
 import trio.lowlevel
 
-from kufeed._supervisor import one_error
+from kufeed._supervisor import UserNursery, one_error
 
 
 class Mine(Exception):
@@ -118,3 +120,187 @@ async def test_keyboard_interrupt_comes_out_bare() -> None:
 
 async def test_no_error_no_trouble() -> None:
     await hidden(None)
+
+
+# -- a nursery of the user's own functions ----------------------------------------------------------------------------
+
+
+class Own(ExceptionGroup[Exception]):  # noqa: ASYNC126  # that is its point
+    """A group without `derive()`: whoever rebuilds it loses its class."""
+
+
+OF_ALL_KINDS = [
+    Mine("plain"),
+    ExceptionGroup("a group", [Mine()]),
+    Own("a group of its own class", [Mine(), Theirs()]),
+    BaseExceptionGroup("a base group", [KeyboardInterrupt()]),
+    SystemExit(),
+    KeyboardInterrupt(),
+    StopAsyncIteration(),
+]
+
+
+async def in_user_nursery(body_error: BaseException | None, *task_errors: BaseException) -> None:
+    async with UserNursery() as nursery:
+        for error in task_errors:
+            nursery.start_soon(fail, error)
+        if body_error is not None:
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()
+            raise body_error
+        if task_errors:
+            await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("error", OF_ALL_KINDS, ids=repr)
+@pytest.mark.parametrize("where", ["body", "task"])
+async def test_one_error_of_the_users_comes_out_as_itself(error: BaseException, where: str) -> None:
+    context = error.__context__ = KeyError("what it was raised during")
+    with pytest.raises(type(error)) as raised:
+        await (in_user_nursery(error) if where == "body" else in_user_nursery(None, error))
+    assert raised.value is error
+    assert raised.value.__context__ is context
+
+
+async def test_several_errors_of_the_users_are_a_group_of_exactly_these() -> None:
+    body_error = Own("of the body", [Mine()])
+    with pytest.RaisesGroup(Mine, pytest.RaisesGroup(Mine), pytest.RaisesGroup(Mine)) as raised:
+        await in_user_nursery(body_error, *OF_ALL_KINDS[:2])
+    assert type(raised.value) is ExceptionGroup
+    assert set(raised.value.exceptions) == {body_error, *OF_ALL_KINDS[:2]}
+    assert raised.value.exceptions[-1] is body_error
+    assert raised.value.__context__ is None
+
+
+async def test_one_error_raised_twice_is_one() -> None:
+    """As when the body waits for what a task waits for."""
+    error = Mine()
+    with pytest.raises(Mine) as raised:
+        await in_user_nursery(error, error)
+    assert raised.value is error
+
+
+async def test_the_first_error_cancels_the_rest() -> None:
+    async with trio.open_nursery() as outside:
+        with pytest.raises(Mine):
+            async with UserNursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                nursery.start_soon(fail, Mine())
+                await trio.sleep_forever()
+        with pytest.raises(Mine):
+            async with UserNursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                raise Mine
+        assert not outside.cancel_scope.cancel_called
+
+
+@pytest.mark.parametrize("deep", [False, True])
+async def test_cancelled_alone_passes(deep: bool) -> None:
+    """As itself, or, where nurseries of the user's have made a group of it, as one."""
+    with trio.CancelScope() as scope:
+        with pytest.raises(trio.Cancelled):
+            async with UserNursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                scope.cancel()
+                if deep:
+                    async with trio.open_nursery() as inner:
+                        inner.start_soon(trio.sleep_forever)
+                        await trio.sleep_forever()
+                await trio.sleep_forever()
+        await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_cancelled_of_a_task_alone_passes() -> None:
+    """The body has ended, and waits."""
+
+    async def sleep() -> None:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(trio.sleep_forever)
+            await trio.sleep_forever()
+
+    async def cancel() -> None:
+        scope.cancel()
+
+    async with trio.open_nursery() as outside:
+        scope = trio.CancelScope()
+        outside.start_soon(cancel)
+        with scope:
+            async with UserNursery() as nursery:
+                nursery.start_soon(sleep)
+        assert scope.cancelled_caught
+
+
+async def test_a_cancel_within_stays_within() -> None:
+    async with UserNursery() as nursery:
+        nursery.start_soon(trio.sleep, 0)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("outside", [False, True])
+async def test_cancelled_within_a_group_of_the_users_is_taken_out(outside: bool) -> None:
+    """An error made while being cancelled: nothing else is left of its group, whoever cancelled."""
+
+    async def clean_up_badly() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise Mine
+
+    left = pytest.RaisesGroup(Mine)
+    with trio.CancelScope() as scope:
+        with left if outside else pytest.RaisesGroup(Theirs, left):
+            async with UserNursery() as nursery:
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(clean_up_badly)
+                    inner.start_soon(trio.sleep_forever)
+                    await trio.lowlevel.checkpoint()
+                    if outside:
+                        scope.cancel()
+                    else:
+                        nursery.start_soon(fail, Theirs())
+
+
+@pytest.mark.parametrize("error", [None, Mine()])
+def test_control_c_comes_out_bare_or_in_the_group(error: Exception | None) -> None:
+    """Where it is delivered to the nursery itself, which waits for its tasks."""
+
+    async def interrupt() -> None:
+        signal.raise_signal(signal.SIGINT)
+        try:
+            await trio.sleep_forever()
+        finally:
+            if error is not None:
+                raise error
+
+    async def main() -> None:
+        async with UserNursery() as nursery:
+            nursery.start_soon(interrupt)
+
+    with pytest.raises(KeyboardInterrupt) if error is None else pytest.RaisesGroup(Mine, KeyboardInterrupt):
+        trio.run(main, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+async def test_nested_nurseries_of_the_users_add_no_layer() -> None:
+    error = Own("of a task", [Mine()])
+    with pytest.raises(Own) as raised:
+        async with UserNursery(), UserNursery() as inner:
+            inner.start_soon(fail, error)
+            await trio.sleep_forever()
+    assert raised.value is error
+
+
+async def test_a_block_without_errors_waits_for_its_tasks() -> None:
+    done = []
+
+    async def work() -> None:
+        await trio.lowlevel.checkpoint()
+        done.append(True)
+
+    async with UserNursery() as nursery:
+        nursery.start_soon(work, name="work")
+    assert done == [True]

@@ -34,7 +34,8 @@ class StreamEvent:
 class Gap(StreamEvent):
     """Updates of `topic` are missing here, or may be: no more is known than what stands in the other fields.
 
-    It stands directly before the first update after the hole, which carries it as `Update.gap_before`.
+    It stands before the first update of the topic after the hole, which carries it as `Update.gap_before`; there may be
+    some of other topics between.
     """
 
     topic: Topic
@@ -51,16 +52,19 @@ class Gap(StreamEvent):
     until_ns: int | None
     """No update after this is missing."""
 
-    def joined(self, later: Gap) -> Gap:
-        """One gap in place of this one and *later*, with no update of the topic between; the cause is the first's."""
-        numbered = self.first_missing is not None and later.last_missing is not None
+    def joined(self, other: Gap) -> Gap:
+        """One gap in place of this one and *other*, with no update of the topic between; the cause is the first's."""
+        first = other if self.since_ns is not None and (other.since_ns or 0) < self.since_ns else self
+        numbers = (self.first_missing, self.last_missing, other.first_missing, other.last_missing)
+        known = [number for number in numbers if number is not None]
+        ends = [end for end in (self.until_ns, other.until_ns) if end is not None]
         return Gap(
             self.topic,
-            self.cause,
-            self.first_missing if numbered else None,
-            later.last_missing if numbered else None,
-            self.since_ns,
-            later.until_ns,
+            first.cause,
+            min(known) if len(known) == 4 else None,
+            max(known) if len(known) == 4 else None,
+            first.since_ns,
+            max(ends, default=None),
         )
 
 
@@ -117,4 +121,4 @@ class SlowConsumer(StreamEvent):
     duration: float
     """Seconds it has lasted; 0.0 where it begins."""
     lost: int
-    """Updates that were thrown away meanwhile; 0 where it begins, and under `Overflow.BLOCK`."""
+    """Updates that were thrown away meanwhile; 0 where it begins."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _LONGEST = 16_384
 """Bytes of the heads together: those of interim answers (100, 103) may come before."""
 _VERSION = b"HTTP/"
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: [^\r\n]*)?\r?\n")
 
 
@@ -78,10 +79,12 @@ class UpgradeAnswer:
         return status
 
     def _fields(self) -> dict[str, str]:
-        """The lines of the header that are whole, by name."""
-        head, _, _ = bytes(self._data[self._line : _LONGEST]).partition(b"\r\n\r\n")
-        lines = head.split(b"\r\n") if head.endswith(b"\r\n") or b"\r\n\r\n" in self._data else head.split(b"\r\n")[:-1]
-        found = (line.partition(b":") for line in lines)
+        """The lines of the header that are whole, by name. Split, not searched: a search may take for ever."""
+        head, complete, _ = bytes(self._data[self._line : _LONGEST]).partition(b"\r\n\r\n")
+        lines = head.split(b"\r\n")
+        found = (line.partition(b":") for line in (lines if complete else lines[:-1]))
         return {
-            name.decode("latin-1").lower(): value.strip().decode("latin-1") for name, colon, value in found if colon
+            name.decode().lower(): value.strip(b" \t").decode("latin-1")
+            for name, _, value in found
+            if _NAME.fullmatch(name)
         }

@@ -237,7 +237,7 @@ ILLEGAL_BODIES: dict[str, tuple[int, bytes, bytes]] = {
     "a close inside a fragmented text with a reserved code": (1002, OPEN_TEXT, frame(CLOSE, b"\x03\xed")),
     **{
         f"close code {code}": (1002, b"", frame(CLOSE, code.to_bytes(2, "big") + b"reason"))
-        for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535)
+        for code in (0, 999, 1004, 1005, 1006, 1014, 1015, 1016, 1100, 2000, 2999, 5000, 65_535)
     },
 }
 ILLEGAL = ILLEGAL_HEADS | ILLEGAL_BODIES

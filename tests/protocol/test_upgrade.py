@@ -191,3 +191,16 @@ def test_the_other_parser_ends_every_head_that_it_takes_where_this_one_does(data
     assert isinstance(event, h11.InformationalResponse)
     assert event.status_code == 101
     assert client.trailing_data[0] == found[1]
+
+
+def test_a_header_that_was_cut_is_not_read_as_if_it_were_whole() -> None:
+    refusal = read(b"HTTP/1.1 429 Too Many\r\nServer: x\r\nRetry-After: 1")
+    assert isinstance(refusal, Refusal)
+    assert refusal.headers == {"server": "x"}
+
+
+def test_a_header_made_to_be_hard_to_read_costs_no_more_than_another() -> None:
+    """Of 16 KiB of blanks a pattern with two repetitions made half an hour; a test that hangs would show it again."""
+    refusal = read(b"HTTP/1.1 403 X\r\na:" + b" " * 16_000 + b"\rb\r\n\r\n")
+    assert isinstance(refusal, Refusal)
+    assert refusal.headers == {"a": "\rb"}
