@@ -18,6 +18,7 @@ from ._supervisor import one_error
 from .errors import DialError, LinkError, LinkSilent, TokenExpired
 from .protocol import rest
 from .protocol import session as events
+from .protocol.fields import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -202,7 +203,8 @@ class Connection:
                 async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # a task of its own, to be seen in the tree
                     nursery.start_soon(link.run, name="link")
         except LinkError as failure:
-            self._owner.lost(self, failure)
+            if dialled:
+                self._owner.lost(self, failure)
             raise
         finally:
             self._link = None
@@ -219,28 +221,35 @@ class Connection:
         quiet = self._around.rest.quiet
         with trio.CancelScope() as self._wait_to_dial:
             while True:
-                self._try_now = trio.Event()
                 while (until := quiet.until()) > trio.current_time():
+                    self._try_now = trio.Event()
                     with trio.move_on_at(until):
                         await self._try_now.wait()
-                await self._take_turn()
-                if quiet.until() <= trio.current_time():
+                if await self._take_turn() and quiet.until() <= trio.current_time():
                     return True
                 self._end_turn(unused=True)
         return False
 
-    async def _take_turn(self) -> None:
+    async def _take_turn(self) -> bool:
+        """Take all it needs; False where REST has no room for as long as its window lasts.
+
+        REST comes last: those who wait for a market's dials would use up the weight of all. And it is not
+        waited for longer, as while the exchange asks everybody to wait: a dial is kept from others meanwhile.
+        """
         around = self._around
-        for weights in around.rest.budgets:
-            self._permits.append(await weights.acquire(rest.TOKEN.weight, lane=TOKEN_LANE))
-        # After what may take long: others wait for the place in this budget, in other processes too.
         for dials in around.dial_budgets:
             try:
                 self._permits.append(await dials.acquire())
             except OSError as error:
                 raise DialError("budget", error) from error
+        with trio.move_on_after(rest.WINDOW) as patience:
+            for weights in around.rest.budgets:
+                self._permits.append(await weights.acquire(rest.TOKEN.weight, lane=TOKEN_LANE))
+        if patience.cancelled_caught:
+            return False
         await around.dial_places.acquire()
         self._holds_place = True
+        return True
 
     def _end_turn(self, *, unused: bool) -> None:
         for permit in self._permits:
@@ -277,13 +286,13 @@ class Connection:
                     link.end(LinkSilent("acknowledgement", 2 * link.session.ack_timeout))
                 else:
                     # The link is not at fault: others were acknowledged, or another link did no better.
-                    self._ask_in_halves(link.session, wanted)
+                    self._ask_in_halves(link.session, wanted, again=True)
             case events.LinkFull(topics, limit):
                 self._relieve(link.session, [topic for topic in topics if self.carries(topic.wire)], limit)
             case events.Slowed(seconds):
                 _log.warning("connection #%d: the exchange asks for fewer frames; waiting %g s", self.number, seconds)
             case events.Unknown(frame):
-                _log.debug("connection #%d: a frame nothing waits for, type %.20s", self.number, frame.get("type"))
+                _log.debug("connection #%d: a frame nothing waits for, type %s", self.number, shown(frame.get("type")))
 
     def _relieve(self, session: events.Session, refused: list[Topic], limit: int | None) -> None:
         """Learn how many topics this connection takes, keep what fits, and have the rest go elsewhere."""
@@ -302,11 +311,11 @@ class Connection:
             for topic in refused:
                 self._owner.rejected(self, topic, 509, "the exchange calls a connection full that has nothing else")
 
-    def _ask_in_halves(self, session: events.Session, topics: list[Topic]) -> None:
+    def _ask_in_halves(self, session: events.Session, topics: list[Topic], *, again: bool = False) -> None:
         """A frame was refused or not answered: halves find the topic that is at fault, and the others get through."""
         middle = len(topics) // 2
-        session.subscribe(topics[:middle])
-        session.subscribe(topics[middle:])
+        session.subscribe(topics[:middle], again=again)
+        session.subscribe(topics[middle:], again=again)
 
     def _one_topic_each(self) -> list[Topic]:
         return [next(iter(subjects.values()))[0].topic for subjects in self._routes.by_wire.values()]

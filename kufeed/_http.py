@@ -9,7 +9,7 @@ import attrs
 import httpcore2
 import trio
 
-from ._untrusted import http_problem
+from ._untrusted import has_control, http_problem
 from .errors import ExchangeError
 
 if TYPE_CHECKING:
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from ._network import Network
     from ._untrusted import Url
+
+_LONGEST_HEAD = 16 * 1024
+_READ_SIZE = 4096
+"""Bytes fed to h11 at once: an answer in a thousand tiny pieces must not hold up the event loop."""
 
 
 @attrs.frozen
@@ -70,7 +74,7 @@ async def _exchange(
     stream: trio.abc.Stream, method: str, target: httpcore2.URL, headers: list[tuple[str, str]], max_body: int
 ) -> Reply | None:
     """The answer, or None where it is too long."""
-    connection = httpcore2.AsyncHTTP11Connection(target.origin, _Stream(stream))
+    connection = _Connection(target.origin, _Stream(stream))
     async with connection.stream(method, target, headers=headers) as response:
         body = bytearray()
         async with aclosing(response.aiter_stream()) as parts:
@@ -82,12 +86,23 @@ async def _exchange(
         return Reply(response.status, named, bytes(body))
 
 
+class _Connection(httpcore2.AsyncHTTP11Connection):
+    MAX_INCOMPLETE_EVENT_SIZE = _LONGEST_HEAD
+
+
 class _Stream(httpcore2.AsyncNetworkStream):
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
+        self._head: bytes | None = b""  # its last bytes, until it has ended
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # httpcore2's
-        return bytes(await self._stream.receive_some(max_bytes))
+        data = bytes(await self._stream.receive_some(min(max_bytes, _READ_SIZE)))
+        if self._head is not None:
+            head, ended, _ = (self._head + data).partition(b"\r\n\r\n")
+            if has_control(head):  # h11 takes quadratic time to find one behind many blanks
+                raise ExchangeError("the answer is not HTTP: a control character in its head")
+            self._head = None if ended else head[-3:]
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # httpcore2's
         if buffer:

@@ -20,7 +20,7 @@ from ._limiter import SlidingWindowLimiter
 from ._streams import stage
 from ._supervisor import one_error
 from ._websocket import run_websocket
-from .errors import DialError, ExchangeError, LinkError, LinkSilent, SendStuck, TokenExpired
+from .errors import DialError, ExchangeError, LinkClosed, LinkError, LinkSilent, SendStuck, TokenExpired
 from .protocol.session import Failed, Session
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Link:
         self._on_event = on_event
         self._on_idle = on_idle
         self._scope = trio.CancelScope()
+        self._hide: Callable[[str], str] = str
         self._alarm = trio.CancelScope()
         self._holding = trio.CancelScope()
         self._wake_sender = trio.Event()
@@ -130,6 +131,8 @@ class Link:
     def end(self, failure: LinkError | None) -> None:
         """Stop serving, with the reason. The first reason counts."""
         if not self._scope.cancel_called:
+            if isinstance(failure, LinkClosed) and failure.reason:
+                failure = LinkClosed(failure.code, self._hide(failure.reason))
             self._failure = failure
             self._scope.cancel()
             self._holding.cancel()
@@ -151,6 +154,7 @@ class Link:
         with trio.CancelScope(deadline=deadline) as scope:
             try:
                 token = await around.rest.fetch_token()
+                self._hide = token.hide
                 server = token.servers[self.generation % len(token.servers)]
                 self.session = self._new_session(server, deadline)
                 # KuCoin asks for an id that is unique among clients; it comes back in the welcome.
@@ -250,7 +254,7 @@ class Link:
     async def _hold(self, sink: Sink) -> bool:
         """Wait for room in *sink*; False where the reader must go on: an answer is due, or the link ends."""
         session = self._session()
-        if session.waits_for_answers() or self._scope.cancel_called:
+        if not session.welcomed or session.waits_for_answers() or self._scope.cancel_called:
             return False
         sink.slow()
         session.hold(trio.current_time())
@@ -264,6 +268,8 @@ class Link:
         return not self._holding.cancelled_caught
 
     def _control(self, frame: Mapping[str, Any]) -> None:
+        if isinstance(text := frame.get("data"), str):  # of an error; it may go into ours
+            frame = {**frame, "data": self._hide(text)}
         self._tell(self._session().receive(frame, trio.current_time()))
 
     def _tell(self, events: Iterable[Event]) -> None:

@@ -12,7 +12,7 @@ import h11
 import trio
 
 from ._tls import TLSStream
-from ._untrusted import http_problem, is_visible, read_host, read_url
+from ._untrusted import has_control, http_problem, is_visible, read_host, read_url
 from .errors import UsageError
 
 if TYPE_CHECKING:
@@ -131,6 +131,8 @@ async def _read_status(stream: trio.abc.Stream, connection: h11.Connection) -> i
         byte = await stream.receive_some(1)
         if not byte:
             return None
+        if has_control(bytes(byte)):  # h11 takes quadratic time to find one behind many blanks
+            raise h11.RemoteProtocolError("illegal header line")
         connection.receive_data(bytes(byte))
     return event.status_code
 

@@ -39,6 +39,14 @@ _HTTP_PROBLEMS = (
 """How h11, httpcore2 and wsproto begin to say what is wrong with an answer; what follows may repeat it."""
 
 
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def has_control(head: bytes) -> bool:
+    """Whether the head of an HTTP answer has a control character in it, as none has but tab, CR and LF."""
+    return _CONTROL.search(head) is not None
+
+
 @attrs.frozen
 class Url:
     """An address taken apart: one host for the look-up, the certificate and the `Host` header alike."""

@@ -551,6 +551,38 @@ async def test_a_blocking_consumer_that_is_slow_gets_one_after_the_other(autojum
     assert ordered(taken)
 
 
+async def test_a_topic_that_is_never_acknowledged_lets_a_blocking_consumer_lose_nothing_more(
+    autojump_clock: MockClock,
+) -> None:
+    """After a reconnect the exchange ignores one of two topics for good: the other's reader may be held again."""
+    exchange = Exchange(**QUIET)
+    async with simulated(exchange) as (_, feed):
+        async with feed.trades("BTC-USDT", "ETH-USDT", overflow="block", buffer=2) as trades:
+            exchange.faults.ignore_topics = (str(ETH),)
+            await exchange.disconnect_all()
+            await exchange.wait_subscribed(str(BTC))
+            with pytest.raises(kufeed.SubscriptionTimeout):
+                while True:
+                    await trades.receive()
+            before = trades.statistics().dropped
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(exchange.play, [trade(number) for number in range(500)])
+                await trio.sleep(600)
+                assert trades.statistics().dropped == before
+                nursery.cancel_scope.cancel()
+
+
+async def test_what_comes_before_the_welcome_holds_no_reader(autojump_clock: MockClock) -> None:
+    exchange = Exchange(**QUIET)
+    async with simulated(exchange) as (_, feed), feed.trades("BTC-USDT", overflow="block", buffer=2) as trades:
+        exchange.faults.withhold_welcome = True
+        await exchange.disconnect_all()
+        await trio.sleep(60)
+        assert feed.statistics().connections[0].failures > 1
+        exchange.faults.withhold_welcome = False
+        assert law(trades.statistics())
+
+
 def ordered(updates: Sequence[Any]) -> bool:
     numbers = [update.sequence for update in updates]
     return numbers == sorted(set(numbers))

@@ -671,6 +671,75 @@ async def test_another_dial_budget_does_not_hide_what_the_exchange_asked_for(aut
                 assert trio.current_time() - start > 28
 
 
+async def test_those_who_wait_for_a_dial_keep_nobody_from_rest(autojump_clock: MockClock) -> None:
+    """Forty futures links have used up their market's dials; spot has its own, and REST weight is there for it."""
+    config = FeedConfig(topics_per_connection=1, budget_share=0.1)
+    async with simulated(Exchange(generated=40), config) as (_, feed), trio.open_nursery() as nursery:
+        nursery.start_soon(feed.ticker(*(f"T{number:04}USDTM" for number in range(1, 41))).__aenter__)
+        await trio.sleep(1)
+        with trio.fail_after(5):
+            async with feed.ticker("BTC-USDT"):
+                pass
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_dial_budget_that_fails_tells_of_no_loss_twice(autojump_clock: MockClock) -> None:
+    class Sometimes(kufeed.DialBudget):
+        broken = False
+
+        async def acquire(self, weight: int = 1, *, lane: int = 0) -> kufeed.Permit:
+            if self.broken:
+                await trio.lowlevel.checkpoint()
+                raise OSError("the disk is full")
+            return await super().acquire(weight, lane=lane)
+
+    budget = Sometimes()
+    exchange = Exchange()
+    async with MemoryNetwork(exchange) as network:
+        async with kufeed.open_feed(network=network, dial_limiter=budget) as feed, feed.trades("XBTUSDTM") as trades:
+            await trio.sleep(5)
+            while trades.statistics().pending:
+                trades.receive_nowait()
+            budget.broken = True
+            await exchange.disconnect_all()
+            seen: list[Any] = []
+            with trio.move_on_after(20):
+                async for item in trades.with_events():
+                    seen.append(item)  # noqa: PERF401  # a comprehension that is cancelled keeps nothing
+            assert [type(item) for item in seen] == [kufeed.Disconnected]
+
+
+async def test_a_token_that_the_server_repeats_is_shown_nowhere(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange = Exchange()
+    async with simulated(exchange) as (_, feed), feed.ticker("XBTUSDTM") as tickers:
+        tokens = []
+        for piece in (slice(None), slice(20, 60)):
+            (session,) = exchange.sessions
+            tokens.append(session.token)
+            session.reply(json.dumps({"type": "error", "code": 401, "data": f"bad token {session.token[piece]}"}))
+            await trio.sleep(30)
+        await tickers.receive()
+        shown = caplog.text + str(feed.statistics())
+        assert "repeats the token" in shown
+        for token in tokens:
+            assert len(token) > 60
+            assert token[20:40] not in shown
+
+
+async def test_a_frame_of_an_odd_type_is_survived_at_debug(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A list a thousand deep has no repr: logging it would end the feed."""
+    caplog.set_level("DEBUG", "kufeed")
+    async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
+        exchange.sessions[0].reply('{"type":' + "[" * 1000 + "]" * 1000 + "}")
+        await trio.sleep(5)
+        await tickers.receive()
+        assert exchange.statistics().dials == 1
+
+
 async def test_a_trial_dial_that_succeeds_closes_the_circuit(autojump_clock: MockClock) -> None:
     """Cut again soon afterwards, it reconnects at once: one loss is no outage."""
     config = FeedConfig(max_reconnect_attempts=2, reconnect_delay=0.5, circuit_cooldown=30.0)

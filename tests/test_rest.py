@@ -361,3 +361,22 @@ async def test_and_to_no_other(autojump_clock: MockClock, endpoint: str, base: s
 def test_what_loopback_is() -> None:
     assert all(map(is_loopback, ["localhost", "127.0.0.1", "127.9.9.9", "::1"]))
     assert not any(map(is_loopback, ["", "kucoin.com", "10.0.0.1", "localhost.example", "0.0.0.0"]))
+
+
+@pytest.mark.parametrize("blanks", [b"", b" " * 4000])
+async def test_a_control_character_in_the_head_is_no_http(autojump_clock: MockClock, blanks: bytes) -> None:
+    """Behind many blanks h11 would take quadratic time to find it, and nothing else could run meanwhile."""
+    with pytest.raises(ExchangeError, match="control character"):
+        await fetch(b"HTTP/1.1 200 OK\r\nX: " + blanks + b"\x00\r\n\r\n{}")
+
+
+async def test_a_control_character_in_the_body_is_data(autojump_clock: MockClock) -> None:
+    with pytest.raises(ExchangeError, match="without KuCoin's envelope"):
+        await fetch(reply(b"\x00"))
+
+
+def test_a_text_that_repeats_a_piece_of_the_token_is_hidden() -> None:
+    token = Token((), "abcdefghijklmnopqrstuvwxyz==")
+    assert token.hide("closed: the server is going away") == "closed: the server is going away"
+    for text in ("abcdefghijklmnopqrstuvwxyz==", "bad defghijklmnopq", "token=abc&x=nopqrstuvwxyz%3D%3D"):
+        assert token.hide(f"no: {text}") == "(a text that repeats the token)"

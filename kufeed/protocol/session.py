@@ -109,6 +109,8 @@ class Request:
     give_up_at: float = math.inf
     """Set at the first sending: two ack time-outs later."""
     ask_again_at: float = math.inf
+    again: bool = False
+    """Its topics were given up before: no reader need go on for their answer."""
 
 
 class Session:
@@ -149,8 +151,9 @@ class Session:
 
     # -- what the user of the link wants ------------------------------------------------------------------------------
 
-    def subscribe(self, topics: Iterable[Topic]) -> None:
-        self._queue(topics, subscribe=True)
+    def subscribe(self, topics: Iterable[Topic], *, again: bool = False) -> None:
+        """Ask for *topics*; *again* where they were not answered before, so that nobody waits for it any more."""
+        self._queue(topics, subscribe=True, again=again)
 
     def unsubscribe(self, topics: Iterable[Topic]) -> None:
         """Give *topics* back. Nothing is sent for those that were never asked for on this link."""
@@ -158,11 +161,13 @@ class Session:
         self._withdraw(topics)
         self._queue([topic for topic in topics if topic in self._asked], subscribe=False)
 
-    def _queue(self, topics: Iterable[Topic], *, subscribe: bool) -> None:
+    def _queue(self, topics: Iterable[Topic], *, subscribe: bool, again: bool = False) -> None:
         topics = list(topics)
         self._withdraw(topics)
         for batch in messages.batches(topics):
-            self._queued.append(self._request(batch, subscribe=subscribe))
+            request = self._request(batch, subscribe=subscribe)
+            request.again = again
+            self._queued.append(request)
 
     def _withdraw(self, topics: Iterable[Topic]) -> None:
         """Take *topics* out of requests that were not sent yet: of each topic at most one waits to be sent."""
@@ -278,8 +283,11 @@ class Session:
     # -- a reader that is held -----------------------------------------------------------------------------------------
 
     def waits_for_answers(self) -> bool:
-        """Whether a subscribe is to be sent, or answered: while it is, the reader must go on reading."""
-        return any(request.subscribe for request in (*self._queued, *self._waiting.values()))
+        """Whether a subscribe is to be sent, or answered: while it is, the reader must go on reading.
+
+        For one that was given up before it need not: it may never be answered.
+        """
+        return any(one.subscribe and not one.again for one in (*self._queued, *self._waiting.values()))
 
     def hold(self, now: float) -> None:
         """Nothing is read from *now* on: what the server should say cannot be missed. Pings go on."""

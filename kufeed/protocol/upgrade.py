@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _LONGEST = 16_384
 """Bytes of the heads together: those of interim answers (100, 103) may come before."""
 _VERSION = b"HTTP/"
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: [^\r\n]*)?\r?\n")
 
@@ -53,6 +54,8 @@ class UpgradeAnswer:
             self._line = end
             if self._status is None:
                 self._status = self._judge(line)
+            elif _CONTROL.search(line):  # h11 takes quadratic time to find one behind many blanks
+                raise Refusal("a control character in the answer's head")
             elif not line.endswith(b"\r\n"):
                 raise Refusal("a line of the answer's head ended in a bare line feed")
             elif line == b"\r\n" and self._status == b"101":

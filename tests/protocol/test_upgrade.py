@@ -204,3 +204,10 @@ def test_a_header_made_to_be_hard_to_read_costs_no_more_than_another() -> None:
     refusal = read(b"HTTP/1.1 403 X\r\na:" + b" " * 16_000 + b"\rb\r\n\r\n")
     assert isinstance(refusal, Refusal)
     assert refusal.headers == {"a": "\rb"}
+
+
+def test_a_control_character_in_the_head_is_refused() -> None:
+    """Behind many blanks another parser would take quadratic time to find it."""
+    refusal = read(HEAD[:-2] + b"X: " + b" " * 10_000 + b"\x00\r\n\r\n")
+    assert isinstance(refusal, Refusal)
+    assert "control character" in str(refusal)
