@@ -268,6 +268,8 @@ async def test_cancelled_within_a_group_of_the_users_is_taken_out(outside: bool)
 @pytest.mark.parametrize("error", [None, Mine()])
 def test_control_c_comes_out_bare_or_in_the_group(error: Exception | None) -> None:
     """Where it is delivered to the nursery itself, which waits for its tasks."""
+    # A shell starts what it runs in the background deaf to Ctrl-C, and so whatever runs these tests in there.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     async def interrupt() -> None:
         signal.raise_signal(signal.SIGINT)
@@ -281,8 +283,11 @@ def test_control_c_comes_out_bare_or_in_the_group(error: Exception | None) -> No
         async with UserNursery() as nursery:
             nursery.start_soon(interrupt)
 
-    with pytest.raises(KeyboardInterrupt) if error is None else pytest.RaisesGroup(Mine, KeyboardInterrupt):
-        trio.run(main, restrict_keyboard_interrupt_to_checkpoints=True)
+    try:
+        with pytest.raises(KeyboardInterrupt) if error is None else pytest.RaisesGroup(Mine, KeyboardInterrupt):
+            trio.run(main, restrict_keyboard_interrupt_to_checkpoints=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def test_nested_nurseries_of_the_users_add_no_layer() -> None:
