@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from .._untrusted import has_control
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _LONGEST = 16_384
 """Bytes of the heads together: those of interim answers (100, 103) may come before."""
 _VERSION = b"HTTP/"
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: [^\r\n]*)?\r?\n")
 
@@ -54,7 +55,7 @@ class UpgradeAnswer:
             self._line = end
             if self._status is None:
                 self._status = self._judge(line)
-            elif _CONTROL.search(line):  # h11 takes quadratic time to find one behind many blanks
+            elif has_control(line):  # h11 takes quadratic time to find one behind many blanks
                 raise Refusal("a control character in the answer's head")
             elif not line.endswith(b"\r\n"):
                 raise Refusal("a line of the answer's head ended in a bare line feed")
