@@ -7,6 +7,8 @@ KufeedError
 ├── SubscriptionTimeout     it never acknowledged a topic: `topics`
 ├── CircuitOpen             a circuit breaker lets nobody in: `until`, `cause`
 ├── ConnectionFailed        reconnecting was given up for now: `topics`, `cause`; iterating again waits for recovery
+├── BookNotReady            the order book is out of step with the exchange; wait: `symbol`, `reason`
+├── InsufficientDepth       the levels at hand do not answer that: `symbol`
 ├── Overflowed              a buffer under `Overflow.RAISE` was full: `topics`, `lost`; iterating goes on after the hole
 ├── LinkError               one connection was lost or could not be made; the feed reconnects by itself
 │   ├── DialError               while connecting: `phase`, and the cause in `__cause__`
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "BookNotReady",
     "CircuitOpen",
     "ConnectionFailed",
     "DialError",
     "ExchangeError",
+    "InsufficientDepth",
     "KufeedError",
     "LinkClosed",
     "LinkError",
@@ -120,6 +124,26 @@ class Overflowed(KufeedError):
         super().__init__(f"the buffer was full: {lost} updates are missing of {_shortened(topics)}")
         self.topics = tuple(topics)
         self.lost = lost
+
+
+class BookNotReady(KufeedError):
+    """The book of `symbol` cannot be read now: it is not in step with the exchange, or not known that deep.
+
+    It comes back by itself. `reason` is the state it is in, or what is missing.
+    """
+
+    def __init__(self, symbol: str, reason: str) -> None:
+        super().__init__(f"the book of {symbol} is not ready: {reason}")
+        self.symbol = symbol
+        self.reason = reason
+
+
+class InsufficientDepth(KufeedError):
+    """The levels of `symbol` at hand are too few for the answer; ask a deeper book."""
+
+    def __init__(self, symbol: str, problem: str) -> None:
+        super().__init__(f"{symbol}: {problem}")
+        self.symbol = symbol
 
 
 class LinkError(KufeedError):

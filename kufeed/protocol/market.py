@@ -19,6 +19,7 @@ class UpdateType(StrEnum):
     LEVEL1 = "level1"
     DEPTH = "depth"
     BOOK_DELTA = "book_delta"
+    BOOK = "book"
     MARK_PRICE = "mark_price"
     INDEX_PRICE = "index_price"
     FUNDING_RATE = "funding_rate"

@@ -1,0 +1,126 @@
+"""What is read off a book."""
+
+from __future__ import annotations
+
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kufeed.errors import InsufficientDepth, UsageError
+from kufeed.protocol import Level, Side, topic
+from kufeed.protocol.bookview import OrderBook
+
+TOPIC = topic("book_delta", "BTC-USDT")
+
+
+def view(bids: list[tuple[Any, Any]], asks: list[tuple[Any, Any]]) -> OrderBook:
+    return OrderBook(
+        TOPIC,
+        "BTC-USDT",
+        7,
+        10**18,
+        10**18 + 5_000_000,
+        tuple(Level(*one) for one in bids),
+        tuple(Level(*one) for one in asks),
+    )
+
+
+BOOK = view(
+    [(Decimal("100.5"), Decimal(2)), (Decimal(100), Decimal(3)), (Decimal(99), Decimal(5))],
+    [(Decimal(101), Decimal(1)), (Decimal("101.5"), Decimal(4)), (Decimal(103), Decimal(10))],
+)
+FLOATS = view([(100.5, 2.0), (100.0, 3.0)], [(101.0, 1.0), (101.5, 4.0)])
+CONTRACTS = view([(Decimal(100), 2)], [(Decimal(101), 1), (Decimal(102), 3)])
+EMPTY = view([], [])
+
+
+def test_the_middle() -> None:
+    assert BOOK.best_bid == (Decimal("100.5"), 2)
+    assert BOOK.best_ask == (101, 1)
+    assert (BOOK.mid, BOOK.spread) == (Decimal("100.75"), Decimal("0.5"))
+    assert (FLOATS.mid, FLOATS.spread) == (100.75, 0.5)
+    assert (BOOK.latency_ms, BOOK.kind) == (5.0, "book")
+
+
+def test_a_side_may_be_empty() -> None:
+    one_sided = view([], [(Decimal(1), 1)])
+    for book in (EMPTY, one_sided):
+        assert (book.best_bid, book.mid, book.spread) == (None, None, None)
+    assert EMPTY.best_ask is None
+    assert EMPTY.depth_to(Decimal(5)) == 0
+    with pytest.raises(InsufficientDepth):
+        EMPTY.vwap(1)
+
+
+def test_figures_are_exact_whatever_the_context() -> None:
+    bid, ask = Decimal("0.1234567890123456789012345678901"), Decimal("0.2234567890123456789012345678901")
+    with localcontext(prec=3):
+        book = view([(bid, Decimal(1))], [(ask, Decimal(1))])
+        assert book.mid == Decimal("0.1734567890123456789012345678901")
+        assert book.spread == Decimal("0.1")
+        assert book.vwap(1) == ask
+
+
+@pytest.mark.parametrize(
+    ("price", "size"),
+    [("100.7", 0), ("101", 1), ("101.4", 1), ("101.5", 5), ("103", 15), ("100.5", 2), ("100.2", 2), ("99", 10)],
+)
+def test_depth_to_a_price(price: str, size: int) -> None:
+    assert BOOK.depth_to(Decimal(price)) == size
+
+
+@pytest.mark.parametrize("price", [Decimal(104), Decimal(98), 98.5])
+def test_a_price_beyond_the_last_level_cannot_be_answered(price: Any) -> None:
+    with pytest.raises(InsufficientDepth, match="BTC-USDT: the 3 levels here do not reach"):
+        BOOK.depth_to(price)
+
+
+def test_the_average_price_of_a_size() -> None:
+    assert BOOK.vwap(Decimal("0.5")) == 101
+    assert BOOK.vwap(4) == (101 + 3 * Decimal("101.5")) / 4
+    assert BOOK.vwap(5, "sell") == (2 * Decimal("100.5") + 300) / 5
+    assert CONTRACTS.vwap(2, Side.BUY) == Decimal("101.5")
+    assert FLOATS.vwap(2) == pytest.approx(101.25)
+    assert isinstance(FLOATS.vwap(2), float)
+    with pytest.raises(InsufficientDepth, match="hold less than 15.1"):
+        BOOK.vwap(15.1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 10**9), st.integers(1, 10**6)), min_size=1, max_size=8), st.data())
+def test_the_average_price_against_fractions(rows: list[tuple[int, int]], data: st.DataObject) -> None:
+    levels = sorted({price: size for price, size in rows}.items())
+    asks = [(Decimal(price) / 1000, Decimal(size) / 1000) for price, size in levels]
+    size = Decimal(data.draw(st.integers(1, sum(size for _, size in levels)))) / 1000
+    left, paid = Fraction(size), Fraction(0)
+    for price, there in asks:
+        taken = min(left, Fraction(there))
+        paid += taken * Fraction(price)
+        left -= taken
+    assert abs(Fraction(view([], asks).vwap(size)) - paid / Fraction(size)) < Fraction(1, 10**30)
+
+
+@pytest.mark.parametrize("bad", [0, -1, "1", None, True, Decimal("NaN"), float("nan")])
+def test_what_is_no_price_or_size_is_a_usage_error(bad: Any) -> None:
+    with pytest.raises(UsageError, match="price must be a positive number"):
+        BOOK.depth_to(bad)
+    with pytest.raises(UsageError, match="size must be a positive number"):
+        BOOK.vwap(bad)
+
+
+def test_a_side_that_is_none_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="'buy' or 'sell'"):
+        BOOK.vwap(1, "up")
+
+
+def test_the_top_of_a_view_is_the_same_moment() -> None:
+    top = BOOK.top(2)
+    assert (top.bids, top.asks, top.sequence) == (BOOK.bids[:2], BOOK.asks[:2], 7)
+    assert BOOK.top(50) == BOOK
+    for bad in (0, True, 1.5):
+        with pytest.raises(UsageError):
+            BOOK.top(bad)  # type: ignore[arg-type]

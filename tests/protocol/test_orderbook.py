@@ -1,0 +1,473 @@
+"""A book is right or unreadable, whatever arrives in whatever order."""
+
+from __future__ import annotations
+
+from collections import deque
+from decimal import Decimal
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kufeed.errors import BookNotReady
+from kufeed.protocol import BookChange, BookDelta, Level, Side, topic
+from kufeed.protocol.orderbook import SPARE_LEVELS, TRANSITIONS, BookEvent, BookSnapshot, BookState, BookSync
+
+if TYPE_CHECKING:
+    from kufeed.protocol import OrderBook
+
+SPOT, FUTURES = topic("book_delta", "BTC-USDT"), topic("book_delta", "XBTUSDTM")
+Book = dict[Side, dict[Decimal, Decimal]]
+
+
+class Truth:
+    """The exchange's own book: every moment of it, in plain dicts."""
+
+    def __init__(self, start: int = 100, time_ns: int = 1_700_000_000_000_000_000) -> None:
+        self.sequence = start
+        self.time_ns = time_ns
+        self.book: Book = {Side.BUY: {}, Side.SELL: {}}
+        for number in range(12):
+            self.book[Side.BUY][Decimal(100 - number)] = Decimal(1 + number)
+            self.book[Side.SELL][Decimal(101 + number)] = Decimal(1 + number)
+        self.moments: dict[int, tuple[list[Level], list[Level]]] = {}
+        self.remember()
+
+    def remember(self) -> None:
+        self.moments[self.sequence] = (
+            [Level(*one) for one in sorted(self.book[Side.BUY].items(), reverse=True)],
+            [Level(*one) for one in sorted(self.book[Side.SELL].items())],
+        )
+
+    def change(self, wanted: list[tuple[Side, int, int]]) -> BookDelta:
+        """One message with *wanted* changes that keep the book uncrossed; others become no-ops."""
+        first, changes = self.sequence + 1, []
+        for side, price_index, size in wanted:
+            self.sequence += 1
+            price = Decimal(80 + price_index)
+            crosses = (
+                side is Side.BUY
+                and size
+                and any(price >= ask for ask in self.book[Side.SELL])
+                or side is Side.SELL
+                and size
+                and any(price <= bid for bid in self.book[Side.BUY])
+            )
+            if crosses:
+                changes.append(BookChange(side, Decimal(0), Decimal(0), self.sequence))
+                continue
+            if size:
+                self.book[side][price] = Decimal(size)
+            else:
+                self.book[side].pop(price, None)
+            changes.append(BookChange(side, price, Decimal(size), self.sequence))
+        self.time_ns += 10_000_000
+        self.remember()
+        return BookDelta(SPOT, "BTC-USDT", self.sequence, self.time_ns, self.time_ns, first, tuple(changes))
+
+    def snapshot(self, sequence: int | None = None, limit: int | None = None) -> BookSnapshot:
+        sequence = self.sequence if sequence is None else sequence
+        bids, asks = self.moments[sequence]
+        return BookSnapshot(
+            sequence, self.time_ns, self.time_ns, tuple(bids[:limit]), tuple(asks[:limit]), limit
+        )
+
+
+def check(view: OrderBook, truth: Truth, depth: int) -> None:
+    assert view.sequence is not None
+    bids, asks = truth.moments[view.sequence]
+    assert list(view.bids) == bids[:depth]
+    assert list(view.asks) == asks[:depth]
+
+
+one_change = st.tuples(st.sampled_from(Side), st.integers(0, 41), st.integers(0, 5))
+step = st.one_of(
+    st.tuples(st.just("deliver"), st.lists(one_change, min_size=1, max_size=4)),
+    st.tuples(st.just("lose"), st.lists(one_change, min_size=1, max_size=4)),
+    st.tuples(st.just("hold"), st.lists(one_change, min_size=1, max_size=4)),  # to be delivered later
+    st.tuples(st.just("late"), st.integers(0, 5)),  # one of those held, out of order
+    st.tuples(st.just("again"), st.integers(0, 5)),  # one that was delivered before
+    st.tuples(st.just("ask"), st.none()),
+    st.tuples(st.just("seed"), st.tuples(st.integers(0, 6), st.sampled_from([None, 4, 8]))),  # lag, truncation
+    st.tuples(st.just("audit"), st.tuples(st.integers(0, 6), st.sampled_from([None, 4, 8]))),
+    st.tuples(st.just("malformed"), st.sampled_from(["crossed", "zero", "twice"])),
+    st.tuples(st.just("lost"), st.booleans()),
+    st.tuples(st.just("renumber"), st.none()),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(step, max_size=60), st.integers(1, 6))
+def test_no_view_is_shown_that_did_not_exist_and_in_the_end_it_is_the_exchanges(
+    steps: list[tuple[str, object]], depth: int
+) -> None:
+    truth = Truth()
+    book = BookSync(SPOT, depth=depth, most_buffered=8)
+    held: deque[BookDelta] = deque()
+    delivered: deque[BookDelta] = deque(maxlen=6)
+    ticket = None
+    sequences: list[int] = []
+
+    def look() -> None:
+        if book.is_readable(depth):
+            view = book.view(depth)
+            check(view, truth, depth)
+            assert view.sequence is not None
+            sequences.append(view.sequence)
+        else:
+            with pytest.raises(BookNotReady):
+                book.view(depth)
+
+    def receive(delta: BookDelta) -> None:
+        before = book.state
+        event = book.receive(delta)
+        assert (event is None) or before is BookState.LIVE
+        if before is BookState.LIVE and event not in (None, BookEvent.APPLIED):
+            assert book.state is BookState.BROKEN
+            sequences.clear()
+        delivered.append(delta)
+        look()
+
+    def snapshot(lag: int, limit: int | None) -> BookSnapshot:
+        return truth.snapshot(sorted(truth.moments)[-1 - min(lag, len(truth.moments) - 1)], limit)
+
+    for what, given_ in steps:
+        match what:
+            case "deliver":
+                receive(truth.change(given_))  # type: ignore[arg-type]
+            case "lose":
+                truth.change(given_)  # type: ignore[arg-type]
+            case "hold":
+                held.append(truth.change(given_))  # type: ignore[arg-type]
+            case "late" if held:
+                receive(held[given_ % len(held)])  # type: ignore[operator]
+            case "again" if delivered:
+                receive(delivered[given_ % len(delivered)])  # type: ignore[operator]
+            case "ask":
+                ticket = book.ask()
+            case "seed" if ticket is not None:
+                if book.seed(ticket, snapshot(*given_)) is BookEvent.JOINED:  # type: ignore[misc]
+                    assert book.state is BookState.LIVE
+                look()
+            case "audit" if ticket is not None:
+                assert book.audit(ticket, snapshot(*given_)) is not BookEvent.DIFFERS  # type: ignore[misc]
+                look()
+            case "malformed" if ticket is not None:
+                good = truth.snapshot()
+                bad = {
+                    "crossed": (good.bids, (Level(Decimal(1), Decimal(1)), *good.asks)),
+                    "zero": (good.bids, (*good.asks, Level(Decimal(999), Decimal(0)))),
+                    "twice": ((*good.bids, *good.bids[:1]), good.asks),
+                }[given_]  # type: ignore[index]
+                if not good.bids:
+                    continue
+                spoilt = BookSnapshot(good.sequence, None, 0, bad[0], bad[1], None)
+                assert book.seed(ticket, spoilt) in (None, BookEvent.UNFIT)
+                look()
+            case "lost":
+                book.lost()
+                held.clear()
+                delivered.clear()
+                sequences.clear()
+                assert book.state is BookState.WAITING
+                if given_:
+                    book.subscribed()
+                look()
+            case "renumber":
+                time_ns, state = truth.time_ns, truth.book
+                truth = Truth(start=5, time_ns=time_ns + 3_000_000_000)
+                truth.book = state
+                truth.remember()
+                book.lost()
+                held.clear()
+                delivered.clear()
+                sequences.clear()
+        assert all(earlier <= later for earlier, later in pairwise(sequences)), "a book never goes back"
+
+    # The faults are over: what is missing is noticed at the next change, and one good snapshot mends it.
+    for _ in range(3):
+        receive(truth.change([(Side.BUY, 0, 1)]))
+        if not book.is_readable(depth):
+            ticket = book.ask()
+            assert book.seed(ticket, truth.snapshot()) is BookEvent.JOINED
+    receive(truth.change([(Side.SELL, 41, 2)]))
+    check(book.view(depth), truth, depth)
+    assert book.view(depth).sequence == truth.sequence
+
+
+def delta(number: int, *changes: tuple[Side, str, str], first: int | None = None, time: int = 0) -> BookDelta:
+    rows = tuple(BookChange(side, Decimal(price), Decimal(size), number) for side, price, size in changes)
+    return BookDelta(SPOT, "BTC-USDT", number, 10**18 + time, 10**18 + time, first or number, rows)
+
+
+def seeded(sequence: int = 10, limit: int | None = None, depth: int = 1) -> BookSync:
+    book = BookSync(SPOT, depth=depth)
+    book.subscribed()
+    assert book.seed(book.ask(), snapshot(sequence, limit)) is BookEvent.JOINED
+    return book
+
+
+def snapshot(sequence: int = 10, limit: int | None = None, levels: int = 3) -> BookSnapshot:
+    bids = tuple(Level(Decimal(100 - number), Decimal(1)) for number in range(levels))
+    asks = tuple(Level(Decimal(101 + number), Decimal(1)) for number in range(levels))
+    return BookSnapshot(sequence, 10**18, 10**18, bids, asks, limit)
+
+
+def test_the_worked_example_of_the_futures_documents() -> None:
+    """KuCoin futures, level 2: snapshot 16, then 17 sets a bid and 18 removes an ask."""
+    book = BookSync(FUTURES)
+    book.subscribed()
+    for number, side, price, size in ((15, Side.BUY, "1", 1), (17, Side.BUY, "3988.50", 44)):
+        change = BookChange(side, Decimal(price), size, number)
+        assert book.receive(BookDelta(FUTURES, "XBTUSDTM", number, 10**18, 10**18, number, (change,))) is None
+    asks = (Level(Decimal("3988.6"), 3), Level(Decimal("3988.61"), 32))
+    start = BookSnapshot(16, 10**18, 10**18, (Level(Decimal("3988.51"), 56),), asks, None)
+    # 15 and then 17 is a hole, but the snapshot covers it.
+    assert book.seed(book.ask(), start) is BookEvent.JOINED
+    assert book.view(5).bids == ((Decimal("3988.51"), 56), (Decimal("3988.50"), 44))
+    gone = BookChange(Side.SELL, Decimal("3988.61"), 0, 18)
+    assert book.receive(BookDelta(FUTURES, "XBTUSDTM", 18, 10**18, 10**18, 18, (gone,))) is BookEvent.APPLIED
+    assert book.view(5).asks == ((Decimal("3988.6"), 3),)
+    assert book.sequence == 18
+
+
+def test_each_change_that_the_snapshot_has_is_skipped() -> None:
+    book = BookSync(SPOT)
+    book.subscribed()
+    rows = (
+        BookChange(Side.BUY, Decimal(100), Decimal(7), 10),  # the snapshot is later than this one
+        BookChange(Side.BUY, Decimal(99), Decimal(8), 11),
+    )
+    book.receive(BookDelta(SPOT, "BTC-USDT", 11, 10**18, 10**18, 9, rows))
+    assert book.seed(book.ask(), snapshot(10)) is BookEvent.JOINED
+    assert book.view(2).bids == ((100, 1), (99, 8))
+    assert book.sequence == 11
+
+
+def test_price_0_moves_the_sequence_and_nothing_else() -> None:
+    book = seeded()
+    before = book.view(3)
+    assert book.receive(delta(11, (Side.BUY, "0", "0"))) is BookEvent.APPLIED
+    after = book.view(3)
+    assert (after.sequence, after.bids, after.asks) == (11, before.bids, before.asks)
+
+
+def test_removing_what_is_not_there_is_nothing() -> None:
+    book = seeded()
+    assert book.receive(delta(11, (Side.BUY, "50", "0"))) is BookEvent.APPLIED
+    assert len(book.bids) == 3
+
+
+def test_one_price_written_in_two_ways_is_one_level() -> None:
+    book = seeded()
+    book.receive(delta(11, (Side.BUY, "100.00000000", "5")))
+    assert book.view(1).bids == ((100, 5),)
+    assert len(book.bids) == 3
+
+
+def test_a_missing_number_breaks_the_book_and_says_what_is_missing() -> None:
+    book = seeded()
+    assert book.receive(delta(14, (Side.BUY, "100", "2"), first=13)) is BookEvent.GAP
+    assert book.missing == (11, 12)
+    assert book.state is BookState.BROKEN
+    with pytest.raises(BookNotReady) as caught:
+        book.view(1)
+    assert (caught.value.symbol, caught.value.reason) == ("BTC-USDT", "broken")
+    # What broke it is not lost: a snapshot that covers the hole joins it.
+    assert book.seed(book.ask(), snapshot(11)) is BookEvent.UNFIT
+    assert book.seed(book.ask(), snapshot(12)) is BookEvent.JOINED
+    assert book.view(1).bids == ((100, 2),)
+    assert book.sequence == 14
+
+
+def test_a_snapshot_asked_for_before_the_break_is_not_used() -> None:
+    book = seeded()
+    ticket = book.ask()
+    book.receive(delta(12, (Side.BUY, "100", "2")))
+    assert book.seed(ticket, snapshot(12)) is None
+    assert book.state is BookState.BROKEN
+
+
+def test_a_book_that_crosses_is_broken() -> None:
+    book = seeded()
+    assert book.receive(delta(11, (Side.BUY, "101", "1"))) is BookEvent.CROSSED
+    assert book.state is BookState.BROKEN
+    assert book.missing is None
+
+
+def test_numbers_that_start_anew_are_noticed_by_their_time() -> None:
+    book = seeded(1000)
+    assert book.receive(delta(1001, (Side.BUY, "100", "2"))) is BookEvent.APPLIED
+    assert book.receive(delta(7, (Side.BUY, "100", "3"), time=900_000_000)) is None, "an old message, out of order"
+    assert book.receive(delta(8, (Side.BUY, "100", "3"), time=2_000_000_000)) is BookEvent.RENUMBERED
+    assert book.seed(book.ask(), snapshot(7)) is BookEvent.JOINED
+    assert (book.sequence, book.view(1).bids) == (8, ((100, 3),))
+
+
+def test_numbers_may_start_anew_while_a_snapshot_is_under_way() -> None:
+    book = BookSync(SPOT)
+    book.receive(delta(1001, (Side.BUY, "100", "2")))
+    ticket = book.ask()
+    book.receive(delta(5, (Side.BUY, "100", "3"), time=2_000_000_000))
+    assert book.seed(ticket, snapshot(1001)) is None
+    assert book.seed(book.ask(), snapshot(4)) is BookEvent.JOINED
+    assert (book.sequence, book.view(1).bids) == (5, ((100, 3),))
+
+
+def test_a_buffer_that_is_full_needs_a_newer_snapshot() -> None:
+    book = BookSync(SPOT, most_buffered=3)
+    for number in range(11, 17):
+        book.receive(delta(number, (Side.BUY, "90", "1")))
+    assert book.seed(book.ask(), snapshot(12)) is BookEvent.UNFIT
+    assert book.seed(book.ask(), snapshot(13)) is BookEvent.JOINED
+    assert book.sequence == 16
+
+
+def test_a_lost_connection_makes_it_unreadable_and_a_lower_number_may_follow() -> None:
+    book = seeded(1000)
+    ticket = book.ask()
+    book.lost()
+    assert (book.state, book.wants_snapshot()) == (BookState.WAITING, False)
+    assert book.seed(ticket, snapshot(1000)) is None
+    book.subscribed()
+    assert book.seed(book.ask(), snapshot(3)) is BookEvent.JOINED
+    assert book.sequence == 3
+
+
+def test_a_seed_of_some_levels_is_right_only_within_its_prices() -> None:
+    book = seeded(limit=3, depth=2)
+    book.receive(delta(11, (Side.BUY, "98", "0")))  # the worst it knows
+    assert book.view(2).bids == ((100, 1), (99, 1))
+    book.receive(delta(12, (Side.BUY, "97.5", "4")))  # beyond: others may stand between
+    with pytest.raises(BookNotReady, match="fewer than 3 levels"):
+        book.view(3)
+    book.receive(delta(13, (Side.BUY, "98.5", "4")))  # within
+    assert book.view(3).bids == ((100, 1), (99, 1), (Decimal("98.5"), 4))
+
+
+def test_a_thin_seed_is_replaced_before_it_cannot_be_read_and_stays_readable_meanwhile() -> None:
+    levels = 2 + SPARE_LEVELS
+    book = BookSync(SPOT, depth=2)
+    book.subscribed()
+    book.seed(book.ask(), snapshot(10, limit=levels, levels=levels))
+    assert not book.wants_snapshot()
+    book.receive(delta(11, (Side.BUY, "100", "0")))
+    assert book.wants_snapshot()
+    ticket = book.ask()
+    book.receive(delta(12, (Side.BUY, "99", "0")))
+    book.receive(delta(13, (Side.BUY, "99.5", "9")))
+    assert book.view(1).bids == ((Decimal("99.5"), 9),)
+    assert book.seed(ticket, snapshot(9, limit=levels, levels=levels)) is BookEvent.UNFIT, "11 was not kept"
+    good = snapshot(11, limit=levels, levels=levels)
+    good = BookSnapshot(11, None, 0, good.bids[1:] + (Level(Decimal(100 - levels), Decimal(1)),), good.asks, levels)
+    assert book.seed(ticket, good) is BookEvent.JOINED
+    assert (book.sequence, book.view(1).bids) == (13, ((Decimal("99.5"), 9),))
+    assert book.bids.floor == 100 - levels
+
+
+def test_a_seed_ahead_of_the_stream_is_used_at_once() -> None:
+    book = seeded()
+    assert book.seed(book.ask(), snapshot(15)) is BookEvent.JOINED
+    assert book.receive(delta(14, (Side.BUY, "100", "9"))) is None
+    assert book.receive(delta(16, (Side.BUY, "100", "2"))) is BookEvent.APPLIED
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_an_audit_compares_at_the_same_number(ahead: bool) -> None:
+    book = seeded(9)
+    ticket = book.ask()
+    if not ahead:
+        book.receive(delta(10, (Side.BUY, "0", "0")))
+        book.receive(delta(11, (Side.BUY, "100", "3")))
+    assert book.audit(ticket, snapshot(10)) is None
+    if ahead:
+        assert book.audits == 0
+        book.receive(delta(10, (Side.BUY, "0", "0")))
+    assert book.audits == 1
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_an_audit_finds_a_book_that_went_wrong(ahead: bool) -> None:
+    book = seeded(9)
+    book.bids.set(Decimal(99), Decimal(5))  # a bit that tipped over
+    ticket = book.ask()
+    if ahead:
+        assert book.audit(ticket, snapshot(10)) is None
+        assert book.receive(delta(10, (Side.BUY, "0", "0"))) is BookEvent.DIFFERS
+    else:
+        book.receive(delta(10, (Side.BUY, "0", "0")))
+        assert book.audit(ticket, snapshot(10)) is BookEvent.DIFFERS
+    assert (book.state, book.audits) == (BookState.BROKEN, 0)
+
+
+def test_an_audit_that_cannot_be_compared_changes_nothing() -> None:
+    book = seeded(9)
+    book.receive(delta(10, (Side.BUY, "0", "0")))
+    assert book.audit(book.ask(), snapshot(9)) is BookEvent.UNFIT
+    assert (book.state, book.audits) == (BookState.LIVE, 0)
+
+
+def test_every_state_is_left_by_a_lost_connection_and_every_row_ends_in_a_state() -> None:
+    assert {state for state, _ in TRANSITIONS} == set(BookState)
+    assert all(TRANSITIONS[state, BookEvent.LOST] is BookState.WAITING for state in BookState)
+    assert {event for _, event in TRANSITIONS} == set(BookEvent)
+
+
+def test_a_change_that_came_already_is_nothing() -> None:
+    book = seeded()
+    assert book.receive(delta(11, (Side.BUY, "100", "2"))) is BookEvent.APPLIED
+    assert book.receive(delta(11, (Side.BUY, "100", "3"))) is None
+    assert book.view(1).bids == ((100, 2),)
+
+
+def test_price_0_is_no_level_whatever_its_size() -> None:
+    book = seeded()
+    book.receive(delta(11, (Side.BUY, "0", "5")))
+    assert len(book.bids) == 3
+
+
+def test_of_buffered_changes_that_overlap_each_is_applied_once() -> None:
+    book = BookSync(SPOT)
+    book.receive(delta(12, (Side.BUY, "100", "2"), first=11))
+    old = BookChange(Side.BUY, Decimal(100), Decimal(7), 12)
+    new = BookChange(Side.BUY, Decimal(99), Decimal(3), 13)
+    book.receive(BookDelta(SPOT, "BTC-USDT", 13, 10**18, 10**18, 12, (old, new)))
+    assert book.seed(book.ask(), snapshot(10)) is BookEvent.JOINED
+    assert book.view(2).bids == ((100, 2), (99, 3))
+
+
+def test_a_hole_in_the_buffer_is_not_bridged() -> None:
+    book = BookSync(SPOT)
+    book.receive(delta(11, (Side.BUY, "100", "2")))
+    book.receive(delta(13, (Side.BUY, "99", "2")))
+    assert book.seed(book.ask(), snapshot(10)) is BookEvent.UNFIT
+    assert book.seed(book.ask(), snapshot(12)) is BookEvent.JOINED
+    assert (book.sequence, book.view(1).bids) == (13, ((100, 1),))
+
+
+def test_a_snapshot_asked_for_on_another_connection_is_not_used() -> None:
+    book = BookSync(SPOT)
+    book.receive(delta(11, (Side.BUY, "100", "2")))
+    ticket = book.ask()
+    book.lost()
+    book.subscribed()
+    assert book.seed(ticket, snapshot(10)) is None
+    assert book.seed(book.ask(), snapshot(10)) is BookEvent.JOINED
+    assert book.sequence == 10, "what was buffered on the other connection is gone"
+
+
+def test_changes_that_cross_the_snapshot_make_it_unfit() -> None:
+    book = BookSync(SPOT)
+    book.receive(delta(11, (Side.BUY, "101", "2")))
+    assert book.seed(book.ask(), snapshot(10)) is BookEvent.UNFIT
+
+
+def test_what_was_missing_once_is_not_told_again() -> None:
+    book = seeded()
+    book.receive(delta(12, (Side.BUY, "90", "2")))
+    assert book.missing == (11, 11)
+    assert book.seed(book.ask(), snapshot(12)) is BookEvent.JOINED
+    assert book.receive(delta(13, (Side.BUY, "101", "1"))) is BookEvent.CROSSED
+    assert book.missing is None
