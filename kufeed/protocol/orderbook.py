@@ -267,17 +267,17 @@ class BookSync:
             thin = f"fewer than {depth} levels are known" if self.state is BookState.LIVE else self.state.value
             raise BookNotReady(self.topic.symbol, thin)
 
-    def view(self, depth: int) -> OrderBook:
-        """The *depth* best levels of each side as they stand. Raises `BookNotReady`."""
-        self.check_readable(depth)
+    def view(self, depth: int | None) -> OrderBook:
+        """The *depth* best levels of each side as they stand, or all that are known. Raises `BookNotReady`."""
+        self.check_readable(1 if depth is None else depth)
         made: OrderBook = order_book(
             self.topic,
             self.topic.symbol,
             self.sequence,
             self.exchange_time_ns,
             self.received_time_ns,
-            self.bids.top(depth),
-            self.asks.top(depth),
+            self.bids.top(depth) if depth is not None else tuple(self.bids),
+            self.asks.top(depth) if depth is not None else tuple(self.asks),
         )
         return made
 

@@ -1,0 +1,331 @@
+"""Which books are kept and for whom, and where their snapshots come from: the pool of book subscriptions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._backoff import Backoff
+from ._bookkeeper import BookKeeper, KeptBook, Reader
+from ._delivery import hand_out
+from ._supervisor import one_error
+from .errors import BookNotReady, ExchangeError, KufeedError, UsageError
+from .protocol.bookview import BookFigures, OrderBook, check_depth
+from .protocol.market import UpdateType
+from .protocol.orderbook import BookEvent, BookState, BookSync
+from .protocol.topics import topic as make_topic
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+
+    from ._bookkeeper import BookStatistics
+    from ._channels import Sink
+    from ._pool import Entering, Pool
+    from .protocol.market import Topic
+    from .protocol.orderbook import BookSnapshot
+    from .protocol.sides import BookSide
+    from .protocol.updates import Level
+
+_log = logging.getLogger("kufeed.books")
+
+_PLACES = 8
+"""Snapshots under way at once: each is a connection of its own."""
+_BACKOFF = Backoff(0.25, max=32.0)
+"""The first snapshot is often older than the first change: asking again at once would be as early."""
+
+
+class Books:
+    """Keeps each book that somebody reads. `run()` owns the tasks that fetch snapshots; the rest returns at once."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        fetch: Callable[[Topic], Awaitable[BookSnapshot]],
+        rng: random.Random,
+        audit_every: float | None,
+    ) -> None:
+        self._pool = pool
+        self._fetch = fetch
+        self._rng = rng
+        self._audit_every = audit_every
+        self._shared = BookKeeper(self._want)
+        self._exclusive: dict[Sink, BookKeeper] = {}
+        self._places = trio.CapacityLimiter(_PLACES)
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Fetch snapshots as they are wanted; until cancelled."""
+        try:
+            with one_error() as body:
+                async with trio.open_nursery() as self._nursery:
+                    with body.watched():
+                        if self._audit_every is not None:
+                            self._nursery.start_soon(self._audit_all, self._audit_every, name="book audits")
+                        task_status.started()
+                        await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    # -- what subscriptions ask for -----------------------------------------------------------------------------------
+
+    def at_depth(self, depth: int) -> BooksAtDepth:
+        """What subscriptions of *depth* levels attach to."""
+        return BooksAtDepth(self, depth)
+
+    def attach(self, topics: Sequence[Topic], sink: Sink, depth: int) -> Entering:
+        """Have views of the books of *topics* delivered to *sink*. Raises as `Pool.attach` does, nothing changed."""
+        keeper = self._exclusive.setdefault(sink, BookKeeper(self._want, blocks=True)) if sink.blocks else self._shared
+        for topic in topics:
+            book = keeper.books.setdefault(topic, KeptBook(BookSync(topic)))
+            book.readers[sink] = Reader(sink, depth)
+            book.sync.depth = max(book.sync.depth, depth)
+        try:
+            entering = self._pool.attach(topics, keeper, reader=sink)
+        except BaseException:
+            self._forget(topics, sink, keeper)
+            raise
+        for topic in topics:
+            keeper.welcome(topic, sink)
+        return entering
+
+    def detach(self, topics: Iterable[Topic], sink: Sink) -> None:
+        """Deliver *topics* to *sink* no more; a book that nobody reads is not kept."""
+        keeper = self._exclusive.get(sink, self._shared)
+        unread = self._forget(topics, sink, keeper)
+        self._pool.detach(unread, keeper)
+        if keeper is not self._shared and not keeper.books:
+            del self._exclusive[sink]
+
+    def _forget(self, topics: Iterable[Topic], sink: Sink, keeper: BookKeeper) -> list[Topic]:
+        unread: list[Topic] = []
+        for topic in topics:
+            book = keeper.books.get(topic)
+            if book is None or book.readers.pop(sink, None) is None:
+                continue
+            if book.readers:
+                book.sync.depth = max(reader.depth for reader in book.readers.values())
+            else:
+                del keeper.books[topic]
+                unread.append(topic)
+                if book.syncing is not None:
+                    book.syncing.cancel()
+                book.stir()
+        return unread
+
+    def has(self, topic: Topic, sink: Sink) -> bool:
+        keeper = self._exclusive.get(sink, self._shared)
+        book = keeper.books.get(topic)
+        return book is not None and sink in book.readers and self._pool.has(topic, keeper)
+
+    def entered(self, entering: Entering) -> None:
+        self._pool.entered(entering)
+
+    # -- what is kept -------------------------------------------------------------------------------------------------
+
+    def _keepers(self) -> Iterator[BookKeeper]:
+        yield self._shared
+        yield from self._exclusive.values()
+
+    def symbols(self) -> Iterable[str]:
+        """Of the books that are kept, each once."""
+        return dict.fromkeys(topic.symbol for keeper in self._keepers() for topic in keeper.books)
+
+    def find(self, topic: Topic) -> KeptBook | None:
+        """Its book; of several, for subscriptions that share nothing, one that can be read."""
+        found = [keeper.books[topic] for keeper in self._keepers() if topic in keeper.books]
+        return max(found, key=lambda book: book.sync.state is BookState.LIVE, default=None)
+
+    def statistics(self) -> tuple[BookStatistics, ...]:
+        return tuple(book.statistics() for keeper in self._keepers() for book in keeper.books.values())
+
+    # -- snapshots ----------------------------------------------------------------------------------------------------
+
+    def _want(self, keeper: BookKeeper, book: KeptBook) -> None:
+        if book.syncing is None and self._nursery is not None:
+            book.syncing = trio.CancelScope()
+            self._nursery.start_soon(self._sync, keeper, book, name=f"book {book.sync.topic.symbol}")
+
+    async def _sync(self, keeper: BookKeeper, book: KeptBook) -> None:
+        """Fetch snapshots until the book has one that fits."""
+        assert book.syncing is not None
+        failures = 0
+        try:
+            with book.syncing:
+                while book.readers and book.sync.wants_snapshot():
+                    pause = await self._seed(keeper, book, failures)
+                    failures = 0 if pause is None else failures + 1
+                    if pause is not None:
+                        await trio.sleep(pause)
+        finally:
+            book.syncing = None
+        if book.readers and book.sync.wants_snapshot():  # it lost its connection meanwhile, and has one again
+            self._want(keeper, book)
+
+    async def _seed(self, keeper: BookKeeper, book: KeptBook, failures: int) -> float | None:
+        """One try; returns how long to wait before the next one, None after a seed that fits."""
+        sync = book.sync
+        async with self._places:
+            ticket = sync.ask()
+            try:
+                snapshot = await self._fetch(sync.topic)
+            except KufeedError as error:
+                book.failed += 1
+                if failures == 0:
+                    _log.warning("no snapshot of %s: %s; trying again", sync.topic.symbol, error)
+                wait = error.retry_after if isinstance(error, ExchangeError) else None
+                return _BACKOFF.delay(failures + 1, self._rng, retry_after=wait)
+        event = sync.seed(ticket, snapshot)
+        if event is not BookEvent.JOINED:
+            book.unfit += 1
+            return _BACKOFF.delay(failures + 1, self._rng)
+        book.seeds += 1
+        keeper.show(book)
+        book.stir()
+        await hand_out([keeper], _wait_for_room)
+        return None
+
+    async def _audit_all(self, every: float) -> None:
+        while True:
+            await trio.sleep(every)
+            for keeper in list(self._keepers()):
+                for book in list(keeper.books.values()):
+                    if book.sync.state is BookState.LIVE and book.syncing is None:
+                        await self._audit(keeper, book)
+
+    async def _audit(self, keeper: BookKeeper, book: KeptBook) -> None:
+        sync = book.sync
+        async with self._places:
+            ticket = sync.ask()
+            try:
+                snapshot = await self._fetch(sync.topic)
+            except KufeedError as error:
+                _log.warning("no snapshot of %s for its audit: %s", sync.topic.symbol, error)
+                return
+        if sync.audit(ticket, snapshot) is BookEvent.DIFFERS:
+            _log.error("the book of %s differs from a snapshot at the same sequence; it begins anew", sync.topic.symbol)
+            keeper.broke(book, BookEvent.DIFFERS)
+            self._want(keeper, book)
+
+
+async def _wait_for_room(sink: Sink) -> bool:
+    await sink.wait_room()
+    return True
+
+
+class BooksAtDepth:
+    """`Books` as a subscription of one depth sees them: what `Pool` is to others."""
+
+    def __init__(self, books: Books, depth: int) -> None:
+        self._books = books
+        self._depth = depth
+        self.detach = books.detach
+        self.entered = books.entered
+        self.has = books.has
+
+    def attach(self, topics: Sequence[Topic], sink: Sink) -> Entering:
+        return self._books.attach(topics, sink, self._depth)
+
+
+class LiveBook(BookFigures):
+    """A book as it stands at each moment, for as long as some subscription of the feed keeps it.
+
+    Reading it raises `BookNotReady` while it is out of step with the exchange. What two reads say belongs together only
+    where no other task ran between them: take `snapshot()` else.
+    """
+
+    __slots__ = ("_books", "_topic", "symbol")
+
+    def __init__(self, topic: Topic, books: Books) -> None:
+        self.symbol = topic.symbol
+        self._topic = topic
+        self._books = books
+
+    def _kept(self) -> KeptBook:
+        book = self._books.find(self._topic)
+        if book is None:
+            raise BookNotReady(self.symbol, "no subscription keeps it")
+        return book
+
+    def _read(self, depth: int = 1) -> BookSync:
+        sync = self._kept().sync
+        sync.check_readable(depth)
+        return sync
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be read now."""
+        book = self._books.find(self._topic)
+        return book is not None and book.sync.is_readable(1)
+
+    async def wait_ready(self) -> None:
+        """Return when it can be read; raise `BookNotReady` where no subscription keeps it, or none any more.
+
+        A checkpoint in any case.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self.is_ready:
+            await self._kept().changed.wait()
+
+    @property
+    def sequence(self) -> int:
+        """The exchange's number of the last change in it."""
+        return self._read().sequence
+
+    @property
+    def exchange_time_ns(self) -> int | None:
+        """The exchange's time of the last change, or of the snapshot, in ns since the epoch (UTC)."""
+        return self._read().exchange_time_ns
+
+    @property
+    def bids(self) -> BookSide:  # type: ignore[override]  # read-only here
+        """All that is known, best first: the whole side, or of a spot book without credentials what its seed covers."""
+        return self._read().bids
+
+    @property
+    def asks(self) -> BookSide:  # type: ignore[override]
+        """The same of the other side."""
+        return self._read().asks
+
+    def top(self, count: int) -> OrderBook:
+        """The *count* best levels of each side: a view that stays as it is. `BookNotReady` where fewer are known."""
+        return self._read(check_depth(count)).view(count)
+
+    def snapshot(self) -> OrderBook:
+        """All that is known now, as a view that stays as it is."""
+        return self._read().view(None)
+
+    def _is_whole(self, side: Sequence[Level]) -> bool:
+        return getattr(side, "floor", None) is None
+
+    def __repr__(self) -> str:
+        book = self._books.find(self._topic)
+        return f"<LiveBook {self.symbol} {'not kept' if book is None else book.sync.state.value}>"
+
+
+class LiveBooks(Mapping[str, LiveBook]):
+    """The books that subscriptions of a feed keep, by symbol."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def __getitem__(self, symbol: str) -> LiveBook:
+        try:
+            wanted = make_topic(UpdateType.BOOK_DELTA, symbol)
+        except UsageError:
+            raise KeyError(symbol) from None
+        if self._books.find(wanted) is None:
+            raise KeyError(symbol)
+        return LiveBook(wanted, self._books)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._books.symbols())
+
+    def __len__(self) -> int:
+        return len(tuple(self._books.symbols()))
+
+    def __repr__(self) -> str:
+        return f"<LiveBooks {', '.join(self)}>"
