@@ -461,7 +461,7 @@ def test_a_decoder_alone_says_the_same(messages: list[Sample]) -> None:
     for sample in filter(is_built, messages):
         message = ujson.loads(sample.text)
         for number, topic in enumerate(wanted_by(sample)):
-            update = topic.channel.decode(message["data"], topic, NOW, message["subject"])
+            update = topic.channel.decoders[Decimal](message, topic, NOW)
             assert_right(update, sample, number)
 
 
