@@ -41,7 +41,8 @@ def as_line(update: Update) -> str:
 def as_json(update: Update) -> str:
     """An update for programs, its fields by name: decimals as text, contracts and times (ns) as whole numbers."""
     record = {"kind": update.kind.value}
-    record.update((field.name, _plain(getattr(update, field.name))) for field in attrs.fields(type(update)))
+    shown = (field.name for field in attrs.fields(type(update)) if field.repr)
+    record.update((name, _plain(getattr(update, name))) for name in shown)
     return json.dumps(record, separators=(",", ":")) + "\n"
 
 

@@ -10,7 +10,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    Decoder = Callable[[Mapping[str, Any], "Topic", int], Any]
+    Decoder = Callable[[dict[str, Any], "Topic", int], Any]
 
 
 class UpdateType(StrEnum):
