@@ -256,7 +256,7 @@ def test_a_record_needs_all_its_fields() -> None:
     with pytest.raises(TypeError):
         fast_constructor(Trade)(*list(TRADE.values())[:-1])
     with pytest.raises(TypeError):
-        fast_constructor(Trade)(*TRADE.values(), 1)
+        fast_constructor(Trade)(*TRADE.values(), *UNSET[Trade].values(), 1)
 
 
 def test_latency_is_seconds_from_the_exchange_to_here() -> None:
