@@ -40,7 +40,10 @@ class Side(StrEnum):
 
 @attrs.frozen(weakref_slot=False)
 class Update:
-    """What every update carries. `isinstance(x, Update)` holds for each; use the subclasses to tell them apart."""
+    """What every update carries. `isinstance(x, Update)` holds for each; use the subclasses to tell them apart.
+
+    Where an annotation says `Decimal`, a feed with `FeedConfig(numbers=float)` gives a `float`.
+    """
 
     kind: ClassVar[UpdateType]
 
@@ -347,7 +350,7 @@ def _datetime(time_ns: int) -> datetime:
 
 
 def fast_constructor(record: type[R]) -> Callable[..., R]:
-    """A callable of *record*'s fields, in order, three times as fast as the frozen class itself; keyword-only ones last.
+    """A callable of *record*'s fields, in order, those by keyword only last; three times as fast as the class itself.
 
     It is a mutable class of the same layout, whose instances become frozen by taking the record's class.
     """
