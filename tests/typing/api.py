@@ -48,6 +48,9 @@ async def iterate(feed: Feed) -> None:
         async for update in updates:
             assert_type(update, Update)
             assert_type(update.gap_before, kufeed.Gap | None)
+            assert_type(update.raw, dict[str, Any] | None)
+            if isinstance(update, kufeed.Candle):
+                assert_type(update.final, bool)
             if isinstance(update, Ticker):
                 assert_type(update.ask, Decimal | None)
 
