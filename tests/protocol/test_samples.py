@@ -734,7 +734,7 @@ SERVERS = [
 async def test_a_token_reply_is_read_as_it_stands(
     autojump_clock: MockClock, file: str, line: int, host: str, ping_interval: float, target: str
 ) -> None:
-    """By the real reader, from the bytes of an HTTP answer: milliseconds become seconds, the endpoint comes in parts."""
+    """By the real reader, from the bytes of an HTTP answer: its milliseconds become seconds."""
     (sample,) = [one for one in samples.load(file) if one.line == line]
     token, _ = await fetch(reply(sample.text.encode()))
     (server,) = token.servers
