@@ -10,7 +10,7 @@ from typing import Annotated
 import trio
 from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from .. import FeedConfig, __version__
 from ..errors import UsageError
@@ -237,18 +237,31 @@ def stress(
 
 @app.command
 def topics() -> None:
-    """List the channels: kind, market, wire topic, unit of the time stamps, how updates are told apart."""
+    """List the channels: what their updates are, what times and sizes count, how updates are told apart, the source."""
     rows = [
-        (channel.kind.value, channel.market.name, channel.path, channel.time, channel.merge_key.value)
+        (
+            channel.kind.value,
+            channel.market.name,
+            channel.path,
+            ", ".join(channel.subjects),
+            channel.record.__name__,
+            channel.time,
+            channel.sizes or "-",
+            channel.merge_key.value,
+            channel.merge_key.gap,
+            channel.source,
+        )
         for channel in CHANNELS
     ]
     output = Output()
     if not output.is_terminal:
         output.write_now("".join("\t".join(row) + "\n" for row in rows))
         return
-    table = Table("kind", "market", "wire topic", "time stamp", "merge key")
-    for row in rows:
-        table.add_row(*row)
+    table = Table("kind", "market", Column("wire topic", no_wrap=True), "record", "time stamp", "sizes count")
+    table.add_column("merge key")
+    table.add_column("a gap is told by")
+    for kind, market, path, _, *others, _ in rows:  # a terminal is too narrow for subjects and sources
+        table.add_row(kind, market, path, *others)
     Console().print(table)
 
 

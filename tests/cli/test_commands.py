@@ -15,10 +15,23 @@ from .process import run, running
 
 
 async def test_topics_lists_the_channel_table() -> None:
+    """The same that the documentation draws, a row a line."""
     ended = await run("topics")
     assert (ended.code, ended.err) == (0, [])
-    assert [line.split("\t")[:3] for line in ended.out] == [
-        [channel.kind, channel.market.name, channel.path] for channel in CHANNELS
+    assert [line.split("\t") for line in ended.out] == [
+        [
+            channel.kind,
+            channel.market.name,
+            channel.path,
+            ", ".join(channel.subjects),
+            channel.record.__name__,
+            channel.time,
+            channel.sizes or "-",
+            channel.merge_key.value,
+            channel.merge_key.gap,
+            channel.source,
+        ]
+        for channel in CHANNELS
     ]
 
 

@@ -650,8 +650,30 @@ def test_a_decoder_alone_says_the_same(messages: list[Sample]) -> None:
             assert_right(update, sample, number)
 
 
+def amounts(update: Any) -> list[Any]:
+    """Every size and volume of *update*."""
+    named = [getattr(update, name, None) for name in ("bid_size", "ask_size", "size", "volume")]
+    rows = [row for name in ("bids", "asks", "changes") for row in getattr(update, name, ())]
+    return [one for one in (*named, *(row.size for row in rows)) if one is not None]
+
+
+def test_the_table_says_what_sizes_count(messages: list[Sample]) -> None:
+    """Contracts are whole numbers; whatever is not, is an amount of a currency."""
+    found: dict[str, set[type]] = {}
+    for update in Staged(messages).updates:
+        types = found.setdefault(repr(update.topic.channel), set())
+        types.update(type(one) for one in amounts(update))
+    expected: dict[str | None, set[type]] = {
+        None: set(),
+        "contracts": {int},
+        "base currency": {Decimal},
+        "base currency; US dollars where inverse": {Decimal},
+    }
+    assert found == {repr(channel): expected[channel.sizes] for channel in CHANNELS}
+
+
 LEFT_OUT = {
-    "/market/snapshot:{market}": "one topic for all symbols of a market, each of which has a topic of its own",
+    "/market/snapshot:{market}": "never recorded, two shapes documented, and each symbol has a topic of its own",
     "/market/ticker:all": "one topic for all symbols",
     "/margin/fundingBook:{ccy}": "gone",
     "/contractMarket/ticker:{s}": "deprecated; tickerV2 has the quotes, execution the trades",
