@@ -257,9 +257,8 @@ def topics() -> None:
     if not output.is_terminal:
         output.write_now("".join("\t".join(row) + "\n" for row in rows))
         return
-    table = Table("kind", "market", Column("wire topic", no_wrap=True), "record", "time stamp", "sizes count")
-    table.add_column("merge key")
-    table.add_column("a gap is told by")
+    words = ("kind", "market", "wire topic", "record", "time stamp", "sizes count", "merge key", "a gap is told by")
+    table = Table(*(Column(word, overflow="fold", no_wrap=word == "wire topic") for word in words))
     for kind, market, path, _, *others, _ in rows:  # a terminal is too narrow for subjects and sources
         table.add_row(kind, market, path, *others)
     Console().print(table)
