@@ -153,7 +153,7 @@ class _Row:
 class Board:
     """The last known state of some symbols, one row each, drawn as a table when asked.
 
-    Its columns are the words of the updates that it has taken, in the order in which they first came.
+    Its columns are the words of the updates that it has taken, in the order in which they first came, the quotes first.
     """
 
     def __init__(self, symbols: Iterable[str]) -> None:
@@ -170,12 +170,13 @@ class Board:
     def draw(self, caption: str) -> Table:
         table = Table(caption=caption, caption_justify="left")
         table.add_column("symbol", style="bold", no_wrap=True)
-        for word in self._words:
+        words = sorted(self._words, key=lambda word: word not in ("bid", "ask"))
+        for word in words:
             table.add_column(word, justify="right", style=_STYLES.get(word))
         table.add_column("latency", justify="right", style="dim")
         table.add_column("updates", justify="right", style="dim")
         for symbol, row in self._rows.items():
-            shown = [row.cells.get(word, "-") for word in self._words]
+            shown = [row.cells.get(word, "-") for word in words]
             # `Text`, because rich would read markup into a plain string.
             values = [Text(value, style=_STYLES.get(value, "")) for value in shown]
             table.add_row(Text(printable(symbol)), *values, milliseconds(row.latency), str(row.updates))

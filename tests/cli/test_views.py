@@ -178,13 +178,18 @@ def test_a_table_shows_the_same_cell_by_cell(name: str) -> None:
         assert symbol in text
 
 
-def test_a_row_puts_together_what_its_kinds_say() -> None:
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_row_puts_together_what_its_kinds_say(reverse: bool) -> None:
+    """Quotes stand first, whichever kind came first."""
     board = Board(["XBTUSDTM"])
-    for name in ("/contractMarket/tickerV2:XBTUSDTM", "/contractMarket/execution:XBTUSDTM"):
+    names = ["/contractMarket/tickerV2:XBTUSDTM", "/contractMarket/execution:XBTUSDTM"]
+    for name in reversed(names) if reverse else names:
         board.take(made(name))
-    text = painted(board)
-    for word in ("88987.4 x 713", "88987.5 x 1037", "90503.9", "sell", "last", " 2 "):
-        assert word in text
+    _, header, _, row, *_ = painted(board).splitlines()
+    words = [cell.strip() for cell in header.split("┃")[1:-1]]
+    values = [cell.strip() for cell in row.split("│")[1:-1]]
+    assert words == ["symbol", "bid", "ask", "side", "size", "last", "latency", "updates"]
+    assert values == ["XBTUSDTM", "88987.4 x 713", "88987.5 x 1037", "sell", "3", "90503.9", "12.0 ms", "2"]
 
 
 def test_no_text_of_a_peer_is_obeyed_by_a_terminal() -> None:
