@@ -10,6 +10,8 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    Decoder = Callable[[dict[str, Any], "Topic", int], Any]
+
 
 class UpdateType(StrEnum):
     """The kinds of updates, as `Update.kind` names them."""
@@ -39,6 +41,11 @@ class MergeKey(Enum):
     """Numbered, but numbers may be skipped."""
     TIME = "time"
     """Not numbered: exchange time together with equal data."""
+
+    @property
+    def gap(self) -> str:
+        """By what a `Gap` tells updates that are missing: the times around them, where it can the numbers as well."""
+        return "times and numbers" if self is MergeKey.CONTIGUOUS else "times"
 
 
 @attrs.frozen
@@ -70,13 +77,19 @@ class Channel:
     """The `subject` values of its messages; empty where the subject carries something else."""
     record: type
     """The class of its updates, one of `updates`."""
-    decode: Callable[[Mapping[str, Any], Topic, int, object], Any]
-    """(`data` of a message, topic, time of receipt in ns, `subject`) -> record or `MessageRefused`; changes nothing."""
+    decoders: Mapping[type, Decoder]
+    """By the type of its numbers, `Decimal` or `float`: (decoded message, topic, time of receipt in ns) -> record.
+
+    A message that is not valid raises `MessageRefused`, one that is no message of the channel also `KeyError` or
+    `TypeError`. Nothing is kept or changed.
+    """
     merge_key: MergeKey
     time: str
     """The field of `data` that carries the exchange's time, and its unit."""
     source: str
     """Where the shape is documented, or that it was recorded."""
+    sizes: str | None = None
+    """What its sizes and volumes count: `contracts`, or which currency; None where it has neither."""
     levels: int | None = None
     """Levels of each side of the book, where the channel comes in several depths."""
     intervals: Mapping[str, int] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import re
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,14 @@ for _channel in CHANNELS:
     _BY_KIND.setdefault((_channel.market, _channel.kind), []).append(_channel)
     _BY_PATH.setdefault(_channel.path, _channel)
 del _channel
+
+
+def _row(path: str, kind: UpdateType) -> Channel:
+    return next(channel for channel in CHANNELS if channel.path == path and channel.kind is kind)
+
+
+# A copy of an update, in this process or another, is of the same row of the table, or it would equal no other.
+copyreg.pickle(Channel, lambda channel: (_row, (channel.path, channel.kind)))
 
 _SPOT_SYMBOL = re.compile(r"[A-Z0-9]{1,20}-[A-Z0-9]{1,20}")
 # A perpetual ends in M (XBTUSDTM, XBTUSDM); a dated contract in M, the letter of its month and its year (XBTMH21).

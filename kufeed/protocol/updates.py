@@ -17,11 +17,36 @@ import attrs
 from .market import Topic, UpdateType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .events import Gap
 
 Number = Decimal | int
+
+
+def _plain(value: object) -> str:
+    """A value as a log shows it: a decimal by its digits, and text so that no terminal obeys it."""
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return value.value if isinstance(value, Side) else repr(value)
+
+
+def _size(value: object) -> str:
+    """A size with its unit: what is counted is contracts, an amount of currency is never an `int`."""
+    return f"{value} contracts" if type(value) is int else _plain(value)
+
+
+def _first(rows: Sequence[object]) -> str:
+    """The first row, and how many there are more: the best level stands for its side of a book."""
+    more = f", {len(rows) - 1} more" if len(rows) > 1 else ""
+    return f"[{rows[0]}{more}]" if rows else "[]"
+
+
+def _time(time_ns: int | None) -> str:
+    try:
+        return "None" if time_ns is None else _datetime(time_ns).isoformat().replace("+00:00", "Z")
+    except OverflowError:  # of the year 10000, which a settlement far ahead may be
+        return f"{time_ns} ns"
 
 
 class Level(NamedTuple):
@@ -29,6 +54,12 @@ class Level(NamedTuple):
 
     price: Decimal
     size: Number
+
+    def __str__(self) -> str:
+        return f"{_plain(self.price)} x {_size(self.size)}"
+
+    def __repr__(self) -> str:
+        return f"Level({self})"
 
 
 class Side(StrEnum):
@@ -38,15 +69,18 @@ class Side(StrEnum):
     SELL = "sell"
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class Update:
-    """What every update carries. `isinstance(x, Update)` holds for each; use the subclasses to tell them apart."""
+    """What every update carries. `isinstance(x, Update)` holds for each; use the subclasses to tell them apart.
+
+    Where an annotation says `Decimal`, a feed with `FeedConfig(numbers=float)` gives a `float`.
+    """
 
     kind: ClassVar[UpdateType]
 
-    topic: Topic
+    topic: Topic = attrs.field(repr=False)
     """The stream it came on; `str(update.topic)` is the wire topic with its one symbol."""
-    symbol: str
+    symbol: str = attrs.field(repr=False)
     sequence: int | None
     """The exchange's own number, or None where the message has none. What it counts: the channel's row."""
     exchange_time_ns: int | None
@@ -55,6 +89,12 @@ class Update:
     """This machine's clock when the bytes were read, in nanoseconds since the epoch (UTC)."""
     gap_before: Gap | None = attrs.field(default=None, kw_only=True, eq=False)
     """What is missing directly before this update, for the subscription that received it; None where nothing is."""
+    raw: dict[str, Any] | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+    """The whole decoded message, where `FeedConfig(keep_raw=True)` asks for it; else None.
+
+    The JSON decoder's own object, which everybody shares who receives an update made of it: read it, do not change it.
+    Part neither of comparisons nor of `repr()`.
+    """
 
     @property
     def time_ns(self) -> int:
@@ -78,8 +118,23 @@ class Update:
         """`exchange_time_ns` as an aware UTC time, to the microsecond; None where the message has none."""
         return None if self.exchange_time_ns is None else _datetime(self.exchange_time_ns)
 
+    def __repr__(self) -> str:
+        """One line for a log: the wire topic, UTC times for the `_ns` fields, the best levels of a book."""
+        said = [str(self.topic)]
+        if self.symbol != self.topic.symbol:
+            said.append(f"symbol={self.symbol!r}")
+        for field in attrs.fields(type(self)):
+            name, value = field.name, getattr(self, field.name)
+            if field.repr is False or value is field.default:
+                continue
+            if name.endswith("_ns"):
+                said.append(f"{name.removesuffix('_ns')}={_time(value)}")
+            else:
+                said.append(f"{name}={(field.repr if callable(field.repr) else _plain)(value)}")
+        return f"{type(self).__name__}({', '.join(said)})"
 
-@attrs.frozen(weakref_slot=False)
+
+@attrs.frozen(repr=False, weakref_slot=False)
 class Ticker(Update):
     """The best bid and ask. `sequence` is the order book's: the book at that number has exactly these prices.
 
@@ -91,16 +146,16 @@ class Ticker(Update):
     kind: ClassVar[UpdateType] = UpdateType.TICKER
 
     bid: Decimal | None
-    bid_size: Number | None
+    bid_size: Number | None = attrs.field(repr=_size)
     ask: Decimal | None
-    ask_size: Number | None
+    ask_size: Number | None = attrs.field(repr=_size)
     price: Decimal | None = None
     """Price of the last trade; spot only."""
     size: Number | None = None
     """Size of the last trade; spot only."""
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class Trade(Update):
     """One execution. `sequence` counts trades, not book changes; numbers may be skipped.
 
@@ -110,12 +165,12 @@ class Trade(Update):
     kind: ClassVar[UpdateType] = UpdateType.TRADE
 
     price: Decimal
-    size: Number
+    size: Number = attrs.field(repr=_size)
     side: Side
     trade_id: str
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class Level1(Update):
     """The best bid and ask of a spot book, every 10 ms where they changed. Not numbered: `sequence` is None."""
 
@@ -127,7 +182,7 @@ class Level1(Update):
     ask_size: Decimal | None
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class Depth(Update):
     """The top of a book, whole, every 100 ms where it changed. There may be fewer levels than were asked for.
 
@@ -136,13 +191,13 @@ class Depth(Update):
 
     kind: ClassVar[UpdateType] = UpdateType.DEPTH
 
-    bids: tuple[Level, ...]
+    bids: tuple[Level, ...] = attrs.field(repr=_first)
     """Best first."""
-    asks: tuple[Level, ...]
+    asks: tuple[Level, ...] = attrs.field(repr=_first)
     """Best first."""
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class CallAuctionDepth(Depth):
     """The top of a spot book during a call auction."""
 
@@ -160,8 +215,14 @@ class BookChange(NamedTuple):
     """The new total at that price; 0 removes it."""
     sequence: int
 
+    def __str__(self) -> str:
+        return f"{self.side} {_plain(self.price)} x {_size(self.size)}"
 
-@attrs.frozen(weakref_slot=False)
+    def __repr__(self) -> str:
+        return f"BookChange({self}, sequence={self.sequence})"
+
+
+@attrs.frozen(repr=False, weakref_slot=False)
 class BookDelta(Update):
     """What changed in a book: one record for each message, so that its changes are applied together or not at all.
 
@@ -172,10 +233,10 @@ class BookDelta(Update):
     kind: ClassVar[UpdateType] = UpdateType.BOOK_DELTA
 
     first_sequence: int
-    changes: tuple[BookChange, ...]
+    changes: tuple[BookChange, ...] = attrs.field(repr=_first)
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class MarkPrice(Update):
     """The price that margins are computed with: of a contract, every second, or of a margin pair such as USDT-BTC."""
 
@@ -186,7 +247,7 @@ class MarkPrice(Update):
     """The index it follows; None for a margin pair, where it is a stream of its own."""
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class IndexPrice(Update):
     """The index that a contract follows, every second, or that of a margin pair."""
 
@@ -195,7 +256,7 @@ class IndexPrice(Update):
     index_price: Decimal
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class FundingRate(Update):
     """The rate that holders of a perpetual contract pay each other: predicted every minute, settled in the end."""
 
@@ -211,7 +272,14 @@ class FundingRate(Update):
     """When it is settled next, where the message says so."""
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.define(eq=False)
+class _LatestStart:
+    """The start of the latest candle of a stream, which all candles of the stream look at."""
+
+    start_ns: int = 0
+
+
+@attrs.frozen(repr=False, weakref_slot=False)
 class Candle(Update):
     """A candle as it stands. `exchange_time_ns` is the message's time, `start_ns` the candle's."""
 
@@ -228,6 +296,17 @@ class Candle(Update):
     """Of the base currency (spot). None for futures: KuCoin says that the number it sends there is wrong."""
     turnover: Decimal
     """Of the quote currency."""
+    _latest: _LatestStart | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+
+    @property
+    def final(self) -> bool:
+        """Whether its time is over: a candle with a later start has been received on its stream.
+
+        Live: of a candle you keep it becomes True, as soon as the later one has reached this machine, not only when you
+        receive it. It is said of the row and not of this update: a last change of the row may stand behind it in your
+        buffer, or may have been missed. A pickled or deep copy keeps what was known when it was made.
+        """
+        return self._latest is not None and self.start_ns < self._latest.start_ns
 
     @property
     def start(self) -> datetime:
@@ -235,7 +314,7 @@ class Candle(Update):
         return _datetime(self.start_ns)
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class Stats24h(Update):
     """Figures of the last 24 hours. What a market does not send is None."""
 
@@ -245,15 +324,16 @@ class Stats24h(Update):
     high: Decimal | None
     low: Decimal | None
     volume: Decimal | None
-    """Of the base currency (spot), or contracts (futures)."""
+    """Of the base currency; of an inverse contract (XBTUSDM), of US dollars. Not contracts: it has fractions."""
     turnover: Decimal | None
+    """Of the quote currency; of an inverse contract of the base currency."""
     change: Decimal | None
     """Of the price, in the quote currency."""
     change_rate: Decimal | None
     """The same as a fraction: 0.05 is five per cent up."""
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class Announcement(Update):
     """A funding settlement of a contract begins or has ended."""
 
@@ -265,7 +345,7 @@ class Announcement(Update):
     rate: Decimal
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class CallAuction(Update):
     """How a call auction would end now; every 100 ms, only while there is one."""
 
@@ -284,6 +364,36 @@ class CallAuction(Update):
 R = TypeVar("R", bound=Update)
 
 
+def keeping_raw(decode: Callable[[dict[str, Any], Topic, int], R]) -> Callable[[dict[str, Any], Topic, int], R]:
+    """*decode*, with the message in the record."""
+
+    def decode_and_keep(message: dict[str, Any], topic: Topic, received_time_ns: int) -> R:
+        update = decode(message, topic, received_time_ns)
+        _set(update, "raw", message)
+        return update
+
+    return decode_and_keep
+
+
+def knowing_later(
+    decode: Callable[[dict[str, Any], Topic, int], Candle],
+) -> Callable[[dict[str, Any], Topic, int], Candle]:
+    """*decode* for the candles of one stream, each of which knows when a later one has come."""
+    latest = _LatestStart()
+
+    def decode_and_note(message: dict[str, Any], topic: Topic, received_time_ns: int) -> Candle:
+        candle = decode(message, topic, received_time_ns)
+        if candle.start_ns > latest.start_ns:
+            latest.start_ns = candle.start_ns
+        _set(candle, "_latest", latest)
+        return candle
+
+    return decode_and_note
+
+
+_set = object.__setattr__  # of a record that nobody else has seen yet
+
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -293,7 +403,7 @@ def _datetime(time_ns: int) -> datetime:
 
 
 def fast_constructor(record: type[R]) -> Callable[..., R]:
-    """A callable of *record*'s fields, in order, three times as fast as the frozen class itself.
+    """A callable of *record*'s fields, in order, those by keyword only last; three times as fast as the class itself.
 
     It is a mutable class of the same layout, whose instances become frozen by taking the record's class.
     """
@@ -301,7 +411,9 @@ def fast_constructor(record: type[R]) -> Callable[..., R]:
     def freeze(made: Any) -> None:
         made.__class__ = record
 
-    fields = {field.name: attrs.field(default=field.default, kw_only=field.kw_only) for field in attrs.fields(record)}
+    # Not by keyword only: CPython looks up the default of each such argument by its name, at every call.
+    in_order = sorted(attrs.fields(record), key=lambda field: field.kw_only)
+    fields = {field.name: attrs.field(default=field.default) for field in in_order}
     plain = attrs.make_class("Plain", fields, class_body={"__attrs_post_init__": freeze})
     namespace: dict[str, Any] = {
         "__slots__": vars(record)["__slots__"],

@@ -6,10 +6,13 @@ The recorded messages of the exchange are tried in `test_samples.py`; these need
 from __future__ import annotations
 
 import copy
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +28,7 @@ from kufeed.protocol import (
     Ticker,
     Topic,
     Trade,
+    Update,
     UpdateType,
     parse_topic,
     topic,
@@ -171,8 +175,26 @@ EMPTY_SIDE = ("bestBid", "bestAsk", "price", "size")
 
 
 def decode(wire: str, data: Any) -> Any:
+    """What the exact decoder says; that of floats takes the same messages, and refuses the others in the same words."""
     wanted = topic_of(wire)
-    return wanted.channel.decode(data, wanted, NOW, wanted.channel.subjects[0])
+    message = {"topic": str(wanted), "subject": wanted.channel.subjects[0], "data": data}
+    exact, of_floats = (partial(wanted.channel.decoders[kind], message, wanted, NOW) for kind in (Decimal, float))
+    try:
+        update = exact()
+    except Exception as error:
+        with pytest.raises(type(error), match=f"^{re.escape(str(error))}$"):
+            of_floats()
+        raise
+    expected = [float(value) if type(value) is Decimal else value for value in flat(update)]
+    assert [(type(value), value) for value in flat(of_floats())] == [(type(value), value) for value in expected]
+    return update
+
+
+def flat(value: Any) -> list[Any]:
+    """The values in a record, one after the other, those of levels and changes too."""
+    if isinstance(value, Update):
+        value = attrs.astuple(value, recurse=False)
+    return [found for part in value for found in flat(part)] if isinstance(value, tuple) else [value]
 
 
 def topic_of(wire: str) -> Topic:
@@ -466,6 +488,8 @@ def test_the_table_states_what_delivery_relies_on() -> None:
         assert channel.market in MARKETS
         assert channel.record.kind is channel.kind  # type: ignore[attr-defined]
         assert channel.merge_key is keys.get(channel.kind, MergeKey.TIME)
+        contiguous = channel.merge_key is MergeKey.CONTIGUOUS
+        assert channel.merge_key.gap == ("times and numbers" if contiguous else "times")
         assert channel.subjects
         assert channel.source
         assert channel.time

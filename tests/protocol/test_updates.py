@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kufeed.errors import MessageRefused
 from kufeed.protocol import (
     CHANNELS,
     Announcement,
@@ -34,9 +36,10 @@ from kufeed.protocol import (
     Trade,
     Update,
     UpdateType,
+    parse_topic,
     topic,
 )
-from kufeed.protocol.updates import fast_constructor
+from kufeed.protocol.updates import fast_constructor, keeping_raw, knowing_later
 
 WHERE = {"topic": topic("ticker", "BTC-USDT"), "symbol": "BTC-USDT"}
 WHEN = {"sequence": 7, "exchange_time_ns": 1_750_000_000_000_000_000, "received_time_ns": 1_750_000_000_012_000_000}
@@ -82,7 +85,7 @@ MORE: dict[Any, dict[str, Any]] = {
 
 
 def in_order(record: Any, values: dict[str, Any]) -> dict[str, Any]:
-    names = [field.name for field in attrs.fields(record) if field.name != "gap_before"]
+    names = [field.name for field in attrs.fields(record) if not field.kw_only]
     assert {*values} == {*names}
     return {name: values[name] for name in names}
 
@@ -92,6 +95,9 @@ RECORDS = [
     (Trade, TRADE),
     *((record, in_order(record, {**WHERE, **WHEN, **values})) for record, values in MORE.items()),
 ]
+
+UNSET = {record: {field.name: None for field in attrs.fields(record) if field.kw_only} for record, _ in RECORDS}
+"""What a decoder does not know."""
 
 records = pytest.mark.parametrize(("record", "values"), RECORDS, ids=lambda value: getattr(value, "__name__", ""))
 
@@ -112,18 +118,20 @@ def test_the_fast_way_builds_the_very_same_value(record: Any, values: dict[str, 
     assert fast == slow
     assert hash(fast) == hash(slow)
     assert repr(fast) == repr(slow)
-    assert attrs.asdict(fast, recurse=False) == attrs.asdict(slow, recurse=False) == {**values, "gap_before": None}
+    assert attrs.asdict(fast, recurse=False) == attrs.asdict(slow, recurse=False) == {**values, **UNSET[record]}
     assert attrs.evolve(fast, sequence=8) == attrs.evolve(slow, sequence=8) != fast
 
 
 @records
-def test_every_field_counts_in_a_comparison_but_what_came_before(record: Any, values: dict[str, Any]) -> None:
-    """`gap_before` says something of the subscription that received it, nothing of the update."""
+def test_every_field_counts_in_a_comparison_but_what_others_know_of_it(record: Any, values: dict[str, Any]) -> None:
+    """`gap_before` says something of the subscription that received it, `raw` how it was written."""
     made = quick(record, values)
     gap = Gap(made.topic, GapCause.RECONNECT, None, None, 1, 2)
     assert attrs.evolve(made, gap_before=gap) == made
+    assert attrs.evolve(made, raw={"data": 1}) == made
+    assert hash(attrs.evolve(made, raw={"data": 1})) == hash(made)
     for field in attrs.fields(record):
-        if field.name == "gap_before":
+        if field.name in UNSET[record]:
             continue
         other = dict(values, **{field.name: topic("ticker", "A-B") if field.name == "topic" else "something else"})
         assert quick(record, other) != made
@@ -153,6 +161,85 @@ def test_a_record_is_an_update_of_its_kind(record: Any, values: dict[str, Any]) 
     assert copy.copy(made) == made
 
 
+def pickled(made: Any) -> Any:
+    return pickle.loads(pickle.dumps(made))  # noqa: S301  # our own bytes
+
+
+@records
+def test_a_record_goes_to_another_process_and_back(record: Any, values: dict[str, Any]) -> None:
+    """It is equal there, and of the same row of the channel table: what waits for it by its topic finds it."""
+    made = attrs.evolve(quick(record, values), raw={"data": {"price": "1"}})
+    for again in (pickled(made), copy.deepcopy(made)):
+        assert again == made
+        assert again.topic.channel is made.topic.channel
+        assert again.raw == made.raw
+
+
+# -- the message it was made of ---------------------------------------------------------------------------------------
+
+
+def test_a_message_is_kept_as_it_is_where_that_is_wanted() -> None:
+    """The very object that the JSON decoder made; not in `repr()`, which a message may be megabytes of."""
+    message = {"data": {"n": 7}}
+    made = quick(Ticker, TICKER)
+    decode = keeping_raw(lambda *arguments: made if arguments == (message, made.topic, 9) else None)
+    assert made.raw is None
+    shown = repr(made)
+    assert decode(message, made.topic, 9) is made
+    assert made.raw is message
+    assert repr(made) == shown
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        made.raw = {}  # type: ignore[misc]
+
+
+# -- candles that are over --------------------------------------------------------------------------------------------
+
+CANDLES = topic("candle", "BTC-USDT", interval="1min")
+
+
+def candles(*starts: int) -> list[Candle]:
+    """The candles of one stream with these starts, in this order; a negative one comes in a message that is refused."""
+    decode = knowing_later(CANDLES.channel.decoders[Decimal])
+    found = []
+    for start in starts:
+        row = [str(10**9 + abs(start)), "1", "2", "3", "0.5", "6" if start >= 0 else "-6", "7"]
+        data = {"symbol": "BTC-USDT", "candles": row, "time": WHEN["exchange_time_ns"]}
+        try:
+            found.append(decode({"data": data}, CANDLES, 9))
+        except MessageRefused:
+            assert start < 0
+    return found
+
+
+def test_a_candle_is_final_once_a_later_one_came() -> None:
+    first, again = candles(60, 60)
+    assert (first.final, again.final) == (False, False)
+    first, again, later = candles(60, 60, 120)
+    assert (first.final, again.final, later.final) == (True, True, False)
+    assert Candle(**dict(RECORDS)[Candle]).final is False, "nothing is known of its stream"
+
+
+@given(st.lists(st.integers(-5, 5)))
+def test_a_candle_is_final_exactly_where_a_valid_one_with_a_later_start_has_come(starts: list[int]) -> None:
+    """Whatever their order: one that comes after a later start is final at once."""
+    valid = [start for start in starts if start >= 0]
+    assert [candle.final for candle in candles(*starts)] == [start < max(valid) for start in valid]
+
+
+def test_a_copy_of_a_candle_with_a_gap_before_it_learns_of_later_ones_too() -> None:
+    decode = knowing_later(lambda message, *_: quick(Candle, {**dict(RECORDS)[Candle], "start_ns": message["start"]}))
+    made = decode({"start": 1}, CANDLES, 9)
+    gap = Gap(made.topic, GapCause.RECONNECT, None, None, 1, 2)
+    copies = [attrs.evolve(made, gap_before=gap), copy.copy(made)]
+    snapshots = [pickled(made), copy.deepcopy(made)]
+    decode({"start": 2}, CANDLES, 9)
+    assert [one.final for one in copies] == [True, True]
+    assert [one.final for one in snapshots] == [False, False], "these know what was known when they were made"
+    assert pickled(made).final
+    assert {made, *copies, *snapshots} == {made}, "not part of a comparison"
+    assert repr(made) == repr(snapshots[0])
+
+
 @pytest.mark.parametrize("channel", CHANNELS, ids=lambda channel: channel.path)
 def test_every_channel_has_a_record_of_its_kind(channel: Any) -> None:
     assert issubclass(channel.record, Update)
@@ -170,7 +257,7 @@ def test_a_record_needs_all_its_fields() -> None:
     with pytest.raises(TypeError):
         fast_constructor(Trade)(*list(TRADE.values())[:-1])
     with pytest.raises(TypeError):
-        fast_constructor(Trade)(*TRADE.values(), 1)
+        fast_constructor(Trade)(*TRADE.values(), *UNSET[Trade].values(), 1)
 
 
 def test_latency_is_seconds_from_the_exchange_to_here() -> None:
@@ -211,3 +298,108 @@ def test_a_candle_starts_at_an_aware_time() -> None:
 def test_a_side_is_text() -> None:
     assert (Side.BUY, Side.SELL) == ("buy", "sell")
     assert f"{Side.BUY}" == "buy"
+
+
+LOGGED = {
+    "/contractMarket/tickerV2:XBTUSDTM": (
+        {"sequence": 7, "bestBidSize": 713, "bestBidPrice": "88987.4", "bestAskPrice": "88987.5", "bestAskSize": 1},
+        "Ticker(/contractMarket/tickerV2:XBTUSDTM, sequence=7, {TIMES}, "
+        "bid=88987.4, bid_size=713 contracts, ask=88987.5, ask_size=1 contracts)",
+    ),
+    "/market/ticker:BTC-USDT": (
+        {
+            "sequence": "7",
+            "price": "0.08",
+            "size": "3",
+            "bestBid": "0.00000000",
+            "bestBidSize": "1",
+            "bestAsk": None,
+            "bestAskSize": "",
+        },
+        "Ticker(/market/ticker:BTC-USDT, sequence=7, {TIMES}, "
+        "bid=0.00000000, bid_size=1, ask=None, ask_size=None, price=0.08, size=3)",
+    ),
+    "/contractMarket/execution:XBTUSDTM": (
+        {"sequence": 7, "side": "sell", "size": 3, "price": "90503.9", "tradeId": "a\x1b[2Jb"},
+        "Trade(/contractMarket/execution:XBTUSDTM, sequence=7, {TIMES}, "
+        r"price=90503.9, size=3 contracts, side=sell, trade_id='a\x1b[2Jb')",
+    ),
+    "/contractMarket/level2Depth50:XBTUSDTM": (
+        {"sequence": 7, "bids": [[str(n), n] for n in range(1, 51)], "asks": [["60", 5]]},
+        "Depth(/contractMarket/level2Depth50:XBTUSDTM, sequence=7, {TIMES}, "
+        "bids=[50 x 50 contracts, 49 more], asks=[60 x 5 contracts])",
+    ),
+    "/spotMarket/level2Depth5:BTC-USDT": (
+        {"bids": [["1.5", "3"], ["1.4", "0.2"]], "asks": []},
+        "Depth(/spotMarket/level2Depth5:BTC-USDT, sequence=None, {TIMES}, bids=[1.5 x 3, 1 more], asks=[])",
+    ),
+    "/contractMarket/level2:XBTUSDTM": (
+        {"sequence": 7, "change": "90631.2,sell,0"},
+        "BookDelta(/contractMarket/level2:XBTUSDTM, sequence=7, {TIMES}, "
+        "first_sequence=7, changes=[sell 90631.2 x 0 contracts])",
+    ),
+    "/market/level2:BTC-USDT": (
+        {"sequenceStart": 6, "sequenceEnd": 7, "changes": {"bids": [["1.5", "3", "6"], ["2", "0", "7"]], "asks": []}},
+        "BookDelta(/market/level2:BTC-USDT, sequence=7, {TIMES}, first_sequence=6, changes=[buy 1.5 x 3, 1 more])",
+    ),
+    "/contract/instrument:XBTUSDTM": (
+        {"markPrice": 4010.52, "indexPrice": 4000.23},
+        "MarkPrice(/contract/instrument:XBTUSDTM, sequence=None, {TIMES}, mark_price=4010.52, index_price=4000.23)",
+    ),
+    "/contractMarket/limitCandle:XBTUSDTM_1min": (
+        {"candles": ["1731898200", "90638.6", "90638.5", "90638.7", "90638.4", "21.0", "1903.4103"]},
+        "Candle(/contractMarket/limitCandle:XBTUSDTM_1min, sequence=None, {TIMES}, interval='1min', "
+        "start=2024-11-18T02:50:00Z, open=90638.6, close=90638.5, high=90638.7, low=90638.4, volume=None, "
+        "turnover=1903.4103)",
+    ),
+    "/contractMarket/snapshot:XBTUSDTM": (
+        {"volume": 5834.46, "lastPrice": 3551},
+        "Stats24h(/contractMarket/snapshot:XBTUSDTM, sequence=None, {TIMES}, last_price=3551, high=None, low=None, "
+        "volume=5834.46, turnover=None, change=None, change_rate=None)",
+    ),
+}
+"""Wire topic -> `data` without its time -> what a log shows."""
+TIMES = "exchange_time=2025-06-15T15:06:40.001000Z, received_time=2025-06-15T15:06:40.012345Z"
+
+
+@pytest.mark.parametrize("wire", LOGGED)
+def test_a_log_line_shows_the_topic_times_as_times_and_contracts_as_contracts(wire: str) -> None:
+    """Sizes of the spot market are amounts, without a word; of a book the best level of each side stands for all."""
+    data, expected = LOGGED[wire]
+    stream = parse_topic(wire)
+    message = {"data": {"symbol": stream.symbol, **data, **times_of(stream)}}
+    made = stream.channel.decoders[Decimal](message, stream, 1_750_000_000_012_345_678)
+    assert repr(made) == expected.replace("{TIMES}", TIMES)
+    assert str(made) == f"{made}" == repr(made)
+
+
+def times_of(stream: Any) -> dict[str, Any]:
+    name, _, unit = stream.channel.time.partition(", ")
+    return {name: 1_750_000_000_001_000_000 // (1 if unit.startswith("ns") else 1_000_000)}
+
+
+@records
+def test_a_log_line_leaves_out_what_was_left_out(record: Any, values: dict[str, Any]) -> None:
+    shown = repr(record(**values))
+    assert shown.startswith(f"{record.__name__}({values['topic']}, sequence=7, ")
+    assert "gap_before" not in shown
+    assert "symbol=" not in shown
+    gap = Gap(values["topic"], GapCause.RECONNECT, None, None, 1, 2)
+    assert f"gap_before={gap!r}" in repr(record(**values, gap_before=gap))
+    other = record(**{**values, "symbol": "ETH-USDT"})
+    assert "symbol='ETH-USDT'" in repr(other), "where the topic does not say it"
+
+
+@given(st.integers(-(2**200), 2**200))
+def test_no_time_is_too_strange_to_be_shown(time_ns: int) -> None:
+    values = {**dict(RECORDS)[FundingRate], "next_time_ns": time_ns}
+    assert "next_time=" in repr(FundingRate(**values))
+
+
+def test_a_level_and_a_change_say_their_size_in_its_unit() -> None:
+    assert repr(Level(Decimal("0.10"), 3)) == "Level(0.10 x 3 contracts)"
+    assert repr(Level(Decimal("1E-8"), Decimal(3))) == "Level(0.00000001 x 3)"
+    assert repr(Level(Decimal(1), 0.5)) == "Level(1 x 0.5)"  # type: ignore[arg-type]
+    change = BookChange(Side.BUY, Decimal("0.10"), 0, 17)
+    assert repr(change) == "BookChange(buy 0.10 x 0 contracts, sequence=17)"
+    assert str(change) == "buy 0.10 x 0 contracts"
