@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
 from .errors import SubscriptionRejected
 from .protocol.events import Disconnected, Gap, GapCause, Restored, Resynced, StreamEvent
-from .protocol.orderbook import BookEvent, BookState, BookSync
+from .protocol.orderbook import BookEvent, BookSync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ._channels import Sink
     from .protocol.bookview import OrderBook
     from .protocol.market import Topic
-    from .protocol.updates import BookDelta
 
 _CAUSE = {BookEvent.GAP: GapCause.SEQUENCE, BookEvent.RENUMBERED: GapCause.SEQUENCE}
 """Of what happens to a live book; what else ends it is `GapCause.BOOK`."""
@@ -100,7 +99,7 @@ class BookKeeper:
     """
 
     def __init__(self, on_want: Callable[[BookKeeper, KeptBook], None], *, blocks: bool = False) -> None:
-        self.staged: list[BookDelta] = []
+        self.staged: list[Any] = []  # of `BookDelta`
         self.blocks = blocks
         self.books: dict[Topic, KeptBook] = {}
         self._on_want = on_want
@@ -236,8 +235,7 @@ class BookKeeper:
     def backlog(self) -> tuple[tuple[Sink, object], ...]:
         return tuple((sink, sink.backlog()) for sink in self._holding)
 
-    def has_taken(self, backlog: object) -> bool:
-        assert isinstance(backlog, tuple)
+    def has_taken(self, backlog: Any) -> bool:
         return all(sink.has_taken(mark) for sink, mark in backlog)
 
     def force(self) -> None:

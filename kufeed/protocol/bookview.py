@@ -105,7 +105,6 @@ class BookFigures:
                 return _DIVIDING.divide(paid, wanted) if exact else paid / wanted
         raise InsufficientDepth(self.symbol, f"the {len(levels)} levels here hold less than {size}")
 
-
     def _is_whole(self, side: Sequence[Level]) -> bool:
         """Whether there is nothing beyond the last level of *side*."""
         return False

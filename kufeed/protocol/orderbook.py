@@ -165,7 +165,7 @@ class BookSync:
         snapshot = self._auditing
         if snapshot is not None and self.sequence >= snapshot.sequence and self._audit(snapshot) is BookEvent.DIFFERS:
             return BookEvent.DIFFERS
-        return self._go(BookEvent.APPLIED)
+        return BookEvent.APPLIED  # and stays live: the row of the table that is taken every time
 
     # -- snapshots ----------------------------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class BookSync:
         return self._break(BookEvent.DIFFERS, None)
 
     def _rebuilt(self, snapshot: BookSnapshot) -> tuple[BookSide, BookSide, BookDelta | None] | None:
-        """Both sides of *snapshot* with all buffered changes after it, and the last of these; None where it is unfit."""
+        """The sides of *snapshot* with all buffered changes after it, and the last of these; None where it is unfit."""
         if snapshot.problem() is not None:
             return None
         later = [one for one in self._buffer or () if one.sequence is not None and one.sequence > snapshot.sequence]

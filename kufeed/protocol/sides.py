@@ -31,7 +31,7 @@ class BookSide(Sequence[Level]):
     __slots__ = ("_best_from", "_keys", "_levels", "_negate", "_tops", "floor")
 
     def __init__(self, side: Side, levels: Iterable[tuple[Price, Number]] = (), *, whole: bool = True) -> None:
-        """Of *levels* each price stands once, and no size is 0. Not *whole*: beyond the worst of them more may exist."""
+        """Of *levels* each price stands once, and no size is 0. Not *whole*: beyond the worst of them may be more."""
         self._negate = side is Side.SELL
         self._levels: dict[Price, Level] = {}
         for price, size in levels:
@@ -72,9 +72,8 @@ class BookSide(Sequence[Level]):
             keys, levels = self._keys[-count:], self._levels
             found = tuple([levels[key] for key in reversed(keys)])
             worst = keys[0] if len(keys) == count else None
-            if not self._tops:
-                self._best_from = worst
-            elif self._best_from is not None and (worst is None or worst < self._best_from):
+            deeper = self._best_from is not None and (worst is None or worst < self._best_from)
+            if not self._tops or deeper:
                 self._best_from = worst
             self._tops[count] = found
         return found

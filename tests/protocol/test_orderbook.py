@@ -47,15 +47,11 @@ class Truth:
         for side, price_index, size in wanted:
             self.sequence += 1
             price = Decimal(80 + price_index)
-            crosses = (
-                side is Side.BUY
-                and size
-                and any(price >= ask for ask in self.book[Side.SELL])
-                or side is Side.SELL
-                and size
-                and any(price <= bid for bid in self.book[Side.BUY])
-            )
-            if crosses:
+            if side is Side.BUY:
+                crosses = any(price >= ask for ask in self.book[Side.SELL])
+            else:
+                crosses = any(price <= bid for bid in self.book[Side.BUY])
+            if size and crosses:
                 changes.append(BookChange(side, Decimal(0), Decimal(0), self.sequence))
                 continue
             if size:
@@ -70,9 +66,7 @@ class Truth:
     def snapshot(self, sequence: int | None = None, limit: int | None = None) -> BookSnapshot:
         sequence = self.sequence if sequence is None else sequence
         bids, asks = self.moments[sequence]
-        return BookSnapshot(
-            sequence, self.time_ns, self.time_ns, tuple(bids[:limit]), tuple(asks[:limit]), limit
-        )
+        return BookSnapshot(sequence, self.time_ns, self.time_ns, tuple(bids[:limit]), tuple(asks[:limit]), limit)
 
 
 def check(view: OrderBook, truth: Truth, depth: int) -> None:
@@ -361,7 +355,7 @@ def test_a_thin_seed_is_replaced_before_it_cannot_be_read_and_stays_readable_mea
     assert book.view(1).bids == ((Decimal("99.5"), 9),)
     assert book.seed(ticket, snapshot(9, limit=levels, levels=levels)) is BookEvent.UNFIT, "11 was not kept"
     good = snapshot(11, limit=levels, levels=levels)
-    good = BookSnapshot(11, None, 0, good.bids[1:] + (Level(Decimal(100 - levels), Decimal(1)),), good.asks, levels)
+    good = BookSnapshot(11, None, 0, (*good.bids[1:], Level(Decimal(100 - levels), Decimal(1))), good.asks, levels)
     assert book.seed(ticket, good) is BookEvent.JOINED
     assert (book.sequence, book.view(1).bids) == (13, ((Decimal("99.5"), 9),))
     assert book.bids.floor == 100 - levels
