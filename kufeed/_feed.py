@@ -65,6 +65,15 @@ class FeedStatistics:
     """Valid messages that no subscription asked for, as may still come after an unsubscribe."""
 
 
+@attrs.frozen
+class Latest:
+    """The last value of a stream, and how old it is."""
+
+    update: Update
+    age: float
+    """Seconds since its receipt, by the network's clock (`Network.time_ns`)."""
+
+
 class Feed:
     """What `open_feed()` yields. Its methods make subscriptions; nothing is dialled before one is entered."""
 
@@ -268,6 +277,21 @@ class Feed:
         )
 
     # -- watching -----------------------------------------------------------------------------------------------------
+
+    def latest(self, topic: Topic) -> Latest | None:
+        """The last valid update of *topic* and its age; None where none has come yet. Takes nothing from anybody.
+
+        Never waits, and answers during an outage too: what the age means is yours to judge. It covers what some
+        subscription is subscribed to now, whoever reads it. None also for a topic that nobody is subscribed to, from
+        the last unsubscribe or the exchange's refusal on, and once the feed is closed. Where subscriptions have
+        connections of their own (`Overflow.BLOCK`), the newest wins, by the exchange's time and number.
+
+        Raises `UsageError` for what is no `Topic`.
+        """
+        if not isinstance(topic, Topic):
+            raise UsageError(f"latest() takes a topic, such as kufeed.topic('ticker', 'XBTUSDTM'), not {topic!r}")
+        update = self._pool.latest(topic)
+        return None if update is None else Latest(update, (self._network.time_ns() - update.received_time_ns) / 1e9)
 
     def statistics(self) -> FeedStatistics:
         """What the feed has done so far, all its connections included."""

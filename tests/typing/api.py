@@ -52,12 +52,22 @@ async def iterate(feed: Feed) -> None:
                 assert_type(update.ask, Decimal | None)
 
 
+def look(feed: Feed) -> None:
+    latest = feed.latest(kufeed.topic("ticker", "XBTUSDTM"))
+    assert_type(latest, kufeed.Latest | None)
+    if latest is not None:
+        assert_type(latest.update, Update)
+        assert_type(latest.age, float)
+        latest.age = 0.0  # type: ignore[misc]
+
+
 def wrong_subscriptions(feed: Feed) -> None:
     feed.ticker(1)  # type: ignore[arg-type]
     feed.ticker(["XBTUSDTM", "ETHUSDTM"])  # type: ignore[arg-type]
     feed.trades("XBTUSDTM", buffer="10")  # type: ignore[arg-type]
     feed.trades("XBTUSDTM", overflow=1)  # type: ignore[arg-type]
     feed.subscribe("XBTUSDTM")  # type: ignore[arg-type]
+    feed.latest("XBTUSDTM")  # type: ignore[arg-type]
     trades: Subscription[Trade] = feed.ticker("XBTUSDTM")  # type: ignore[assignment]
     del trades
 
