@@ -43,25 +43,30 @@ class ChangesBuffer(KeyedBuffer):
 
     def accept(self, staged: list[Update]) -> None:
         for position, update in enumerate(staged):
-            if not self._is_unchanged(update):
-                entering = [update]
-                super().accept(entering)
-                if entering:
-                    del staged[:position]
-                    return
-                self._entered(update)
+            if self._is_unchanged(update):
+                continue
+            policy = self._policies[update.kind]
+            if policy is Overflow.LATEST:
+                self._put_latest(update)
+            elif self._counted < self._bound:
+                self._put(update, policy)
+                self._known[update.topic] = update
+            else:
+                del staged[:position]
+                return
         staged.clear()
 
     def force(self, staged: list[Update]) -> list[Loss]:
         lost: list[Loss] = []
         for update in staged:
-            if not self._is_unchanged(update):
-                self._entered(update)
-                for loss in super().force([update]):
-                    lost.append(loss)
-                    _, gone = loss
-                    if self._known.get(gone.topic) is gone:  # else a later one is still to be taken
-                        del self._known[gone.topic]
+            entering = [update]
+            self.accept(entering)
+            if entering:  # there is no room
+                self._known[update.topic] = update
+                lost += super().force(entering)
+                _, gone = lost[-1]
+                if self._known.get(gone.topic) is gone:  # else a later one of its topic is still to be taken
+                    del self._known[gone.topic]
         staged.clear()
         return lost
 
@@ -74,10 +79,6 @@ class ChangesBuffer(KeyedBuffer):
     def part(self, topic: Topic) -> None:
         super().part(topic)
         self._known.pop(topic, None)
-
-    def _entered(self, update: Update) -> None:
-        if self._policies[update.kind] is not Overflow.LATEST:
-            self._known[update.topic] = update
 
     def _is_unchanged(self, update: Update) -> bool:
         known = self._known.get(update.topic)
