@@ -80,11 +80,11 @@ class SubscriptionOptions(TypedDict, total=False):
 
     What is compared are the fields that the record has beyond those of `Update`, numbers by their value. A `Trade` and
     a `BookDelta` carry numbers of their own, so that each is a change. What is not delivered to this subscription is
-    counted as `QueueStatistics.unchanged`; others of the same topic are not affected. After a hole, a loss to the
-    overflow policy, and where a topic was removed and added again, the next update is delivered whatever it says: what
-    was delivered last is what the exchange says, or a `Gap` or `Dropped` tells that it may not be. Under
-    `Overflow.LATEST` it is compared with what the consumer took last, so that a value which is back before anybody saw
-    it go is not told either. One record of each topic is kept for it.
+    counted as `QueueStatistics.unchanged`; others of the same topic are not affected. After a hole, where the last
+    one was lost to the overflow policy, and where a topic was removed and added again, the next update is delivered
+    whatever it says: what was delivered last is what the exchange says, or a `Gap` or `Dropped` tells that it may not
+    be. Under `Overflow.LATEST` it is compared with what the consumer took last, so that a value which is back before
+    anybody saw it go is not told either. One record of each topic is kept for it.
     """
 
 
