@@ -231,7 +231,7 @@ def stress(
 def topics() -> None:
     """List the channels: kind, market, wire topic, unit of the time stamps, how updates are told apart."""
     rows = [
-        (channel.kind.value, channel.market.name, channel.path, channel.time, channel.merge_key.value)
+        (channel.kind.value, channel.market.name, str(channel), channel.time, channel.merge_key.value)
         for channel in CHANNELS
     ]
     output = Output()

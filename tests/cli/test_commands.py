@@ -18,8 +18,9 @@ async def test_topics_lists_the_channel_table() -> None:
     ended = await run("topics")
     assert (ended.code, ended.err) == (0, [])
     assert [line.split("\t")[:3] for line in ended.out] == [
-        [channel.kind, channel.market.name, channel.path] for channel in CHANNELS
+        [channel.kind, channel.market.name, str(channel)] for channel in CHANNELS
     ]
+    assert ["ticker", "spot", "/market/ticker:all"] in [line.split("\t")[:3] for line in ended.out]
 
 
 async def test_help_and_version() -> None:

@@ -38,6 +38,7 @@ from kufeed.protocol import (
     Topic,
     Trade,
     Update,
+    parse_topic,
 )
 from kufeed.protocol.session import Acked, Failed, Rejected, Session, Slowed, Unknown, Welcomed
 
@@ -120,6 +121,8 @@ def inner(key: str, convert: Callable[[Any], Any]) -> Spec:
     return (lambda data: convert(data[key]), ("data",))
 
 
+ALL_TICKERS = "/market/ticker:all"
+"""One topic for all symbols: which of them a message concerns stands in its subject alone (section 5)."""
 ALL_OF_IT = ("",)
 """In place of a name: the whole of `data`."""
 NONE: Spec = (str, ())
@@ -174,18 +177,21 @@ ANNOUNCEMENT: dict[str, Spec] = {
 # PROTOCOL.md, sections 5 (units), 6 and 7: attribute of the record -> (what it is, its names in `data`, best first).
 # `matchSize` and `time` are how the futures documents of 2019 call them; `size` is then what is left of the order.
 BUILT: dict[tuple[str, str], tuple[type[Update], dict[str, Spec]]] = {
-    ("/market/ticker", "trade.ticker"): (
-        Ticker,
-        {
-            "sequence": (int, ("sequence",)),
-            "exchange_time_ns": (milliseconds, ("time", "Time")),
-            "bid": (price, ("bestBid",)),
-            "bid_size": (price, ("bestBidSize",)),
-            "ask": (price, ("bestAsk",)),
-            "ask_size": (price, ("bestAskSize",)),
-            "price": (price, ("price",)),
-            "size": (price, ("size",)),
-        },
+    **dict.fromkeys(
+        [("/market/ticker", "trade.ticker"), (ALL_TICKERS, "")],
+        (
+            Ticker,
+            {
+                "sequence": (int, ("sequence",)),
+                "exchange_time_ns": (milliseconds, ("time", "Time")),
+                "bid": (price, ("bestBid",)),
+                "bid_size": (price, ("bestBidSize",)),
+                "ask": (price, ("bestAsk",)),
+                "ask_size": (price, ("bestAskSize",)),
+                "price": (price, ("price",)),
+                "size": (price, ("size",)),
+            },
+        ),
     ),
     ("/market/match", "trade.l3match"): (
         Trade,
@@ -328,21 +334,42 @@ def is_built(sample: Sample) -> bool:
     path, _, argument = str(message.get("topic")).partition(":")
     if path == "/market/snapshot" and "-" not in argument:
         return False  # of a whole market: one topic for many symbols, left out
-    return (path, message.get("subject")) in BUILT
+    return key_of(message) in BUILT
+
+
+def key_of(message: dict[str, Any]) -> tuple[str, Any]:
+    if message.get("topic") == ALL_TICKERS:
+        return ALL_TICKERS, ""
+    return str(message.get("topic")).partition(":")[0], message.get("subject")
+
+
+def symbol_of(message: dict[str, Any]) -> tuple[str, str | None]:
+    """The symbol that *message* concerns, of candles with the interval."""
+    if message["topic"] == ALL_TICKERS:
+        return message["subject"], None
+    symbol, _, interval = (message["topic"].partition(":")[2] or message["data"]["symbol"]).partition("_")
+    return symbol, interval or None
 
 
 def wanted_by(sample: Sample) -> list[Topic]:
     """The topics of what is expected of *sample*, in the order of the table's rows."""
     message = read(sample)
-    path, _, argument = message["topic"].partition(":")
-    symbol, _, interval = (argument or message["data"]["symbol"]).partition("_")
-    rows = [row for row in CHANNELS if row.path == path and message["subject"] in row.subjects]
-    return [Topic(row, symbol, interval or None) for row in rows]
+    path = message["topic"].partition(":")[0]
+    if message["topic"] == ALL_TICKERS:
+        rows = [row for row in CHANNELS if str(row) == ALL_TICKERS]
+    else:
+        rows = [row for row in CHANNELS if row.path == path and message["subject"] in row.subjects]
+    return [Topic(row, *symbol_of(message)) for row in rows]
+
+
+def subscribed_by(sample: Sample) -> list[Topic]:
+    """What has to be subscribed to for it."""
+    return [parse_topic(ALL_TICKERS) if topic.channel.symbol_in_subject else topic for topic in wanted_by(sample)]
 
 
 def rights(sample: Sample) -> list[tuple[Topic, type[Update], dict[str, Spec]]]:
     message = read(sample)
-    key = (message["topic"].partition(":")[0], message["subject"])
+    key = key_of(message)
     expected = [table[key] for table in (BUILT, ALSO) if key in table]
     return [(topic, *row) for topic, row in zip(wanted_by(sample), expected, strict=True)]
 
@@ -350,7 +377,7 @@ def rights(sample: Sample) -> list[tuple[Topic, type[Update], dict[str, Spec]]]:
 def assert_right(update: Any, sample: Sample, number: int = 0) -> None:
     message = read(sample)
     path, _, argument = message["topic"].partition(":")
-    symbol, _, interval = (argument or message["data"]["symbol"]).partition("_")
+    symbol, interval = symbol_of(message)
     topic, record, fields = rights(sample)[number]
     texts = {"event": message["subject"]} if record is Announcement else {"interval": interval} if interval else {}
     assert type(update) is record, sample
@@ -364,7 +391,7 @@ def assert_right(update: Any, sample: Sample, number: int = 0) -> None:
     }
     assert {name: getattr(update, name) for name in texts} == texts, sample
     assert update.topic == topic, sample
-    wire = message["topic"] if argument else f"{path}:{symbol}"
+    wire = message["topic"] if argument not in ("", "all") else f"{path}:{symbol}"
     assert (str(update.topic), update.symbol, update.received_time_ns) == (wire, symbol, NOW), sample
     data = {**message["data"], "": message["data"]}
     for name, (convert, keys) in fields.items():
@@ -395,7 +422,9 @@ class Staged:
 
     def _routes(self) -> Routes:
         routes = Routes()
-        for topic in dict.fromkeys(one for sample in samples.load() if is_built(sample) for one in wanted_by(sample)):
+        for topic in dict.fromkeys(
+            one for sample in samples.load() if is_built(sample) for one in subscribed_by(sample)
+        ):
             stream = Stream(topic)
             stream.stagers = (self.updates.append,)
             routes.add(stream)
@@ -437,6 +466,7 @@ def test_the_samples_are_all_there(messages: list[Sample]) -> None:
         "session_spot_2021-04-25_EQZ_COV.jsonl": 152,
         "spot_match.jsonl": 3,
         "spot_ticker.jsonl": 4,
+        "spot_ticker_all.jsonl": 3,
     }
     assert len(messages) > 1_100
 
@@ -453,7 +483,7 @@ def test_every_line_of_a_channel_built_here_has_the_right_values(
     assert len(expected) == len(built) + 2, "two messages carry a mark and an index price"
     for update, (sample, number) in zip(staged.updates, expected, strict=True):
         assert_right(update, sample, number)
-    assert {stream.topic for stream in staged.touched} == {one for sample in built for one in wanted_by(sample)}
+    assert {stream.topic for stream in staged.touched} == {one for sample in built for one in subscribed_by(sample)}
     assert {stream.topic.channel for stream in staged.touched} == set(CHANNELS), "each row of the table was tried"
 
 
@@ -481,7 +511,6 @@ def test_every_other_line_is_survived(messages: list[Sample]) -> None:
 
 LEFT_OUT = {
     "/market/snapshot:{market}": "one topic for all symbols of a market",
-    "/market/ticker:all": "one topic for all symbols",
     "/margin/fundingBook:{ccy}": "gone",
     "/contractMarket/ticker:{s}": "deprecated",
 }
@@ -498,7 +527,8 @@ def test_the_channel_table_is_complete_against_the_protocol_document() -> None:
     named = {name for name in named if name.startswith("/")}
     assert len(named) > 20
     assert named >= LEFT_OUT.keys()
-    assert {name.partition(":")[0] for name in named - LEFT_OUT.keys()} == {channel.path for channel in CHANNELS}
+    built = {name if name == ALL_TICKERS else name.partition(":")[0] for name in named - LEFT_OUT.keys()}
+    assert built == {str(channel) for channel in CHANNELS}
 
 
 def _full(name: str, before: list[str]) -> str:
