@@ -22,7 +22,7 @@ from ._subscription import Subscription
 from ._supervisor import one_error
 from ._tls import default_context
 from .errors import UsageError
-from .protocol.market import Topic, UpdateType
+from .protocol.market import ALL, Topic, UpdateType
 from .protocol.topics import distinct, topics
 
 if TYPE_CHECKING:
@@ -105,6 +105,15 @@ class Feed:
         `UsageError` for a symbol that cannot exist, with a suggestion.
         """
         return self._subscribe(UpdateType.TICKER, symbols, overflow, buffer)
+
+    def all_tickers(self, *, overflow: Overflow | str | None = None, buffer: int | None = None) -> Subscription[Ticker]:
+        """The ticker of every spot symbol, every 100 ms where it changed: one topic for the whole market.
+
+        Each update has its own symbol, and a `topic` of its own by which it is conflated and its losses are told; the
+        connection's are told with the one topic that is subscribed to. Otherwise as ``ticker("all")``, which is the
+        same, and may be mixed with symbols.
+        """
+        return self.ticker(ALL, overflow=overflow, buffer=buffer)
 
     def trades(
         self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None

@@ -10,8 +10,9 @@ from ._budget import dial_budgets, quiet, rest_budgets
 from ._connection import Connection
 from ._link import Surroundings
 from ._rest import Rest
-from ._streams import Refusals, Stream
+from ._streams import Refusals
 from ._supervisor import one_error
+from ._whole_market import stream_of
 from .errors import ConnectionFailed, ExchangeError, LinkError, SubscriptionRejected, SubscriptionTimeout, UsageError
 from .protocol.futures import FUTURES
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ._channels import Sink
     from ._config import FeedConfig
     from ._network import Network
+    from ._streams import Stream
     from .protocol.market import Market, Topic
 
 
@@ -108,7 +110,7 @@ class Pool:
         if self._nursery is None or self._closed:
             raise UsageError("the feed is closed")
         owner = _owner(sink)
-        self._place([Stream(topic) for topic in topics if (topic, owner) not in self._streams], owner)
+        self._place([stream_of(topic) for topic in topics if (topic, owner) not in self._streams], owner)
         entering = Entering(topics, sink)
         for topic in topics:
             stream, connection = self._streams[topic, owner]

@@ -37,6 +37,7 @@ LAYERS = [
     ["_buffers"],
     ["_channels"],
     ["_streams", "_delivery", "_inline"],
+    ["_whole_market"],
     ["_link"],
     ["_connection"],
     ["_pool"],
