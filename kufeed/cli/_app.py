@@ -116,7 +116,8 @@ def watch(
     kind
         What to stream.
     symbols
-        Spot symbols have a dash (BTC-USDT), futures have none (XBTUSDTM); mix them as you like.
+        Spot symbols have a dash (BTC-USDT), futures have none (XBTUSDTM); mix them as you like. `all` is every spot
+        ticker.
     futures_url
         REST base of the futures market, as `kufeed exchange` prints it.
     spot_url

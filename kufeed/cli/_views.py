@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -63,7 +64,7 @@ class Board:
     """The last known state of some symbols, one row each, drawn as a table when asked."""
 
     def __init__(self, symbols: Iterable[str], *, quotes: bool, trades: bool) -> None:
-        self._rows = {symbol: _Row() for symbol in symbols}
+        self._rows = {symbol: _Row() for symbol in symbols if symbol != "all"}  # those come as they come
         self._quotes = quotes
         self._trades = trades
 
@@ -76,8 +77,10 @@ class Board:
         row.latency = update.latency
         row.updates += 1
 
-    def draw(self, caption: str) -> Table:
-        table = Table(caption=caption, caption_justify="left")
+    def draw(self, caption: str, *, most: int) -> Table:
+        """At most so many rows: painting takes as long as there are, whether they fit a terminal or not."""
+        hidden = len(self._rows) - most
+        table = Table(caption=f"{hidden} symbols more; {caption}" if hidden > 0 else caption, caption_justify="left")
         table.add_column("symbol", style="bold", no_wrap=True)
         if self._quotes:
             table.add_column("bid", justify="right", style="green")
@@ -87,7 +90,7 @@ class Board:
             table.add_column("size", justify="right")
         table.add_column("latency", justify="right", style="dim")
         table.add_column("updates", justify="right", style="dim")
-        for symbol, row in self._rows.items():
+        for symbol, row in islice(self._rows.items(), most):
             table.add_row(symbol, *self._cells(row), milliseconds(row.latency), str(row.updates))
         return table
 

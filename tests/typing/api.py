@@ -44,6 +44,8 @@ async def iterate(feed: Feed) -> None:
     async with feed.trades("XBTUSDTM", overflow=kufeed.Overflow.RAISE, buffer=10) as trades:
         async for trade in trades:
             assert_type(trade, Trade)
+    assert_type(feed.all_tickers(overflow="block", buffer=1), Subscription[Ticker])
+    feed.all_tickers("BTC-USDT")  # type: ignore[call-arg]  # it has no symbols to choose
     async with feed.subscribe(kufeed.topic("ticker", "XBTUSDTM")) as updates:
         async for update in updates:
             assert_type(update, Update)
