@@ -269,6 +269,7 @@ CHANNELS = (
         merge_key=MergeKey.INCREASING,
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: ticker; recorded 2021-04-23",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -280,6 +281,7 @@ CHANNELS = (
         merge_key=MergeKey.INCREASING,
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: all tickers; recorded 2022-05",
+        sizes="base currency",
         symbol_in_subject=True,
     ),
     Channel(
@@ -292,6 +294,7 @@ CHANNELS = (
         merge_key=MergeKey.INCREASING,
         time="time, ns as text",
         source="KuCoin WebSocket, spot public channels: trade; recorded 2021-04-23",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -303,6 +306,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, spot public channels: level 1",
+        sizes="base currency",
     ),
     *(
         Channel(
@@ -315,6 +319,7 @@ CHANNELS = (
             merge_key=MergeKey.TIME,
             time="timestamp, ms",
             source=f"KuCoin WebSocket, spot public channels: level 2, {levels} best",
+            sizes="base currency",
             levels=levels,
         )
         for levels in (5, 50)
@@ -329,6 +334,7 @@ CHANNELS = (
         merge_key=MergeKey.CONTIGUOUS,
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: level 2 increment; recorded 2021-04-25",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -340,6 +346,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="time, ns; the start in s as text",
         source="KuCoin WebSocket, spot public channels: klines; `add` recorded 2021-04-25",
+        sizes="base currency",
         intervals=INTERVALS,
     ),
     Channel(
@@ -352,6 +359,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="datetime, ms",
         source="KuCoin WebSocket, spot public channels: symbol snapshot; recorded 2022-06",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -385,6 +393,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: call auction data",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -396,5 +405,6 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, spot public channels: call auction order book",
+        sizes="base currency",
     ),
 )
