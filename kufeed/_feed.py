@@ -22,7 +22,7 @@ from ._subscription import Subscription
 from ._supervisor import one_error
 from ._tls import default_context
 from .errors import UsageError
-from .protocol.market import Topic, UpdateType
+from .protocol.market import ALL, Topic, UpdateType
 from .protocol.topics import distinct, topics
 
 if TYPE_CHECKING:
@@ -134,6 +134,15 @@ class Feed:
         of each symbol waits (`Overflow.LATEST`). `UsageError` for a symbol that cannot exist, with a suggestion.
         """
         return self._subscribe(UpdateType.TICKER, symbols, options)
+
+    def all_tickers(self, **options: Unpack[SubscriptionOptions]) -> Subscription[Ticker]:
+        """The ticker of every spot symbol, every 100 ms where it changed: one topic for the whole market.
+
+        Each update has its own symbol, and a `topic` of its own by which it is conflated and its losses are told; the
+        connection's are told with the one topic that is subscribed to. Otherwise as ``ticker("all")``, which is the
+        same, and may be mixed with symbols.
+        """
+        return self.ticker(ALL, **options)
 
     def trades(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[Trade]:
         """Every execution of *symbols*. Arguments and errors as for `ticker`; the default is `Overflow.DROP_OLDEST`."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from ._budget import dial_budgets, quiet, rest_budgets
 from ._connection import Connection
 from ._link import Surroundings
 from ._rest import Rest
-from ._streams import Refusals, Stream
+from ._streams import Refusals, newest
 from ._supervisor import one_error
+from ._whole_market import stream_of
 from .errors import ConnectionFailed, ExchangeError, LinkError, SubscriptionRejected, SubscriptionTimeout, UsageError
 from .protocol.futures import FUTURES
+from .protocol.market import ALL
 
 if TYPE_CHECKING:
     import random
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from ._channels import Sink
     from ._config import FeedConfig
     from ._network import Network
+    from ._streams import Stream
     from .protocol.market import Market, Topic
     from .protocol.updates import Update
 
@@ -109,7 +113,7 @@ class Pool:
         if self._nursery is None or self._closed:
             raise UsageError("the feed is closed")
         owner = _owner(sink)
-        self._place([Stream(topic) for topic in topics if (topic, owner) not in self._streams], owner)
+        self._place([stream_of(topic) for topic in topics if (topic, owner) not in self._streams], owner)
         entering = Entering(topics, sink)
         for topic in topics:
             stream, connection = self._streams[topic, owner]
@@ -133,9 +137,8 @@ class Pool:
     def latest(self, topic: Topic) -> Update | None:
         """What came last of *topic*, on whichever of its streams: one that all share, others of who may hold a link."""
         owners = dict.fromkeys(connection.exclusive_to for connection in self.connections)
-        found = (self._streams[topic, owner][0].latest for owner in owners if (topic, owner) in self._streams)
-        # By the exchange's order: a link that was held brings old messages late.
-        return max((one for one in found if one is not None), key=_age_order, default=None)
+        asked = attrs.evolve(topic, symbol=ALL) if topic.is_part else topic
+        return newest(self._streams[asked, owner][0].last(topic) for owner in owners if (asked, owner) in self._streams)
 
     def detach(self, topics: Iterable[Topic], sink: Sink) -> None:
         """Deliver *topics* to *sink* no more; what nobody else wants is unsubscribed. Whoever waits for one fails."""
@@ -330,10 +333,6 @@ class Pool:
 def _owner(sink: Sink) -> Sink | None:
     """Whose links *sink* is served by: its own where it may hold their reader, else everybody's."""
     return sink if sink.blocks else None
-
-
-def _age_order(update: Update) -> tuple[int, int]:
-    return update.time_ns, update.sequence or 0
 
 
 def _streams_of(connection: Connection, wires: Iterable[str]) -> list[Stream]:

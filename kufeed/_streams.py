@@ -11,7 +11,7 @@ from .errors import MessageRefused
 from .protocol.events import Disconnected, Gap, GapCause, Restored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from ._channels import Sink
     from .protocol.market import Topic
@@ -25,10 +25,14 @@ _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RecursionError, O
 
 
 class Stream:
-    """One topic, where its updates go, and the hole in it, while it has one."""
+    """One topic, where its updates go, and the hole in it, while it has one.
 
-    def __init__(self, topic: Topic) -> None:
+    It may be a part of a *whole*, which alone is subscribed to and told of connections; else it is its own.
+    """
+
+    def __init__(self, topic: Topic, whole: Stream | None = None) -> None:
         self.topic = topic
+        self.whole = whole or self
         self.decode = topic.channel.decode
         self.overdue = False
         """Its subscribers were told that the exchange does not acknowledge it."""
@@ -41,6 +45,9 @@ class Stream:
         self._told_lost: set[Sink] = set()
         # Who had it when it was lost, and has not been told what is missing: that is known at the next update.
         self._missing: set[Sink] = set()
+
+    def routed(self, subjects: dict[str | None, tuple[Stream, ...]]) -> None:
+        """From here on *subjects* are where messages of its wire topic go; it is among them."""
 
     def add(self, sink: Sink) -> None:
         if sink not in self.sinks:
@@ -61,6 +68,10 @@ class Stream:
         appends = tuple(sink.staged.append for sink in self.sinks)
         self.stagers = (self._stage_after_hole,) if self._missing else appends
 
+    def last(self, topic: Topic) -> Update | None:
+        """What came last of *topic*, which is its own or that of a part of it."""
+        return self.latest
+
     def begin_link(self) -> None:
         """From here on it is asked for on another link."""
         self._before_link = self.latest
@@ -73,11 +84,15 @@ class Stream:
         """The connection that carried it is gone, and what the exchange sends until it is subscribed to again."""
         if self._lost_at is None:
             self._lost_at = now
-        self._missing.update(self.sinks)
+        self.miss(self.sinks)
         self._told_lost.update(self.sinks)
-        self._choose_stagers()
         for sink in self.sinks:
             sink.tell(Disconnected(self.topic, cause))
+
+    def miss(self, sinks: Collection[Sink]) -> None:
+        """*sinks* are told at the next update that something is missing before it."""
+        self._missing.update(sinks)
+        self._choose_stagers()
 
     def restore(self, now: float) -> None:
         """The exchange streams it again."""
@@ -101,6 +116,12 @@ class Stream:
             append(update)
 
 
+def newest(updates: Iterable[Update | None]) -> Update | None:
+    """The last of *updates* in the exchange's order: a link that was held brings old messages late."""
+    there = (one for one in updates if one is not None)
+    return max(there, key=lambda one: (one.time_ns, one.sequence or 0), default=None)
+
+
 class Routes:
     """Which streams a message belongs to: wire topic, then subject. Several streams may share one, or both."""
 
@@ -113,11 +134,12 @@ class Routes:
             others = subjects.get(subject, ())
             if stream not in others:
                 subjects[subject] = (*others, stream)
+        stream.routed(subjects)
 
     def remove(self, stream: Stream) -> None:
         subjects = self.by_wire.get(stream.topic.wire, {})
         for subject, streams in list(subjects.items()):
-            left = tuple(one for one in streams if one is not stream)
+            left = tuple(one for one in streams if one.whole is not stream)
             if left:
                 subjects[subject] = left
             else:
@@ -127,7 +149,7 @@ class Routes:
 
     def streams(self) -> list[Stream]:
         every = (streams for subjects in self.by_wire.values() for streams in subjects.values())
-        return list(dict.fromkeys(stream for streams in every for stream in streams))
+        return list(dict.fromkeys(stream.whole for streams in every for stream in streams))
 
 
 @attrs.define
@@ -241,6 +263,8 @@ def _refuse(frame: Mapping[str, Any], error: Exception, refusals: Refusals) -> N
     """Count a frame that somebody wanted, and that is not valid."""
     if not isinstance(frame.get("data"), dict):
         refusals.add(MessageRefused("data", "not a JSON object"))
+    elif isinstance(error, TypeError) and not isinstance(frame["subject"], str):
+        refusals.add(MessageRefused("subject", "not text"))
     elif isinstance(error, KeyError):
         refusals.add(MessageRefused(str(error.args[0])[:40], "missing"))
     else:

@@ -234,10 +234,12 @@ class Subscription(Generic[T]):
 
     def _split(self, parts: int) -> tuple[Subscription[T], ...]:
         """At most so many subscriptions in place of this one, all topics of a symbol in the same. Once only."""
+        shared = self._shared
+        if parts > 1 and (whole := next((one for one in shared.topics if one.channel.symbol_in_subject), None)):
+            raise UsageError(f"workers share topics, and {whole} is one; try batches=True, or fewer symbols by name")
         self._claim()
         if parts == 1:
             return (self,)
-        shared = self._shared
         part_of = {symbol: number % parts for number, symbol in enumerate({one.symbol: None for one in shared.topics})}
         groups: dict[int, list[Topic]] = {}
         for one in shared.topics:

@@ -203,3 +203,21 @@ async def test_its_age_goes_by_the_clock_of_the_network(autojump_clock: MockCloc
             ages.append(latest.age)
             await trio.sleep(10)
         assert [later - ages[0] for later in ages] == pytest.approx([0, 10, 20], abs=1e-6)
+
+
+async def test_of_the_topic_of_all_symbols_each_has_its_own(autojump_clock: MockClock) -> None:
+    def of_all(sequence: int, symbol: str, time: int) -> str:
+        message = json.loads(ticker(sequence, symbol, time=time))
+        return json.dumps({**message, "topic": "/market/ticker:all", "subject": symbol})
+
+    exchange = Exchange(**QUIET)
+    async with simulated(exchange) as (_, feed), feed.all_tickers() as tickers:
+        await exchange.play([of_all(7, "ETH-USDT", 1), of_all(3, "BTC-USDT", 2), of_all(4, "BTC-USDT", 3)])
+        await exchange.play([of_all(8, "ETH-USDT", 2)])
+        seen = {update.symbol: update for update in [await tickers.receive(), await tickers.receive()]}
+        assert number(feed, seen["BTC-USDT"].topic) == 4
+        assert number(feed, seen["ETH-USDT"].topic) == 8
+        assert number(feed, topic("ticker", "all")) == 4, "the newest of all"
+        assert feed.latest(BTC) is None, "that is a topic of its own"
+        other = attrs.evolve(seen["BTC-USDT"].topic, symbol="XX-USDT")
+        assert feed.latest(other) is None

@@ -38,6 +38,7 @@ LAYERS = [
     ["_changes"],
     ["_channels"],
     ["_streams", "_delivery", "_inline"],
+    ["_whole_market"],
     ["_link"],
     ["_connection"],
     ["_pool"],

@@ -118,7 +118,8 @@ def watch(
     kind
         What to stream.
     symbols
-        Spot symbols have a dash (BTC-USDT), futures have none (XBTUSDTM); mix them as you like.
+        Spot symbols have a dash (BTC-USDT), futures have none (XBTUSDTM); mix them as you like. `all` is every spot
+        ticker.
     levels
         Of depth: so many levels of each side, 5 or 50 (5).
     interval
@@ -242,8 +243,8 @@ def topics() -> None:
         (
             channel.kind.value,
             channel.market.name,
-            channel.path,
-            ", ".join(channel.subjects),
+            str(channel),
+            ", ".join(channel.subjects) or "the symbol",
             channel.record.__name__,
             channel.time,
             channel.sizes or "-",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -157,7 +158,7 @@ class Board:
     """
 
     def __init__(self, symbols: Iterable[str]) -> None:
-        self._rows = {symbol: _Row() for symbol in symbols}
+        self._rows = {symbol: _Row() for symbol in symbols if symbol != "all"}  # those come as they come
         self._words: dict[str, None] = {}
 
     def take(self, update: Update) -> None:
@@ -167,7 +168,10 @@ class Board:
         row.latency = update.latency
         row.updates += 1
 
-    def draw(self, caption: str) -> Table:
+    def draw(self, caption: str, *, most: int | None = None) -> Table:
+        """At most so many rows: painting takes as long as there are, whether they fit a terminal or not."""
+        if most is not None and (hidden := len(self._rows) - most) > 0:
+            caption = f"{hidden} symbols more; {caption}"
         table = Table(caption=caption, caption_justify="left")
         table.add_column("symbol", style="bold", no_wrap=True)
         words = sorted(self._words, key=lambda word: word not in ("bid", "ask"))
@@ -175,7 +179,7 @@ class Board:
             table.add_column(word, justify="right", style=_STYLES.get(word))
         table.add_column("latency", justify="right", style="dim")
         table.add_column("updates", justify="right", style="dim")
-        for symbol, row in self._rows.items():
+        for symbol, row in islice(self._rows.items(), most):
             shown = [row.cells.get(word, "-") for word in words]
             # `Text`, because rich would read markup into a plain string.
             values = [Text(value, style=_STYLES.get(value, "")) for value in shown]

@@ -154,7 +154,7 @@ def test_a_record_is_an_update_of_its_kind(record: Any, values: dict[str, Any]) 
     assert copy.copy(made) == made
 
 
-@pytest.mark.parametrize("channel", CHANNELS, ids=lambda channel: channel.path)
+@pytest.mark.parametrize("channel", CHANNELS, ids=str)
 def test_every_channel_has_a_record_of_its_kind(channel: Any) -> None:
     assert issubclass(channel.record, Update)
     assert isinstance(channel.record.kind, UpdateType)

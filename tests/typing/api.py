@@ -102,6 +102,7 @@ def look(feed: Feed) -> None:
 
 def every_kind(feed: Feed) -> None:
     assert_type(feed.ticker("BTC-USDT", overflow="latest", buffer=1), Subscription[Ticker])
+    assert_type(feed.all_tickers(overflow="block", buffer=1), Subscription[Ticker])
     assert_type(feed.trades("BTC-USDT"), Subscription[Trade])
     assert_type(feed.level1("BTC-USDT"), Subscription[Level1])
     assert_type(feed.depth("BTC-USDT", levels=50), Subscription[Depth])
@@ -154,6 +155,7 @@ def any_update(update: Update, topic: Topic) -> None:
     assert_type(topic.interval, str | None)
     assert_type(topic.wire, str)
     assert_type(topic.argument, str)
+    assert_type(topic.is_part, bool)
     assert_type(topic.kind, UpdateType)
     update.symbol = "frozen"  # type: ignore[misc]
 
@@ -300,6 +302,7 @@ def match_records(update: Update) -> None:
 
 def wrong_subscriptions(feed: Feed) -> None:
     feed.candles("XBTUSDTM")  # type: ignore[call-arg]
+    feed.all_tickers("BTC-USDT")  # type: ignore[call-arg]  # it has no symbols to choose
     feed.ticker("XBTUSDTM", levels=5)  # type: ignore[call-arg]
     feed.ticker(1)  # type: ignore[arg-type]
     feed.ticker(["XBTUSDTM", "ETHUSDTM"])  # type: ignore[arg-type]
