@@ -262,6 +262,7 @@ CHANNELS = (
         merge_key=MergeKey.INCREASING,
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: ticker; recorded 2021-04-23",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -273,6 +274,7 @@ CHANNELS = (
         merge_key=MergeKey.INCREASING,
         time="time, ns as text",
         source="KuCoin WebSocket, spot public channels: trade; recorded 2021-04-23",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -284,6 +286,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, spot public channels: level 1",
+        sizes="base currency",
     ),
     *(
         Channel(
@@ -296,6 +299,7 @@ CHANNELS = (
             merge_key=MergeKey.TIME,
             time="timestamp, ms",
             source=f"KuCoin WebSocket, spot public channels: level 2, {levels} best",
+            sizes="base currency",
             levels=levels,
         )
         for levels in (5, 50)
@@ -310,6 +314,7 @@ CHANNELS = (
         merge_key=MergeKey.CONTIGUOUS,
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: level 2 increment; recorded 2021-04-25",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -321,6 +326,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="time, ns; the start in s as text",
         source="KuCoin WebSocket, spot public channels: klines; `add` recorded 2021-04-25",
+        sizes="base currency",
         intervals=INTERVALS,
     ),
     Channel(
@@ -333,6 +339,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="datetime, ms",
         source="KuCoin WebSocket, spot public channels: symbol snapshot; recorded 2022-06",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -366,6 +373,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: call auction data",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -377,5 +385,6 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, spot public channels: call auction order book",
+        sizes="base currency",
     ),
 )
