@@ -35,6 +35,7 @@ LAYERS = [
     ["_rest"],
     ["_config"],
     ["_buffers"],
+    ["_changes"],
     ["_channels"],
     ["_streams", "_delivery", "_inline"],
     ["_link"],

@@ -80,12 +80,24 @@ async def iterate(feed: Feed) -> None:
     async with feed.trades("XBTUSDTM", overflow=kufeed.Overflow.RAISE, buffer=10) as trades:
         async for trade in trades:
             assert_type(trade, Trade)
-    async with feed.subscribe(kufeed.topic("ticker", "XBTUSDTM")) as updates:
+    feed.depth("XBTUSDTM", levels=50, overflow="latest", buffer=None, changes_only=True)
+    feed.candles("XBTUSDTM", interval="1min", changes_only=False)
+    options: kufeed.SubscriptionOptions = {"buffer": 10, "changes_only": True}
+    assert_type(feed.level1("BTC-USDT", **options), Subscription[kufeed.Level1])
+    async with feed.subscribe(kufeed.topic("ticker", "XBTUSDTM"), changes_only=True) as updates:
         async for update in updates:
             assert_type(update, Update)
             assert_type(update.gap_before, kufeed.Gap | None)
             if isinstance(update, Ticker):
                 assert_type(update.ask, Decimal | None)
+
+
+def look(feed: Feed) -> None:
+    assert_type(feed.latest(kufeed.topic("ticker", "XBTUSDTM")), kufeed.Latest | None)
+    if (latest := feed.latest(kufeed.topic("ticker", "XBTUSDTM"))) is not None:
+        assert_type(latest.update, Update)
+        assert_type(latest.age, float)
+        latest.age = 0.0  # type: ignore[misc]
 
 
 def every_kind(feed: Feed) -> None:
@@ -295,7 +307,11 @@ def wrong_subscriptions(feed: Feed) -> None:
     feed.ticker(["XBTUSDTM", "ETHUSDTM"])  # type: ignore[arg-type]
     feed.trades("XBTUSDTM", buffer="10")  # type: ignore[arg-type]
     feed.trades("XBTUSDTM", overflow=1)  # type: ignore[arg-type]
+    feed.trades("XBTUSDTM", changes_only="yes")  # type: ignore[arg-type]
+    feed.trades("XBTUSDTM", bufer=10)  # type: ignore[call-arg]
+    feed.ticker("XBTUSDTM", levels=5)  # type: ignore[call-arg]
     feed.subscribe("XBTUSDTM")  # type: ignore[arg-type]
+    feed.latest("XBTUSDTM")  # type: ignore[arg-type]
     trades: Subscription[Trade] = feed.ticker("XBTUSDTM")  # type: ignore[assignment]
     del trades
 
