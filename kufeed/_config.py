@@ -143,9 +143,12 @@ class FeedConfig:
     loads: Callable[[bytes], Any] = attrs.field(default=ujson.loads, repr=False)
     """The JSON decoder, from bytes; `orjson.loads` fits. What it lets through is checked afterwards."""
     numbers: type[Decimal] | type[float] = attrs.field(default=Decimal)
-    """`Decimal` for exact prices. `float` is not supported yet and is a `UsageError`."""
+    """What prices, amounts and rates are: `Decimal`, exact, or `float`, where annotations still say `Decimal`.
+
+    Sizes of futures are whole contracts (`int`) either way.
+    """
     keep_raw: bool = attrs.field(default=False, validator=_Checked.flag)
-    """Whether updates keep their decoded JSON. Without effect yet."""
+    """Whether `Update.raw` is the whole decoded message of each update; else it is None."""
     on_reject: Literal["raise", "skip"] = attrs.field(default="raise")
     """What a refused topic does to the subscription that asks for it. `"skip"` is without effect yet."""
     credentials: Any = attrs.field(default=None, repr=False)
@@ -158,8 +161,8 @@ class FeedConfig:
 
     @numbers.validator
     def _check_numbers(self, _: object, value: Any) -> None:
-        if value is not Decimal:
-            raise UsageError(f"numbers must be Decimal, not {value!r}")
+        if value is not Decimal and value is not float:
+            raise UsageError(f"numbers must be Decimal or float, not {value!r}")
 
     @on_reject.validator
     def _check_on_reject(self, _: object, value: Any) -> None:

@@ -113,7 +113,7 @@ class Pool:
         if self._nursery is None or self._closed:
             raise UsageError("the feed is closed")
         owner = _owner(sink)
-        self._place([stream_of(topic) for topic in topics if (topic, owner) not in self._streams], owner)
+        self._place([self._stream(topic) for topic in topics if (topic, owner) not in self._streams], owner)
         entering = Entering(topics, sink)
         for topic in topics:
             stream, connection = self._streams[topic, owner]
@@ -167,6 +167,9 @@ class Pool:
                 budget.resume()
         for connection in self.connections:
             connection.try_now()
+
+    def _stream(self, topic: Topic) -> Stream:
+        return stream_of(topic, numbers=self._config.numbers, keep_raw=self._config.keep_raw)
 
     # -- where a topic lives ------------------------------------------------------------------------------------------
 

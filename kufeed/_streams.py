@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from .errors import MessageRefused
 from .protocol.events import Disconnected, Gap, GapCause, Restored
+from .protocol.market import UpdateType
+from .protocol.updates import keeping_raw, knowing_later
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from ._channels import Sink
-    from .protocol.market import Topic
+    from .protocol.market import Decoder, Topic
     from .protocol.updates import Update
 
     ByWire = Mapping[str, Mapping[str | None, tuple["Stream", ...]]]
@@ -30,10 +33,20 @@ class Stream:
     It may be a part of a *whole*, which alone is subscribed to and told of connections; else it is its own.
     """
 
-    def __init__(self, topic: Topic, whole: Stream | None = None) -> None:
+    def __init__(
+        self,
+        topic: Topic,
+        whole: Stream | None = None,
+        *,
+        numbers: type[Decimal] | type[float] = Decimal,
+        keep_raw: bool = False,
+    ) -> None:
         self.topic = topic
         self.whole = whole or self
-        self.decode = topic.channel.decode
+        decode: Decoder = topic.channel.decoders[numbers]
+        if topic.kind is UpdateType.CANDLE:
+            decode = knowing_later(decode)
+        self.decode = keeping_raw(decode) if keep_raw else decode
         self.overdue = False
         """Its subscribers were told that the exchange does not acknowledge it."""
         self.sinks: tuple[Sink, ...] = ()
@@ -189,7 +202,7 @@ def stage(
             subject = frame["subject"]
             streams = subjects.get(subject) or subjects[None]
             stream = streams[0]
-            update = stream.decode(frame["data"], stream.topic, received_time_ns, subject)
+            update = stream.decode(frame, stream.topic, received_time_ns)
             # All of them before any is staged: what one refuses, none delivers.
             others = _decode_for(streams[1:], frame, received_time_ns) if len(streams) > 1 else ()
         except MessageRefused as refusal:
@@ -211,12 +224,9 @@ def stage(
     return touched
 
 
-def _decode_for(
-    streams: Sequence[Stream], frame: Mapping[str, Any], received_time_ns: int
-) -> list[tuple[Stream, Update]]:
+def _decode_for(streams: Sequence[Stream], frame: dict[str, Any], received_time_ns: int) -> list[tuple[Stream, Update]]:
     """What *frame* is to others who share its topic and subject."""
-    data, subject = frame["data"], frame["subject"]
-    return [(stream, stream.decode(data, stream.topic, received_time_ns, subject)) for stream in streams]
+    return [(stream, stream.decode(frame, stream.topic, received_time_ns)) for stream in streams]
 
 
 def _look_again(

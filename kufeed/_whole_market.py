@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._streams import Stream, newest
@@ -18,9 +19,10 @@ MOST_SYMBOLS = 10_000
 """Symbols that are kept apart; messages of others are refused. KuCoin has about 1,000 (docs/protocol.rst)."""
 
 
-def stream_of(topic: Topic) -> Stream:
+def stream_of(topic: Topic, *, numbers: type[Decimal] | type[float] = Decimal, keep_raw: bool = False) -> Stream:
     """The stream that *topic* needs."""
-    return WholeMarket(topic) if topic.channel.symbol_in_subject else Stream(topic)
+    made = WholeMarket if topic.channel.symbol_in_subject else Stream
+    return made(topic, numbers=numbers, keep_raw=keep_raw)
 
 
 class WholeMarket(Stream):
@@ -29,8 +31,8 @@ class WholeMarket(Stream):
     So the way of a message is that of any other topic. Parts share its sinks and its holes; they go with its routes.
     """
 
-    def __init__(self, topic: Topic) -> None:
-        super().__init__(topic)
+    def __init__(self, topic: Topic, *, numbers: type[Decimal] | type[float] = Decimal, keep_raw: bool = False) -> None:
+        super().__init__(topic, numbers=numbers, keep_raw=keep_raw)
         self._parts: dict[str, Stream] = {}
         self._subjects: dict[str | None, tuple[Stream, ...]] = {}
         self._choose_stagers()
@@ -73,6 +75,7 @@ class WholeMarket(Stream):
 
     def _begin_part(self, update: Update) -> None:
         part = self._parts[update.symbol] = Stream(update.topic, self)
+        part.decode = self.decode
         self._subjects[update.symbol] = (part,)
         if len(self._parts) == MOST_SYMBOLS:
             self.decode = _refuse

@@ -8,6 +8,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,6 @@ LATER = {
     "latency_warning",
     "rotate_after",
     "redundancy",
-    "numbers",
-    "keep_raw",
     "on_reject",
     "credentials",
 }
@@ -224,6 +223,21 @@ async def message_buffer_size() -> None:
     async with feed_with(message_buffer_size=3) as (_, feed, _), feed.trades("XBTUSDTM") as trades:
         await trio.sleep(30)
         assert trades.statistics().pending == trades.statistics().bound == 3
+
+
+@effect
+async def numbers() -> None:
+    """Everywhere a number stands: test_feed.py."""
+    for kind in (Decimal, float):
+        async with feed_with(numbers=kind) as (_, feed, _), feed.mark_price("XBTUSDTM") as prices:
+            assert type((await prices.receive()).mark_price) is kind
+
+
+@effect
+async def keep_raw() -> None:
+    for kept in (False, True):
+        async with feed_with(keep_raw=kept) as (_, feed, _), feed.ticker("XBTUSDTM") as tickers:
+            assert ((await tickers.receive()).raw is not None) is kept
 
 
 @effect
@@ -491,7 +505,7 @@ BAD = {
         ("b\u00fccher.example",),
     ],
     "loads": ["json"],
-    "numbers": [float, int],
+    "numbers": [int, "float", Decimal(1), None, []],
     "keep_raw": [1],
     "on_reject": ["ignore"],
     "credentials": ["key"],

@@ -67,8 +67,8 @@ def evaluate_python(example: Example) -> None:
     namespace.setdefault("trio", trio)
 
     async def with_feed() -> None:
-        # Sockets do not wait for a virtual clock, nor may a block of a guide wait for ever.
-        with trio.fail_after(A_MINUTE):
+        # Sockets do not wait for a virtual clock, nor may a block of a guide wait for ever; for a candle it may.
+        with trio.fail_after(2 * A_MINUTE):
             async with open_feed() as feed:
                 namespace["feed"] = feed
                 await eval(code, namespace)  # noqa: S307  # our own pages

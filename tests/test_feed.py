@@ -10,6 +10,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -154,6 +155,69 @@ async def test_shared_kinds_come_back_after_a_reconnect(autojump_clock: MockCloc
             if update.gap_before is not None:
                 gaps[type(update)] = update.gap_before
         assert {gap.topic for gap in gaps.values()} == set(wanted)
+
+
+@pytest.mark.parametrize("name", SERVED)
+async def test_a_feed_of_floats_has_floats_wherever_another_has_decimals(name: str, autojump_clock: MockClock) -> None:
+    """Of the same messages; contracts stay whole numbers."""
+    make, _, _ = SERVED[name]
+    found: dict[Any, list[Any]] = {}
+    for kind in (Decimal, float):
+        async with simulated(config=FeedConfig(numbers=kind)) as (_, feed), make(feed) as updates:
+            found[kind] = [value for _ in range(3) for value in amounts(await updates.receive())]
+    expected = [float(value) if type(value) is Decimal else value for value in found[Decimal]]
+    assert any(type(value) is Decimal for value in found[Decimal])
+    assert [(type(value), value) for value in found[float]] == [(type(value), value) for value in expected]
+
+
+def amounts(value: Any) -> list[Any]:
+    """The numbers in a record but its times of receipt, in order."""
+    if isinstance(value, kufeed.Update):
+        value = attrs.astuple(value, recurse=False)[5:]
+    if isinstance(value, tuple):
+        return [found for part in value for found in amounts(part)]
+    return [value] if type(value) in (int, float, Decimal) else []
+
+
+async def test_a_record_keeps_its_message_where_the_feed_is_told_to(autojump_clock: MockClock) -> None:
+    """Whole, and one object for all: the subscriptions that share the record, and the records that share a message."""
+    async with simulated(config=FeedConfig(keep_raw=True)) as (_, feed):
+        mark, index = feed.mark_price("XBTUSDTM"), feed.index_price("XBTUSDTM")
+        async with mark, index, feed.index_price("XBTUSDTM") as again:
+            found = [await one.receive() for one in (mark, index, again)]
+            message = found[0].raw
+            assert message is not None
+            assert (message["topic"], message["subject"]) == ("/contract/instrument:XBTUSDTM", "mark.index.price")
+            assert message["data"]["timestamp"] * 1_000_000 == found[0].exchange_time_ns
+            assert [update.raw is message for update in found] == [True] * 3
+        async with feed.trades("XBTUSDTM", buffer=1) as trades:
+            await trio.sleep(20)
+            trade = await trades.receive()
+            assert trade.gap_before is not None
+            assert trade.raw is not None
+            assert trade.raw["data"]["tradeId"] == trade.trade_id
+    async with simulated() as (_, feed), feed.ticker("XBTUSDTM") as tickers:
+        assert (await tickers.receive()).raw is None
+
+
+@pytest.mark.parametrize("symbol", ["BTC-USDT", "XBTUSDTM"])
+async def test_a_candle_is_final_once_the_next_one_has_come(symbol: str, autojump_clock: MockClock) -> None:
+    """Also after a reconnect, in a copy that has a gap before it, and for each subscription of the stream."""
+    async with simulated() as (exchange, feed), feed.candles(symbol, interval="1min") as candles:
+        async with feed.candles(symbol, interval="1min", buffer=1) as few:
+            rows: dict[int, kufeed.Candle] = {}
+            while len(rows) < 4:
+                candle = await candles.receive()
+                if len(rows) == 2 and candle.start_ns not in rows:
+                    await exchange.disconnect_all()
+                rows[candle.start_ns] = candle
+                assert [row.final for row in rows.values()] == [start < max(rows) for start in rows]
+            last = await few.receive()
+            assert last.gap_before is not None
+            await trio.sleep(90)
+            assert last.final
+            assert rows[max(rows)].final
+            assert (await few.receive()).final is False
 
 
 async def test_a_symbol_joins_with_the_levels_and_the_interval_of_its_subscription(autojump_clock: MockClock) -> None:

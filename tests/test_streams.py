@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -165,10 +166,10 @@ class Note:
 def channel(*subjects: str, refuses: str = "bad") -> Channel:
     """A channel whose wire topic others may share, as mark prices and funding rates share `/contract/instrument`."""
 
-    def decode(data: Any, topic: Topic, received_time_ns: int, subject: object) -> Note:
-        if refuses in data:
+    def decode(message: Any, topic: Topic, received_time_ns: int) -> Note:
+        if refuses in message["data"]:
             raise MessageRefused(refuses, "in the data")
-        return Note(topic, data["n"])
+        return Note(topic, message["data"]["n"])
 
     return Channel(
         market=SPOT,
@@ -176,7 +177,7 @@ def channel(*subjects: str, refuses: str = "bad") -> Channel:
         path="/shared/topic",
         subjects=subjects,
         record=Note,
-        decode=decode,
+        decoders={Decimal: decode},
         merge_key=MergeKey.TIME,
         time="none",
         source="made up",

@@ -43,9 +43,10 @@ RECORDS = [
 
 
 def own_names(thing: Any) -> set[str]:
-    """Fields and properties of *thing* that no base has."""
+    """Public fields and properties of *thing* that no base has."""
     fields = getattr(thing, "_fields", None) or [field.name for field in attrs.fields(thing) if not field.inherited]
-    return {*fields, *(name for name, value in vars(thing).items() if isinstance(value, property))}
+    names = {*fields, *(name for name, value in vars(thing).items() if isinstance(value, property))}
+    return {name for name in names if not name.startswith("_")}
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)

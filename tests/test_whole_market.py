@@ -217,7 +217,7 @@ class Separate:
 
     def stage(self, symbol: str, number: int) -> None:
         stream = self.streams[symbol]
-        update = stream.decode(frame(symbol, number)["data"], stream.topic, T0, symbol)
+        update = stream.decode(frame(symbol, number), stream.topic, T0)
         for append in stream.stagers:
             append(update)
         stream.latest = update

@@ -133,7 +133,9 @@ def as_json(update: Update) -> str:
     A level is a list of price and size, a change of a book one of side, price, size and sequence.
     """
     record = {"kind": update.kind.value}
-    record.update((field.name, getattr(update, field.name)) for field in attrs.fields(type(update)))
+    # What is decoded, and what was missing before it; not how it was written.
+    names = [field.name for field in attrs.fields(type(update)) if field.name not in ("raw", "_latest")]
+    record.update((name, getattr(update, name)) for name in names)
     return json.dumps(record, separators=(",", ":"), default=_plain) + "\n"
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter, neg
+from types import MethodType
+from typing import TYPE_CHECKING, Any, cast
+
+import attrs
 
 from ..errors import MessageRefused
 from .updates import Level, Side
@@ -17,12 +20,15 @@ from .updates import Level, Side
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from .market import Topic
+    from .market import Decoder, Topic
     from .updates import Number
 
 _PLAIN = "0123456789."
 _MAX_DIGITS = 200
-"""For one number, or for all of a message taken together; the longest seen has 31, most of them a tail of zeros."""
+"""For one number, or for all of a message taken together; the longest seen has 31, most of them a tail of zeros.
+
+With an exponent of two digits, what is within it is a float that is neither infinite nor rounded to zero.
+"""
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]*|0[0-9]+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?")
 _MAX_SEQUENCE = 2**63
 MAX_CHANGES = 100_000
@@ -33,55 +39,92 @@ _price = itemgetter(0)
 _SIDES = {"buy": Side.BUY, "sell": Side.SELL}
 
 
-def decimal(value: object, field: str) -> Decimal:
-    """A number that is finite and not negative: text as KuCoin writes it, or an old message's JSON number."""
-    if type(value) is str:
-        if value.strip(_PLAIN) == "" and value[-1:] != "." and value[:1] != "." and len(value) <= _MAX_DIGITS:
-            try:
-                return Decimal(value)
-            except ArithmeticError:
-                pass
-        elif len(value) <= _MAX_DIGITS and _NUMBER.fullmatch(value):
-            return Decimal(value)
-    elif type(value) is float or type(value) is int:
-        # The shortest text that means this float: 31528.00000000 on the wire was written from a decimal, not a double.
-        text = repr(value) if type(value) is float or abs(value) < 10**_MAX_DIGITS else ""
-        if _NUMBER.fullmatch(text):
-            return Decimal(text)
-    raise MessageRefused(field, shown(value))
+@attrs.frozen
+class Numbers:
+    """How a feed reads decimal numbers: all into one type. What is taken and what is refused is the same for each.
 
+    Annotations say `Decimal`, as those of the records do; read by `FLOAT`, each is a float.
+    """
 
-def optional_decimal(value: object, field: str) -> Decimal | None:
-    """The same, or None where the exchange left the value out: one side of a book may be empty."""
-    if value is None or value == "":
-        return None
-    return decimal(value, field)
+    convert: Callable[[str], Decimal]
+    negate: Callable[[Decimal], Decimal]
 
-
-def signed_decimal(value: object, field: str) -> Decimal:
-    """A number that is finite and may be negative: a rate, or a change."""
-    # `copy_negate` and not a minus, which would round to the 28 digits of the context.
-    if type(value) is str and value[:1] == "-":
-        return decimal(value[1:], field).copy_negate()
-    if type(value) is int or type(value) is float:
-        size = decimal(abs(value), field)
-        return size.copy_negate() if value < 0 else size
-    return decimal(value, field)
-
-
-def optional_signed_decimal(value: object, field: str) -> Decimal | None:
-    return None if value is None or value == "" else signed_decimal(value, field)
-
-
-def levels(value: object, field: str, size: Callable[[object, str], Number], *, descending: bool) -> tuple[Level, ...]:
-    """One side of a book, best first: the order on the wire has changed over the years (futures documents, 2020)."""
-    if type(value) is not list or len(value) > _MAX_LEVELS:
+    def decimal(self, value: object, field: str) -> Decimal:
+        """A number that is finite and not negative: text as KuCoin writes it, or an old message's JSON number."""
+        convert = self.convert  # not called on `self`: CPython 3.11 would look it up anew each time
+        if type(value) is str:
+            if value and not value.strip(_PLAIN) and value[0] != "." != value[-1] and len(value) <= _MAX_DIGITS:
+                try:
+                    return convert(value)
+                except (ArithmeticError, ValueError):  # what Decimal and float say of two dots
+                    pass
+            elif len(value) <= _MAX_DIGITS and _NUMBER.fullmatch(value):
+                return convert(value)
+        elif type(value) is float or type(value) is int:
+            # The shortest text that means this float: 31528.00000000 on the wire was written from a decimal, no double.
+            text = repr(value) if type(value) is float or abs(value) < 10**_MAX_DIGITS else ""
+            if _NUMBER.fullmatch(text):
+                return convert(text)
         raise MessageRefused(field, shown(value))
-    if any(type(row) is not list or len(row) != 2 for row in value):
-        raise MessageRefused(field, "not pairs of price and size")
-    found = [Level(decimal(price, field), size(amount, field)) for price, amount in value]
-    found.sort(reverse=descending, key=_price)
-    return tuple(found)
+
+    def optional_decimal(self, value: object, field: str) -> Decimal | None:
+        """The same, or None where the exchange left the value out: one side of a book may be empty."""
+        if value is None or value == "":
+            return None
+        return self.decimal(value, field)
+
+    def optional_decimals(self, values: Sequence[object], names: Sequence[str]) -> Iterable[Decimal | None]:
+        """`optional_decimal` for many fields at once, at half the price: plain numbers are recognised all together."""
+        try:
+            text = ".".join(values)  # type: ignore[arg-type]  # what is not text raises, and is looked at by itself
+            # Digits and dots, no two dots together: whatever else could be wrong with one of them, `convert` refuses.
+            plain = len(text) <= _MAX_DIGITS and text.isascii() and ".." not in text and text[:1] != "." != text[-1:]
+            if plain and text.replace(".", "").isdigit():
+                return list(map(self.convert, values))  # type: ignore[arg-type]
+        except (TypeError, ArithmeticError, ValueError):
+            pass
+        return [self.optional_decimal(value, name) for value, name in zip(values, names, strict=True)]
+
+    def signed_decimal(self, value: object, field: str) -> Decimal:
+        """A number that is finite and may be negative: a rate, or a change."""
+        if type(value) is str and value[:1] == "-":
+            return self.negate(self.decimal(value[1:], field))
+        if type(value) is int or type(value) is float:
+            size = self.decimal(abs(value), field)
+            return self.negate(size) if value < 0 else size
+        return self.decimal(value, field)
+
+    def optional_signed_decimal(self, value: object, field: str) -> Decimal | None:
+        """The same, or None where the exchange left the value out."""
+        return None if value is None or value == "" else self.signed_decimal(value, field)
+
+    def levels(
+        self, value: object, field: str, size: Callable[[object, str], Number], *, descending: bool
+    ) -> tuple[Level, ...]:
+        """One side of a book, best first: the order on the wire has changed over the years (futures documents, 2020).
+
+        *size* reads the other number of a level.
+        """
+        if type(value) is not list or len(value) > _MAX_LEVELS:
+            raise MessageRefused(field, shown(value))
+        if any(type(row) is not list or len(row) != 2 for row in value):
+            raise MessageRefused(field, "not pairs of price and size")
+        decimal = self.decimal
+        found = [Level(decimal(price, field), size(amount, field)) for price, amount in value]
+        found.sort(reverse=descending, key=_price)
+        return tuple(found)
+
+
+# `copy_negate` and not a minus, which would round to the 28 digits of the context.
+EXACT = Numbers(Decimal, Decimal.copy_negate)
+FLOAT = Numbers(cast("Callable[[str], Decimal]", float), neg)
+NUMBERS: Mapping[type, Numbers] = {Decimal: EXACT, float: FLOAT}
+
+
+def decoders(decode: Callable[[Numbers, Mapping[str, Any], Topic, int], Any]) -> Mapping[type, Decoder]:
+    """*decode* for each type of number."""
+    # Bound as a method is: that costs nothing at the call, where a `partial` would.
+    return {kind: MethodType(decode, numbers) for kind, numbers in NUMBERS.items()}
 
 
 def mapping(value: object, field: str) -> dict[str, Any]:
@@ -111,19 +154,6 @@ def seconds(value: object, field: str) -> int:
     if 10**9 <= number < 10**10:
         return number * 1_000_000_000
     raise MessageRefused(field, f"not seconds: {shown(value)}")
-
-
-def optional_decimals(values: Sequence[object], names: Sequence[str]) -> Iterable[Decimal | None]:
-    """`optional_decimal` for many fields at once, at half the price: plain numbers are recognised all together."""
-    try:
-        text = ".".join(values)  # type: ignore[arg-type]  # what is not text raises, and is looked at by itself
-        # Digits and dots, no two dots together: whatever else could be wrong with one of them, Decimal refuses.
-        plain = len(text) <= _MAX_DIGITS and text.isascii() and ".." not in text and text[:1] != "." != text[-1:]
-        if plain and text.replace(".", "").isdigit():
-            return [Decimal(value) for value in values]  # type: ignore[arg-type]
-    except (TypeError, ArithmeticError):
-        pass
-    return [optional_decimal(value, name) for value, name in zip(values, names, strict=True)]
 
 
 def contracts(value: object, field: str) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MessageRefused
 from . import fields
+from .fields import decoders
 from .market import Channel, Market, MergeKey, UpdateType
 from .updates import (
     Announcement,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
 
+    from .fields import Numbers
     from .market import Topic
 
 FUTURES = Market(
@@ -65,7 +67,8 @@ _PREDICTED = 60_000
 """The granularity of a predicted funding rate, which comes every minute; a settled one has its interval."""
 
 
-def _decode_ticker(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Ticker:
+def _decode_ticker(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Ticker:
+    data = message["data"]
     fields.check_symbol(data, topic)
     return _ticker(
         topic,
@@ -73,14 +76,15 @@ def _decode_ticker(data: Mapping[str, Any], topic: Topic, received_time_ns: int,
         fields.optional_sequence(data.get("sequence")),  # absent in messages of 2023 and before
         fields.nanoseconds(data["ts"], "ts"),
         received_time_ns,
-        fields.optional_decimal(data["bestBidPrice"], "bestBidPrice"),
+        numbers.optional_decimal(data["bestBidPrice"], "bestBidPrice"),
         fields.optional_contracts(data["bestBidSize"], "bestBidSize"),
-        fields.optional_decimal(data["bestAskPrice"], "bestAskPrice"),
+        numbers.optional_decimal(data["bestAskPrice"], "bestAskPrice"),
         fields.optional_contracts(data["bestAskSize"], "bestAskSize"),
     )
 
 
-def _decode_trade(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Trade:
+def _decode_trade(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Trade:
+    data = message["data"]
     fields.check_symbol(data, topic)
     # The shape of 2019 had `matchSize` for what was traded, `size` for what was left, and `time` for `ts`.
     size = data["matchSize"] if "matchSize" in data else data["size"]
@@ -91,22 +95,23 @@ def _decode_trade(data: Mapping[str, Any], topic: Topic, received_time_ns: int, 
         fields.sequence(data["sequence"]),
         fields.nanoseconds(time, "ts"),
         received_time_ns,
-        fields.decimal(data["price"], "price"),
+        numbers.decimal(data["price"], "price"),
         fields.contracts(size, "size"),
         fields.side(data["side"]),
         fields.text(data["tradeId"], "tradeId"),
     )
 
 
-def _decode_depth(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Depth:
+def _decode_depth(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Depth:
+    data = message["data"]
     return _depth(
         topic,
         topic.symbol,
         fields.optional_sequence(data.get("sequence")),  # absent in messages of 2020
         _depth_time(data),
         received_time_ns,
-        fields.levels(data["bids"], "bids", fields.contracts, descending=True),
-        fields.levels(data["asks"], "asks", fields.contracts, descending=False),
+        numbers.levels(data["bids"], "bids", fields.contracts, descending=True),
+        numbers.levels(data["asks"], "asks", fields.contracts, descending=False),
     )
 
 
@@ -120,54 +125,53 @@ def _depth_time(data: Mapping[str, Any]) -> int:
         return fields.nanoseconds(data["ts"], "ts")
 
 
-def _decode_delta(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> BookDelta:
+def _decode_delta(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> BookDelta:
+    data = message["data"]
     number = fields.sequence(data["sequence"])
     price, side, size = fields.three(data["change"], "change")
     change = BookChange(
-        fields.side(side, "change"), fields.decimal(price, "change"), fields.contracts(size, "change"), number
+        fields.side(side, "change"), numbers.decimal(price, "change"), fields.contracts(size, "change"), number
     )
     time = fields.milliseconds(data["timestamp"], "timestamp")
     return _delta(topic, topic.symbol, number, time, received_time_ns, number, (change,))
 
 
-def _decode_mark_price(
-    data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None
-) -> MarkPrice:
-    time, mark, index = _mark_and_index(data)
+def _decode_mark_price(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> MarkPrice:
+    time, mark, index = _mark_and_index(numbers, message["data"])
     return _mark_price(topic, topic.symbol, None, time, received_time_ns, mark, index)
 
 
 def _decode_index_price(
-    data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None
+    numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int
 ) -> IndexPrice:
-    time, _, index = _mark_and_index(data)
+    time, _, index = _mark_and_index(numbers, message["data"])
     return _index_price(topic, topic.symbol, None, time, received_time_ns, index)
 
 
-def _mark_and_index(data: Mapping[str, Any]) -> tuple[int, Decimal, Decimal]:
+def _mark_and_index(numbers: Numbers, data: Mapping[str, Any]) -> tuple[int, Decimal, Decimal]:
     return (
         fields.milliseconds(data["timestamp"], "timestamp"),
-        fields.decimal(data["markPrice"], "markPrice"),
-        fields.decimal(data["indexPrice"], "indexPrice"),
+        numbers.decimal(data["markPrice"], "markPrice"),
+        numbers.decimal(data["indexPrice"], "indexPrice"),
     )
 
 
-def _decode_funding(
-    data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None
-) -> FundingRate:
+def _decode_funding(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> FundingRate:
+    data = message["data"]
     granularity = fields.contracts(data["granularity"], "granularity")
     time = fields.milliseconds(data["timestamp"], "timestamp")
-    rate = fields.signed_decimal(data["fundingRate"], "fundingRate")
+    rate = numbers.signed_decimal(data["fundingRate"], "fundingRate")
     predicted = granularity == _PREDICTED
     interval = None if predicted else granularity / 1000
     next_time = None if interval is None else time + granularity * 1_000_000
     return _funding(topic, topic.symbol, None, time, received_time_ns, rate, predicted, interval, next_time)
 
 
-def _decode_candle(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Candle:
+def _decode_candle(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Candle:
+    data = message["data"]
     fields.check_symbol(data, topic)
     start, opened, closed, high, low, _, turnover = fields.seven(data["candles"], "candles")
-    prices = [fields.decimal(value, "candles") for value in (opened, closed, high, low)]
+    prices = [numbers.decimal(value, "candles") for value in (opened, closed, high, low)]
     assert topic.interval is not None
     return _candle(
         topic,
@@ -179,11 +183,12 @@ def _decode_candle(data: Mapping[str, Any], topic: Topic, received_time_ns: int,
         fields.seconds(start, "candles"),
         *prices,
         None,  # KuCoin, futures klines: the volume here is wrong and must not be used
-        fields.decimal(turnover, "candles"),
+        numbers.decimal(turnover, "candles"),
     )
 
 
-def _decode_stats(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Stats24h:
+def _decode_stats(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Stats24h:
+    data = message["data"]
     if "symbol" in data:  # absent in the oldest messages
         fields.check_symbol(data, topic)
     return _stats(
@@ -192,19 +197,20 @@ def _decode_stats(data: Mapping[str, Any], topic: Topic, received_time_ns: int, 
         None,
         fields.nanoseconds(data["ts"], "ts"),
         received_time_ns,
-        fields.optional_decimal(data.get("lastPrice"), "lastPrice"),
-        fields.optional_decimal(data.get("highPrice"), "highPrice"),
-        fields.optional_decimal(data.get("lowPrice"), "lowPrice"),
-        fields.optional_decimal(data.get("volume"), "volume"),
-        fields.optional_decimal(data.get("turnover"), "turnover"),
-        fields.optional_signed_decimal(data.get("priceChg"), "priceChg"),
-        fields.optional_signed_decimal(data.get("priceChgPct"), "priceChgPct"),
+        numbers.optional_decimal(data.get("lastPrice"), "lastPrice"),
+        numbers.optional_decimal(data.get("highPrice"), "highPrice"),
+        numbers.optional_decimal(data.get("lowPrice"), "lowPrice"),
+        numbers.optional_decimal(data.get("volume"), "volume"),
+        numbers.optional_decimal(data.get("turnover"), "turnover"),
+        numbers.optional_signed_decimal(data.get("priceChg"), "priceChg"),
+        numbers.optional_signed_decimal(data.get("priceChgPct"), "priceChgPct"),
     )
 
 
 def _decode_announcement(
-    data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None
+    numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int
 ) -> Announcement:
+    data = message["data"]
     fields.check_symbol(data, topic)
     return _announcement(
         topic,
@@ -212,9 +218,9 @@ def _decode_announcement(
         None,
         fields.milliseconds(data["timestamp"], "timestamp"),
         received_time_ns,
-        fields.text(subject, "subject"),
+        fields.text(message["subject"], "subject"),
         fields.milliseconds(data["fundingTime"], "fundingTime"),
-        fields.signed_decimal(data["fundingRate"], "fundingRate"),
+        numbers.signed_decimal(data["fundingRate"], "fundingRate"),
     )
 
 
@@ -225,7 +231,7 @@ CHANNELS = (
         path="/contractMarket/tickerV2",
         subjects=("tickerV2",),
         record=Ticker,
-        decode=_decode_ticker,
+        decoders=decoders(_decode_ticker),
         merge_key=MergeKey.INCREASING,
         time="ts, ns",
         source="KuCoin WebSocket, futures public channels: get ticker v2; recorded 2022-06",
@@ -237,7 +243,7 @@ CHANNELS = (
         path="/contractMarket/execution",
         subjects=("match",),
         record=Trade,
-        decode=_decode_trade,
+        decoders=decoders(_decode_trade),
         merge_key=MergeKey.INCREASING,
         time="ts, ns",
         source="KuCoin WebSocket, futures public channels: match execution data; recorded 2021-03",
@@ -249,7 +255,7 @@ CHANNELS = (
         path="/contractMarket/level2Depth5",
         subjects=("level2",),
         record=Depth,
-        decode=_decode_depth,
+        decoders=decoders(_decode_depth),
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, futures public channels: level2 5 best ask/bid orders; recorded 2022-05",
@@ -262,7 +268,7 @@ CHANNELS = (
         path="/contractMarket/level2Depth50",
         subjects=("level2",),
         record=Depth,
-        decode=_decode_depth,
+        decoders=decoders(_decode_depth),
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, futures public channels: level2 50 best ask/bid orders",
@@ -275,7 +281,7 @@ CHANNELS = (
         path="/contractMarket/level2",
         subjects=("level2",),
         record=BookDelta,
-        decode=_decode_delta,
+        decoders=decoders(_decode_delta),
         merge_key=MergeKey.CONTIGUOUS,
         time="timestamp, ms",
         source="KuCoin WebSocket, futures public channels: level2 market data; recorded 2021-06",
@@ -287,7 +293,7 @@ CHANNELS = (
         path="/contract/instrument",
         subjects=("mark.index.price",),
         record=MarkPrice,
-        decode=_decode_mark_price,
+        decoders=decoders(_decode_mark_price),
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, futures public channels: contract market data",
@@ -298,7 +304,7 @@ CHANNELS = (
         path="/contract/instrument",
         subjects=("mark.index.price",),
         record=IndexPrice,
-        decode=_decode_index_price,
+        decoders=decoders(_decode_index_price),
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, futures public channels: contract market data",
@@ -309,7 +315,7 @@ CHANNELS = (
         path="/contract/instrument",
         subjects=("funding.rate",),
         record=FundingRate,
-        decode=_decode_funding,
+        decoders=decoders(_decode_funding),
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, futures public channels: contract market data",
@@ -320,7 +326,7 @@ CHANNELS = (
         path="/contractMarket/limitCandle",
         subjects=("candle.stick",),
         record=Candle,
-        decode=_decode_candle,
+        decoders=decoders(_decode_candle),
         merge_key=MergeKey.TIME,
         time="time, ms",
         source="KuCoin WebSocket, futures public channels: klines",
@@ -332,7 +338,7 @@ CHANNELS = (
         path="/contractMarket/snapshot",
         subjects=("snapshot.24h",),
         record=Stats24h,
-        decode=_decode_stats,
+        decoders=decoders(_decode_stats),
         merge_key=MergeKey.TIME,
         time="ts, ns",
         source="KuCoin WebSocket, futures public channels: symbol snapshot; recorded 2022-06",
@@ -344,7 +350,7 @@ CHANNELS = (
         path="/contract/announcement",
         subjects=("funding.begin", "funding.end"),
         record=Announcement,
-        decode=_decode_announcement,
+        decoders=decoders(_decode_announcement),
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, futures public channels: funding fee settlement",

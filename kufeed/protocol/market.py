@@ -10,6 +10,8 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    Decoder = Callable[[dict[str, Any], "Topic", int], Any]
+
 
 ALL = "all"
 """What stands in place of a symbol in the topic of all symbols."""
@@ -78,8 +80,12 @@ class Channel:
     """The `subject` values of its messages; empty where the subject carries something else."""
     record: type
     """The class of its updates, one of `updates`."""
-    decode: Callable[[Mapping[str, Any], Topic, int, object], Any]
-    """(`data` of a message, topic, time of receipt in ns, `subject`) -> record or `MessageRefused`; changes nothing."""
+    decoders: Mapping[type, Decoder]
+    """By the type of its numbers, `Decimal` or `float`: (decoded message, topic, time of receipt in ns) -> record.
+
+    A message that is not valid raises `MessageRefused`, one that is no message of the channel also `KeyError` or
+    `TypeError`. Nothing is kept or changed.
+    """
     merge_key: MergeKey
     time: str
     """The field of `data` that carries the exchange's time, and its unit."""

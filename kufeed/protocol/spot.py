@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MessageRefused
 from . import fields
+from .fields import decoders
 from .market import ALL, Channel, Market, MergeKey, Topic, UpdateType
 from .updates import (
     BookChange,
@@ -29,6 +30,8 @@ from .updates import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
+
+    from .fields import Numbers
 
 SYMBOL = re.compile(r"[A-Z0-9]{1,20}-[A-Z0-9]{1,20}")
 
@@ -73,11 +76,12 @@ _TICKER_PRICES = ("bestBid", "bestBidSize", "bestAsk", "bestAskSize", "price", "
 _ticker_prices = itemgetter(*_TICKER_PRICES)
 
 
-def _decode_ticker(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Ticker:
+def _decode_ticker(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Ticker:
+    data = message["data"]
     time = data.get("time")
     if time is None:
         time = data.get("Time")  # so spelt in one document; older messages have neither
-    prices = fields.optional_decimals(_ticker_prices(data), _TICKER_PRICES)
+    prices = numbers.optional_decimals(_ticker_prices(data), _TICKER_PRICES)
     return _ticker(
         topic,
         topic.symbol,
@@ -95,13 +99,15 @@ def one_of_all(topic: Topic, subject: object) -> Topic:
     return Topic(topic.channel, subject)
 
 
-def _decode_one_of_all(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Ticker:
+def _decode_one_of_all(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Ticker:
+    subject = message["subject"]
     if subject != topic.symbol or subject == ALL:
         topic = one_of_all(topic, subject)
-    return _decode_ticker(data, topic, received_time_ns)
+    return _decode_ticker(numbers, message, topic, received_time_ns)
 
 
-def _decode_trade(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Trade:
+def _decode_trade(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Trade:
+    data = message["data"]
     fields.check_symbol(data, topic)
     return _trade(
         topic,
@@ -109,49 +115,51 @@ def _decode_trade(data: Mapping[str, Any], topic: Topic, received_time_ns: int, 
         fields.sequence(data["sequence"]),
         fields.nanoseconds(data["time"], "time"),
         received_time_ns,
-        fields.decimal(data["price"], "price"),
-        fields.decimal(data["size"], "size"),
+        numbers.decimal(data["price"], "price"),
+        numbers.decimal(data["size"], "size"),
         fields.side(data["side"]),
         fields.text(data["tradeId"], "tradeId"),
     )
 
 
-def _decode_level1(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Level1:
-    bid, bid_size = _flat(data["bids"], "bids")
-    ask, ask_size = _flat(data["asks"], "asks")
+def _decode_level1(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Level1:
+    data = message["data"]
+    bid, bid_size = _flat(numbers, data["bids"], "bids")
+    ask, ask_size = _flat(numbers, data["asks"], "asks")
     time = fields.milliseconds(data["timestamp"], "timestamp")
     return _level1(topic, topic.symbol, None, time, received_time_ns, bid, bid_size, ask, ask_size)
 
 
-def _flat(side: object, field: str) -> tuple[Decimal | None, Decimal | None]:
+def _flat(numbers: Numbers, side: object, field: str) -> tuple[Decimal | None, Decimal | None]:
     """`["price", "size"]`, or nothing where the side is empty."""
     if side is None or side == []:
         return None, None
     if type(side) is not list or len(side) != 2:
         raise MessageRefused(field, fields.shown(side))
-    return fields.optional_decimal(side[0], field), fields.optional_decimal(side[1], field)
+    return numbers.optional_decimal(side[0], field), numbers.optional_decimal(side[1], field)
 
 
-def _decode_depth(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Depth:
-    return _depth(topic, topic.symbol, None, *_depth_values(data, received_time_ns))
+def _decode_depth(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Depth:
+    return _depth(topic, topic.symbol, None, *_depth_values(numbers, message["data"], received_time_ns))
 
 
 def _decode_call_auction_depth(
-    data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None
+    numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int
 ) -> CallAuctionDepth:
-    return _call_auction_depth(topic, topic.symbol, None, *_depth_values(data, received_time_ns))
+    return _call_auction_depth(topic, topic.symbol, None, *_depth_values(numbers, message["data"], received_time_ns))
 
 
-def _depth_values(data: Mapping[str, Any], received_time_ns: int) -> tuple[Any, ...]:
+def _depth_values(numbers: Numbers, data: Mapping[str, Any], received_time_ns: int) -> tuple[Any, ...]:
     return (
         fields.milliseconds(data["timestamp"], "timestamp"),
         received_time_ns,
-        fields.levels(data["bids"], "bids", fields.decimal, descending=True),
-        fields.levels(data["asks"], "asks", fields.decimal, descending=False),
+        numbers.levels(data["bids"], "bids", numbers.decimal, descending=True),
+        numbers.levels(data["asks"], "asks", numbers.decimal, descending=False),
     )
 
 
-def _decode_delta(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> BookDelta:
+def _decode_delta(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> BookDelta:
+    data = message["data"]
     fields.check_symbol(data, topic)
     first = fields.sequence(data["sequenceStart"], "sequenceStart")
     last = fields.sequence(data["sequenceEnd"], "sequenceEnd")
@@ -165,22 +173,23 @@ def _decode_delta(data: Mapping[str, Any], topic: Topic, received_time_ns: int, 
         None if time is None else fields.milliseconds(time, "time"),
         received_time_ns,
         first,
-        (*_changes(Side.BUY, changes["bids"], "bids"), *_changes(Side.SELL, changes["asks"], "asks")),
+        (*_changes(numbers, Side.BUY, changes["bids"], "bids"), *_changes(numbers, Side.SELL, changes["asks"], "asks")),
     )
 
 
-def _changes(side: Side, value: object, field: str) -> list[BookChange]:
+def _changes(numbers: Numbers, side: Side, value: object, field: str) -> list[BookChange]:
     if type(value) is not list or len(value) > fields.MAX_CHANGES:
         raise MessageRefused(field, fields.shown(value))
     if any(type(row) is not list or len(row) != 3 for row in value):
         raise MessageRefused(field, "not price, size and sequence")
     return [
-        BookChange(side, fields.decimal(price, field), fields.decimal(size, field), fields.sequence(number, field))
+        BookChange(side, numbers.decimal(price, field), numbers.decimal(size, field), fields.sequence(number, field))
         for price, size, number in value
     ]
 
 
-def _decode_candle(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Candle:
+def _decode_candle(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Candle:
+    data = message["data"]
     fields.check_symbol(data, topic)
     # Open, close, high, low: another order than REST has in the futures market.
     start, opened, closed, high, low, volume, turnover = fields.seven(data["candles"], "candles")
@@ -193,11 +202,12 @@ def _decode_candle(data: Mapping[str, Any], topic: Topic, received_time_ns: int,
         received_time_ns,
         topic.interval,
         fields.seconds(start, "candles"),
-        *(fields.decimal(value, "candles") for value in (opened, closed, high, low, volume, turnover)),
+        *(numbers.decimal(value, "candles") for value in (opened, closed, high, low, volume, turnover)),
     )
 
 
-def _decode_stats(data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None) -> Stats24h:
+def _decode_stats(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Stats24h:
+    data = message["data"]
     inner = data["data"]
     if type(inner) is list:  # documents of 2023 show a list
         if len(inner) != 1:
@@ -210,33 +220,31 @@ def _decode_stats(data: Mapping[str, Any], topic: Topic, received_time_ns: int, 
         fields.sequence(data["sequence"]),
         fields.milliseconds(inner["datetime"], "datetime"),
         received_time_ns,
-        fields.optional_decimal(inner.get("lastTradedPrice"), "lastTradedPrice"),
-        fields.optional_decimal(inner.get("high"), "high"),
-        fields.optional_decimal(inner.get("low"), "low"),
-        fields.optional_decimal(inner.get("vol"), "vol"),
-        fields.optional_decimal(inner.get("volValue"), "volValue"),
-        fields.optional_signed_decimal(inner.get("changePrice"), "changePrice"),
-        fields.optional_signed_decimal(inner.get("changeRate"), "changeRate"),
+        numbers.optional_decimal(inner.get("lastTradedPrice"), "lastTradedPrice"),
+        numbers.optional_decimal(inner.get("high"), "high"),
+        numbers.optional_decimal(inner.get("low"), "low"),
+        numbers.optional_decimal(inner.get("vol"), "vol"),
+        numbers.optional_decimal(inner.get("volValue"), "volValue"),
+        numbers.optional_signed_decimal(inner.get("changePrice"), "changePrice"),
+        numbers.optional_signed_decimal(inner.get("changeRate"), "changeRate"),
     )
 
 
-def _decode_mark_price(
-    data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None
-) -> MarkPrice:
-    time, value = _indicator(data, topic)
+def _decode_mark_price(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> MarkPrice:
+    time, value = _indicator(numbers, message["data"], topic)
     return _mark_price(topic, topic.symbol, None, time, received_time_ns, value, None)
 
 
 def _decode_index_price(
-    data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None
+    numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int
 ) -> IndexPrice:
-    time, value = _indicator(data, topic)
+    time, value = _indicator(numbers, message["data"], topic)
     return _index_price(topic, topic.symbol, None, time, received_time_ns, value)
 
 
-def _indicator(data: Mapping[str, Any], topic: Topic) -> tuple[int, Decimal]:
+def _indicator(numbers: Numbers, data: Mapping[str, Any], topic: Topic) -> tuple[int, Decimal]:
     fields.check_symbol(data, topic)
-    return fields.milliseconds(data["timestamp"], "timestamp"), fields.decimal(data["value"], "value")
+    return fields.milliseconds(data["timestamp"], "timestamp"), numbers.decimal(data["value"], "value")
 
 
 _CALL_AUCTION = (
@@ -250,11 +258,12 @@ _CALL_AUCTION = (
 
 
 def _decode_call_auction(
-    data: Mapping[str, Any], topic: Topic, received_time_ns: int, subject: object = None
+    numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int
 ) -> CallAuction:
+    data = message["data"]
     fields.check_symbol(data, topic)
     time = fields.milliseconds(data["time"], "time")
-    values = (fields.optional_decimal(data.get(name), name) for name in _CALL_AUCTION)
+    values = (numbers.optional_decimal(data.get(name), name) for name in _CALL_AUCTION)
     return _call_auction(topic, topic.symbol, None, time, received_time_ns, *values)
 
 
@@ -265,7 +274,7 @@ CHANNELS = (
         path="/market/ticker",
         subjects=("trade.ticker",),
         record=Ticker,
-        decode=_decode_ticker,
+        decoders=decoders(_decode_ticker),
         merge_key=MergeKey.INCREASING,
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: ticker; recorded 2021-04-23",
@@ -277,7 +286,7 @@ CHANNELS = (
         path="/market/ticker",
         subjects=(),
         record=Ticker,
-        decode=_decode_one_of_all,
+        decoders=decoders(_decode_one_of_all),
         merge_key=MergeKey.INCREASING,
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: all tickers; recorded 2022-05",
@@ -290,7 +299,7 @@ CHANNELS = (
         path="/market/match",
         subjects=("trade.l3match",),
         record=Trade,
-        decode=_decode_trade,
+        decoders=decoders(_decode_trade),
         merge_key=MergeKey.INCREASING,
         time="time, ns as text",
         source="KuCoin WebSocket, spot public channels: trade; recorded 2021-04-23",
@@ -302,7 +311,7 @@ CHANNELS = (
         path="/spotMarket/level1",
         subjects=("level1",),
         record=Level1,
-        decode=_decode_level1,
+        decoders=decoders(_decode_level1),
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, spot public channels: level 1",
@@ -315,7 +324,7 @@ CHANNELS = (
             path=f"/spotMarket/level2Depth{levels}",
             subjects=("level2",),
             record=Depth,
-            decode=_decode_depth,
+            decoders=decoders(_decode_depth),
             merge_key=MergeKey.TIME,
             time="timestamp, ms",
             source=f"KuCoin WebSocket, spot public channels: level 2, {levels} best",
@@ -330,7 +339,7 @@ CHANNELS = (
         path="/market/level2",
         subjects=("trade.l2update",),
         record=BookDelta,
-        decode=_decode_delta,
+        decoders=decoders(_decode_delta),
         merge_key=MergeKey.CONTIGUOUS,
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: level 2 increment; recorded 2021-04-25",
@@ -342,7 +351,7 @@ CHANNELS = (
         path="/market/candles",
         subjects=("trade.candles.update", "trade.candles.add"),
         record=Candle,
-        decode=_decode_candle,
+        decoders=decoders(_decode_candle),
         merge_key=MergeKey.TIME,
         time="time, ns; the start in s as text",
         source="KuCoin WebSocket, spot public channels: klines; `add` recorded 2021-04-25",
@@ -355,7 +364,7 @@ CHANNELS = (
         path="/market/snapshot",
         subjects=("trade.snapshot",),
         record=Stats24h,
-        decode=_decode_stats,
+        decoders=decoders(_decode_stats),
         merge_key=MergeKey.TIME,
         time="datetime, ms",
         source="KuCoin WebSocket, spot public channels: symbol snapshot; recorded 2022-06",
@@ -367,7 +376,7 @@ CHANNELS = (
         path="/indicator/markPrice",
         subjects=("tick",),
         record=MarkPrice,
-        decode=_decode_mark_price,
+        decoders=decoders(_decode_mark_price),
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, margin public channels: mark price",
@@ -378,7 +387,7 @@ CHANNELS = (
         path="/indicator/index",
         subjects=("tick",),
         record=IndexPrice,
-        decode=_decode_index_price,
+        decoders=decoders(_decode_index_price),
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, margin public channels: index price",
@@ -389,7 +398,7 @@ CHANNELS = (
         path="/callauction/callauctionData",
         subjects=("callauction.callauctionData",),
         record=CallAuction,
-        decode=_decode_call_auction,
+        decoders=decoders(_decode_call_auction),
         merge_key=MergeKey.TIME,
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: call auction data",
@@ -401,7 +410,7 @@ CHANNELS = (
         path="/callauction/level2Depth50",
         subjects=("level2",),
         record=CallAuctionDepth,
-        decode=_decode_call_auction_depth,
+        decoders=decoders(_decode_call_auction_depth),
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, spot public channels: call auction order book",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import re
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,14 @@ for _channel in CHANNELS:
     _BY_KIND.setdefault((None if _channel.symbol_in_subject else _channel.market, _channel.kind), []).append(_channel)
     _BY_PATH.setdefault(str(_channel), _channel)
 del _channel
+
+
+def _row(name: str, kind: UpdateType) -> Channel:
+    return next(channel for channel in CHANNELS if str(channel) == name and channel.kind is kind)
+
+
+# A copy of an update, in this process or another, is of the same row of the table, or it would equal no other.
+copyreg.pickle(Channel, lambda channel: (_row, (str(channel), channel.kind)))
 
 # A perpetual ends in M (XBTUSDTM, XBTUSDM); a dated contract in M, the letter of its month and its year (XBTMH21).
 # Bitcoin itself is XBT, so BTCUSDTM and its like are nothing; BTCDOMUSDTM might be something.

@@ -100,6 +100,7 @@ async def test_json_lines_hold_every_field_exactly() -> None:
         assert len(ended.out) == 20
         (summary,) = ended.err
         assert SUMMARY.search(summary), summary
+        assert not any("raw" in json.loads(line) for line in ended.out), "what nobody asked to keep"
     for update in map(json.loads, tickers.out):
         assert update["kind"] == "ticker"
         assert update["topic"].endswith(":" + update["symbol"])

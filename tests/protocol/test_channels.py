@@ -6,8 +6,10 @@ The recorded messages of the exchange are tried in `test_samples.py`; these need
 from __future__ import annotations
 
 import copy
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import attrs
@@ -26,6 +28,7 @@ from kufeed.protocol import (
     Ticker,
     Topic,
     Trade,
+    Update,
     UpdateType,
     parse_topic,
     topic,
@@ -174,9 +177,27 @@ EMPTY_SIDE = ("bestBid", "bestAsk", "price", "size")
 
 
 def decode(wire: str, data: Any) -> Any:
+    """What the exact decoder says; that of floats takes the same messages, and refuses the others in the same words."""
     wanted = topic_of(wire)
     # Where it names the symbol, it is the one of the other messages here.
-    return wanted.channel.decode(data, wanted, NOW, (*wanted.channel.subjects, "AB-CD")[0])
+    message = {"topic": str(wanted), "subject": (*wanted.channel.subjects, "AB-CD")[0], "data": data}
+    exact, of_floats = (partial(wanted.channel.decoders[kind], message, wanted, NOW) for kind in (Decimal, float))
+    try:
+        update = exact()
+    except Exception as error:
+        with pytest.raises(type(error), match=f"^{re.escape(str(error))}$"):
+            of_floats()
+        raise
+    expected = [float(value) if type(value) is Decimal else value for value in flat(update)]
+    assert [(type(value), value) for value in flat(of_floats())] == [(type(value), value) for value in expected]
+    return update
+
+
+def flat(value: Any) -> list[Any]:
+    """The values in a record, one after the other, those of levels and changes too."""
+    if isinstance(value, Update):
+        value = attrs.astuple(value, recurse=False)
+    return [found for part in value for found in flat(part)] if isinstance(value, tuple) else [value]
 
 
 def topic_of(wire: str) -> Topic:
@@ -205,16 +226,21 @@ def test_spot_ticker() -> None:
 def test_a_spot_ticker_of_all_symbols_is_its_own_symbols() -> None:
     """PROTOCOL.md, section 6: the subject is the symbol, the data are a ticker's."""
     every = topic("ticker", "all")
-    one = every.channel.decode(SPOT_TICKER, every, NOW, "AB-CD")
+
+    def of_all(wanted: Topic, subject: Any) -> Any:
+        message = {"topic": "/market/ticker:all", "subject": subject, "data": SPOT_TICKER}
+        return every.channel.decoders[Decimal](message, wanted, NOW)
+
+    one = of_all(every, "AB-CD")
     assert one == attrs.evolve(decode("/market/ticker:AB-CD", SPOT_TICKER), topic=one.topic)
     assert (str(one.topic), one.topic.channel, one.symbol) == ("/market/ticker:AB-CD", every.channel, "AB-CD")
-    assert every.channel.decode(SPOT_TICKER, one.topic, NOW, "AB-CD") == one
+    assert of_all(one.topic, "AB-CD") == one
     for wrong in ("trade.ticker", "all", "ABCDM", "ab-cd", "", None, 7, ["AB-CD"], "AB-CD ", "A" * 21 + "-B"):
         with pytest.raises(MessageRefused) as caught:
-            every.channel.decode(SPOT_TICKER, every, NOW, wrong)
+            of_all(every, wrong)
         assert caught.value.cause == "subject"
     with pytest.raises(MessageRefused):
-        every.channel.decode(SPOT_TICKER, one.topic, NOW, "EF-GH")
+        of_all(one.topic, "EF-GH")
 
 
 def test_spot_trade() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from kufeed.errors import MessageRefused
 from kufeed.protocol import Side, fields, topic
+from kufeed.protocol.fields import EXACT, FLOAT, NUMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +74,7 @@ def short(value: Any) -> str:
     ],
 )
 def test_text_as_kucoin_writes_it_survives_to_the_last_digit(text: str) -> None:
-    assert format(fields.decimal(text, "price"), "f") == text
+    assert format(EXACT.decimal(text, "price"), "f") == text
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_text_as_kucoin_writes_it_survives_to_the_last_digit(text: str) -> None:
 )
 def test_other_ways_to_write_the_same_number_are_taken_too(text: str, value: str) -> None:
     """Leading zeros and an exponent of at most two digits: they mean one number only."""
-    assert fields.decimal(text, "price") == Decimal(value)
+    assert EXACT.decimal(text, "price") == Decimal(value)
 
 
 @pytest.mark.parametrize(
@@ -104,13 +105,13 @@ def test_other_ways_to_write_the_same_number_are_taken_too(text: str, value: str
     ids=short,
 )
 def test_what_is_no_number_is_refused_though_decimal_would_often_take_it(text: str) -> None:
-    assert not accepted(fields.decimal, text)
-    assert text == "" or not accepted(fields.optional_decimal, text)
+    assert not accepted(EXACT.decimal, text)
+    assert text == "" or not accepted(EXACT.optional_decimal, text)
 
 
 @pytest.mark.parametrize("value", OF_ANOTHER_TYPE, ids=short)
 def test_what_is_neither_text_nor_a_number_is_refused(value: Any) -> None:
-    assert not accepted(fields.decimal, value)
+    assert not accepted(EXACT.decimal, value)
     for whole in (fields.sequence, fields.contracts, fields.milliseconds, fields.nanoseconds):
         assert not accepted(whole, value)
     assert not accepted(fields.side, value)
@@ -119,7 +120,7 @@ def test_what_is_neither_text_nor_a_number_is_refused(value: Any) -> None:
 
 @given(st.from_regex(r"[0-9]{1,30}(\.[0-9]{1,29})?", fullmatch=True, alphabet="0123456789."))
 def test_any_plain_decimal_text_survives_exactly(text: str) -> None:
-    found = fields.decimal(text, "price")
+    found = EXACT.decimal(text, "price")
     assert found == Decimal(text)
     assert found.as_tuple() == Decimal(text).as_tuple(), "no digit is rounded away, and trailing zeros stay"
 
@@ -130,31 +131,31 @@ number_like = st.text("0123456789.eE+-_ ١NaInfity\x00\ud800", max_size=210) | s
 @given(number_like)
 def test_any_other_text_is_refused_and_nothing_else_is_raised(text: str) -> None:
     valid = len(text) <= LONGEST and bool(PLAIN.fullmatch(text) or SCIENTIFIC.fullmatch(text))
-    assert accepted(fields.decimal, text) is valid
+    assert accepted(EXACT.decimal, text) is valid
 
 
 @given(st.just(0.0) | st.floats(min_value=1e-90, max_value=1e90))
 def test_an_old_messages_json_number_means_the_shortest_text_of_its_float(number: float) -> None:
     """31528.00000000 on the wire was written from a decimal: not 31527.999999… of the double that stands for it."""
-    assert fields.decimal(number, "price") == Decimal(repr(number))
+    assert EXACT.decimal(number, "price") == Decimal(repr(number))
 
 
 def test_prices_of_old_messages_through_the_json_decoder() -> None:
     for text in ("3200.00", "31528.00000000", "0.00000001", "57798", "110224.7", "0.1", "9007199254740993"):
-        assert fields.decimal(ujson.loads(text), "price") == Decimal(text)
+        assert EXACT.decimal(ujson.loads(text), "price") == Decimal(text)
 
 
 @pytest.mark.parametrize(
     "number", [math.nan, math.inf, -math.inf, -1.0, -1, -0.0, 1e300, 5e-324, HUGE, -HUGE, 10**200], ids=short
 )
 def test_a_number_without_a_meaning_as_a_price_is_refused(number: float) -> None:
-    assert not accepted(fields.decimal, number)
+    assert not accepted(EXACT.decimal, number)
 
 
 @given(json_values)
 def test_whatever_json_brings_a_field_is_taken_or_refused_by_its_name(value: Any) -> None:
     for read in (
-        *(fields.decimal, fields.optional_decimal, fields.contracts, fields.optional_contracts, fields.sequence),
+        *(EXACT.decimal, EXACT.optional_decimal, fields.contracts, fields.optional_contracts, fields.sequence),
         *(fields.optional_sequence, fields.milliseconds, fields.nanoseconds, fields.side, fields.text),
     ):
         accepted(read, value)
@@ -162,18 +163,18 @@ def test_whatever_json_brings_a_field_is_taken_or_refused_by_its_name(value: Any
 
 @given(json_values)
 def test_a_price_that_is_taken_is_finite_and_not_negative(value: Any) -> None:
-    if accepted(fields.decimal, value):
-        assert fields.decimal(value, "price").is_finite()
-        assert not fields.decimal(value, "price").is_signed()
+    if accepted(EXACT.decimal, value):
+        assert EXACT.decimal(value, "price").is_finite()
+        assert not EXACT.decimal(value, "price").is_signed()
 
 
 def test_a_side_of_the_book_may_be_empty() -> None:
     for nothing in (None, ""):
-        assert fields.optional_decimal(nothing, "bestBid") is None
+        assert EXACT.optional_decimal(nothing, "bestBid") is None
         assert fields.optional_contracts(nothing, "bestBidSize") is None
-    assert fields.optional_decimal("0.1", "bestBid") == Decimal("0.1")
+    assert EXACT.optional_decimal("0.1", "bestBid") == Decimal("0.1")
     assert fields.optional_contracts(7, "bestBidSize") == 7
-    assert not accepted(fields.optional_decimal, False)
+    assert not accepted(EXACT.optional_decimal, False)
     assert not accepted(fields.optional_contracts, 0.0)
 
 
@@ -182,7 +183,7 @@ def one_by_one(values: list[Any], names: list[str]) -> tuple[list[Decimal | None
     found = []
     for value, name in zip(values, names, strict=True):
         try:
-            found.append(fields.optional_decimal(value, name))
+            found.append(EXACT.optional_decimal(value, name))
         except MessageRefused as refusal:
             return [], refusal.cause
     return found, ""
@@ -206,12 +207,82 @@ def test_many_prices_at_once_are_each_taken_or_refused_as_if_alone(values: list[
     found: list[Any] = []
     cause = ""
     try:
-        found = list(fields.optional_decimals(values, names))
+        found = list(EXACT.optional_decimals(values, names))
     except MessageRefused as refusal:
         cause = refusal.cause
     expected, refused = one_by_one(values, names)
     assert cause == refused
     assert list(map(str, found)) == list(map(str, expected))
+
+
+# -- the same as floats -----------------------------------------------------------------------------------------------
+
+one_value = (
+    st.from_regex(r"-?[0-9]{1,30}(\.[0-9]{1,29})?([eE][+-]?[0-9]{1,2})?", fullmatch=True, alphabet="0123456789.-+eE")
+    | number_like
+    | json_values
+    | st.floats(min_value=-1e90, max_value=1e90)
+)
+
+
+@pytest.mark.parametrize("name", ["decimal", "optional_decimal", "signed_decimal", "optional_signed_decimal"])
+@given(one_value)
+def test_a_float_is_read_of_whatever_is_a_decimal_and_of_nothing_else(name: str, value: Any) -> None:
+    """The same refusals with the same text; a value is the float nearest to the exact one, never none, never zero."""
+    exact, cause = outcome(getattr(EXACT, name), value)
+    found, float_cause = outcome(getattr(FLOAT, name), value)
+    assert float_cause == cause
+    if exact is None:
+        assert found is None
+        return
+    assert type(exact) is Decimal
+    assert type(found) is float
+    assert found == float(exact)
+    assert math.isfinite(found)
+    assert (found == 0) is (exact == 0)
+    assert math.copysign(1, found) == (-1 if exact.is_signed() else 1)
+
+
+@given(st.lists(price_like | price_like | number_like | json_values, min_size=1, max_size=6))
+@example([".5", "1"])
+@example(["1", "1.2.3"])
+@example(["1", "", "2"])
+def test_many_floats_at_once_are_refused_where_many_decimals_are(values: list[Any]) -> None:
+    names = [f"field {index}" for index in range(len(values))]
+    exact, cause = outcome(EXACT.optional_decimals, values, names)
+    found, float_cause = outcome(FLOAT.optional_decimals, values, names)
+    assert float_cause == cause
+    if exact is not None:
+        assert [None if value is None else float(value) for value in exact] == found
+        assert {type(value) for value in found} <= {float, type(None)}
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 197 + "e99", "9" * 200, f"0.{'0' * 193}1e-99", f"0.{'0' * 197}1", "1e99", "1e-99"], ids=short
+)
+def test_no_text_that_is_taken_is_too_large_or_too_small_for_a_float(text: str) -> None:
+    """The bound on digits sees to that: these are the largest and the smallest."""
+    assert len(text) <= LONGEST
+    assert 0 < FLOAT.decimal(text, "price") < math.inf
+    assert not accepted(FLOAT.decimal, f"9{text}" if len(text) == LONGEST else f"{text}9")
+
+
+def test_the_levels_of_a_book_are_of_one_type_of_number() -> None:
+    for kind, numbers in NUMBERS.items():
+        for size, sizes in ((numbers.decimal, kind), (fields.contracts, int)):
+            levels = numbers.levels([["1.5", "2"], [1.25, 1]], "bids", size, descending=False)
+            assert [level.price for level in levels] == [1.25, 1.5]
+            assert {type(level.price) for level in levels} == {kind}
+            assert {type(level.size) for level in levels} == {sizes}
+
+
+def outcome(read: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
+    """What *read* says: a value and None, or None and the text of its refusal."""
+    try:
+        found = read(*arguments, *(["some field"] if len(arguments) == 1 else []))
+    except MessageRefused as refusal:
+        return None, str(refusal)
+    return found, None
 
 
 # -- whole numbers ----------------------------------------------------------------------------------------------------
@@ -324,7 +395,7 @@ def test_a_message_made_to_hurt_is_refused_in_bounded_time(loads: Callable[[byte
         value = loads(BOMBS[name])
     except (ValueError, RecursionError):
         return
-    for read in (fields.decimal, fields.sequence, fields.milliseconds, fields.nanoseconds, fields.side):
+    for read in (EXACT.decimal, fields.sequence, fields.milliseconds, fields.nanoseconds, fields.side):
         taken = accepted(read, value)
-        assert not taken or (name == "a fraction of 4 million digits" and read is fields.decimal)
+        assert not taken or (name == "a fraction of 4 million digits" and read == EXACT.decimal)
     assert len(fields.shown(value)) <= 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kufeed.errors import MessageRefused
 from kufeed.protocol import (
     CHANNELS,
     Announcement,
@@ -37,7 +39,7 @@ from kufeed.protocol import (
     parse_topic,
     topic,
 )
-from kufeed.protocol.updates import fast_constructor
+from kufeed.protocol.updates import fast_constructor, keeping_raw, knowing_later
 
 WHERE = {"topic": topic("ticker", "BTC-USDT"), "symbol": "BTC-USDT"}
 WHEN = {"sequence": 7, "exchange_time_ns": 1_750_000_000_000_000_000, "received_time_ns": 1_750_000_000_012_000_000}
@@ -83,7 +85,7 @@ MORE: dict[Any, dict[str, Any]] = {
 
 
 def in_order(record: Any, values: dict[str, Any]) -> dict[str, Any]:
-    names = [field.name for field in attrs.fields(record) if field.name != "gap_before"]
+    names = [field.name for field in attrs.fields(record) if not field.kw_only]
     assert {*values} == {*names}
     return {name: values[name] for name in names}
 
@@ -93,6 +95,9 @@ RECORDS = [
     (Trade, TRADE),
     *((record, in_order(record, {**WHERE, **WHEN, **values})) for record, values in MORE.items()),
 ]
+
+UNSET = {record: {field.name: None for field in attrs.fields(record) if field.kw_only} for record, _ in RECORDS}
+"""What a decoder does not know."""
 
 records = pytest.mark.parametrize(("record", "values"), RECORDS, ids=lambda value: getattr(value, "__name__", ""))
 
@@ -113,18 +118,20 @@ def test_the_fast_way_builds_the_very_same_value(record: Any, values: dict[str, 
     assert fast == slow
     assert hash(fast) == hash(slow)
     assert repr(fast) == repr(slow)
-    assert attrs.asdict(fast, recurse=False) == attrs.asdict(slow, recurse=False) == {**values, "gap_before": None}
+    assert attrs.asdict(fast, recurse=False) == attrs.asdict(slow, recurse=False) == {**values, **UNSET[record]}
     assert attrs.evolve(fast, sequence=8) == attrs.evolve(slow, sequence=8) != fast
 
 
 @records
-def test_every_field_counts_in_a_comparison_but_what_came_before(record: Any, values: dict[str, Any]) -> None:
-    """`gap_before` says something of the subscription that received it, nothing of the update."""
+def test_every_field_counts_in_a_comparison_but_what_others_know_of_it(record: Any, values: dict[str, Any]) -> None:
+    """`gap_before` says something of the subscription that received it, `raw` how it was written."""
     made = quick(record, values)
     gap = Gap(made.topic, GapCause.RECONNECT, None, None, 1, 2)
     assert attrs.evolve(made, gap_before=gap) == made
+    assert attrs.evolve(made, raw={"data": 1}) == made
+    assert hash(attrs.evolve(made, raw={"data": 1})) == hash(made)
     for field in attrs.fields(record):
-        if field.name == "gap_before":
+        if field.name in UNSET[record]:
             continue
         other = dict(values, **{field.name: topic("ticker", "A-B") if field.name == "topic" else "something else"})
         assert quick(record, other) != made
@@ -154,6 +161,85 @@ def test_a_record_is_an_update_of_its_kind(record: Any, values: dict[str, Any]) 
     assert copy.copy(made) == made
 
 
+def pickled(made: Any) -> Any:
+    return pickle.loads(pickle.dumps(made))  # noqa: S301  # our own bytes
+
+
+@records
+def test_a_record_goes_to_another_process_and_back(record: Any, values: dict[str, Any]) -> None:
+    """It is equal there, and of the same row of the channel table: what waits for it by its topic finds it."""
+    made = attrs.evolve(quick(record, values), raw={"data": {"price": "1"}})
+    for again in (pickled(made), copy.deepcopy(made)):
+        assert again == made
+        assert again.topic.channel is made.topic.channel
+        assert again.raw == made.raw
+
+
+# -- the message it was made of ---------------------------------------------------------------------------------------
+
+
+def test_a_message_is_kept_as_it_is_where_that_is_wanted() -> None:
+    """The very object that the JSON decoder made; not in `repr()`, which a message may be megabytes of."""
+    message = {"data": {"n": 7}}
+    made = quick(Ticker, TICKER)
+    decode = keeping_raw(lambda *arguments: made if arguments == (message, made.topic, 9) else None)
+    assert made.raw is None
+    shown = repr(made)
+    assert decode(message, made.topic, 9) is made
+    assert made.raw is message
+    assert repr(made) == shown
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        made.raw = {}  # type: ignore[misc]
+
+
+# -- candles that are over --------------------------------------------------------------------------------------------
+
+CANDLES = topic("candle", "BTC-USDT", interval="1min")
+
+
+def candles(*starts: int) -> list[Candle]:
+    """The candles of one stream with these starts, in this order; a negative one comes in a message that is refused."""
+    decode = knowing_later(CANDLES.channel.decoders[Decimal])
+    found = []
+    for start in starts:
+        row = [str(10**9 + abs(start)), "1", "2", "3", "0.5", "6" if start >= 0 else "-6", "7"]
+        data = {"symbol": "BTC-USDT", "candles": row, "time": WHEN["exchange_time_ns"]}
+        try:
+            found.append(decode({"data": data}, CANDLES, 9))
+        except MessageRefused:
+            assert start < 0
+    return found
+
+
+def test_a_candle_is_final_once_a_later_one_came() -> None:
+    first, again = candles(60, 60)
+    assert (first.final, again.final) == (False, False)
+    first, again, later = candles(60, 60, 120)
+    assert (first.final, again.final, later.final) == (True, True, False)
+    assert Candle(**dict(RECORDS)[Candle]).final is False, "nothing is known of its stream"
+
+
+@given(st.lists(st.integers(-5, 5)))
+def test_a_candle_is_final_exactly_where_a_valid_one_with_a_later_start_has_come(starts: list[int]) -> None:
+    """Whatever their order: one that comes after a later start is final at once."""
+    valid = [start for start in starts if start >= 0]
+    assert [candle.final for candle in candles(*starts)] == [start < max(valid) for start in valid]
+
+
+def test_a_copy_of_a_candle_with_a_gap_before_it_learns_of_later_ones_too() -> None:
+    decode = knowing_later(lambda message, *_: quick(Candle, {**dict(RECORDS)[Candle], "start_ns": message["start"]}))
+    made = decode({"start": 1}, CANDLES, 9)
+    gap = Gap(made.topic, GapCause.RECONNECT, None, None, 1, 2)
+    copies = [attrs.evolve(made, gap_before=gap), copy.copy(made)]
+    snapshots = [pickled(made), copy.deepcopy(made)]
+    decode({"start": 2}, CANDLES, 9)
+    assert [one.final for one in copies] == [True, True]
+    assert [one.final for one in snapshots] == [False, False], "these know what was known when they were made"
+    assert pickled(made).final
+    assert {made, *copies, *snapshots} == {made}, "not part of a comparison"
+    assert repr(made) == repr(snapshots[0])
+
+
 @pytest.mark.parametrize("channel", CHANNELS, ids=str)
 def test_every_channel_has_a_record_of_its_kind(channel: Any) -> None:
     assert issubclass(channel.record, Update)
@@ -171,7 +257,7 @@ def test_a_record_needs_all_its_fields() -> None:
     with pytest.raises(TypeError):
         fast_constructor(Trade)(*list(TRADE.values())[:-1])
     with pytest.raises(TypeError):
-        fast_constructor(Trade)(*TRADE.values(), 1)
+        fast_constructor(Trade)(*TRADE.values(), *UNSET[Trade].values(), 1)
 
 
 def test_latency_is_seconds_from_the_exchange_to_here() -> None:
@@ -281,9 +367,8 @@ def test_a_log_line_shows_the_topic_times_as_times_and_contracts_as_contracts(wi
     """Sizes of the spot market are amounts, without a word; of a book the best level of each side stands for all."""
     data, expected = LOGGED[wire]
     stream = parse_topic(wire)
-    made = stream.channel.decode(
-        {"symbol": stream.symbol, **data, **times_of(stream)}, stream, 1_750_000_000_012_345_678, None
-    )
+    message = {"data": {"symbol": stream.symbol, **data, **times_of(stream)}}
+    made = stream.channel.decoders[Decimal](message, stream, 1_750_000_000_012_345_678)
     assert repr(made) == expected.replace("{TIMES}", TIMES)
     assert str(made) == f"{made}" == repr(made)
 
