@@ -21,6 +21,7 @@ from trio.testing import MockClock
 
 import kufeed
 from kufeed import FeedConfig, UsageError
+from kufeed._json import loads as strict_loads
 from kufeed.testing import Exchange, Limits, MemoryNetwork
 
 FIELDS = {field.name: field for field in attrs.fields(FeedConfig)}
@@ -525,7 +526,7 @@ def test_the_configuration_is_frozen_and_takes_keywords_only() -> None:
     with pytest.raises(TypeError):
         FeedConfig("https://api.kucoin.com")  # type: ignore[misc]
     assert FeedConfig() == FeedConfig()
-    assert FeedConfig().loads is ujson.loads
+    assert FeedConfig().loads is strict_loads
 
 
 # -- the environment --------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ PACKAGE = Path(kufeed.__file__).parent
 # The picture, from the ground up. Modules of one line do not know each other, except where a line says so in order.
 LAYERS = [
     ["errors"],
-    ["_untrusted"],
+    ["_untrusted", "_json"],
     ["protocol.market"],
     ["protocol.events"],
     ["protocol.updates"],
