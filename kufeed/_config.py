@@ -119,8 +119,11 @@ class FeedConfig:
 
     stale_after: float = attrs.field(default=60.0, validator=_Checked.seconds())
     """Silence after which a stream counts as stale. Without effect yet."""
-    latency_warning: float = attrs.field(default=0.100, validator=_Checked.seconds())
-    """Age of an update above which it is warned about. Without effect yet."""
+    latency_warning: float | None = attrs.field(default=0.100, validator=_Checked.seconds(optional=True))
+    """Age above which an update is `late`: flagged, counted, and warned about once an episode. None: never.
+
+    Ages are measured with this machine's clock against the exchange's.
+    """
     rotate_after: float = attrs.field(default=23 * 3600.0, validator=_Checked.seconds())
     """Age at which a link is replaced, before its token's 24 h are over. Without effect yet: it reconnects then."""
     redundancy: int = attrs.field(default=1, validator=_Checked.count(1))

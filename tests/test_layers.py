@@ -36,6 +36,7 @@ LAYERS = [
     ["_config"],
     ["_buffers"],
     ["_channels"],
+    ["_refusals", "_lateness"],
     ["_streams", "_delivery", "_inline"],
     ["_link"],
     ["_connection"],

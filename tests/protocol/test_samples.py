@@ -17,7 +17,9 @@ import orjson
 import pytest
 import ujson
 
-from kufeed._streams import Refusals, Routes, Stream, stage
+from kufeed._lateness import Lateness
+from kufeed._refusals import Refusals
+from kufeed._streams import Routes, Stream, stage
 from kufeed.protocol import (
     CHANNELS,
     Announcement,
@@ -361,6 +363,8 @@ def assert_right(update: Any, sample: Sample, number: int = 0) -> None:
         "symbol",
         "received_time_ns",
         "gap_before",
+        "late",
+        "misdated",
     }
     assert {name: getattr(update, name) for name in texts} == texts, sample
     assert update.topic == topic, sample
@@ -391,6 +395,7 @@ class Staged:
             received_time_ns=NOW,
             on_control=self.control.append,
             refusals=self.refusals,
+            lateness=Lateness(0.1),
         )
 
     def _routes(self) -> Routes:

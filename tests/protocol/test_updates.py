@@ -82,7 +82,7 @@ MORE: dict[Any, dict[str, Any]] = {
 
 
 def in_order(record: Any, values: dict[str, Any]) -> dict[str, Any]:
-    names = [field.name for field in attrs.fields(record) if field.name != "gap_before"]
+    names = [field.name for field in attrs.fields(record) if not field.kw_only]
     assert {*values} == {*names}
     return {name: values[name] for name in names}
 
@@ -112,18 +112,19 @@ def test_the_fast_way_builds_the_very_same_value(record: Any, values: dict[str, 
     assert fast == slow
     assert hash(fast) == hash(slow)
     assert repr(fast) == repr(slow)
-    assert attrs.asdict(fast, recurse=False) == attrs.asdict(slow, recurse=False) == {**values, "gap_before": None}
+    beside = {"gap_before": None, "late": False, "misdated": False}
+    assert attrs.asdict(fast, recurse=False) == attrs.asdict(slow, recurse=False) == {**values, **beside}
     assert attrs.evolve(fast, sequence=8) == attrs.evolve(slow, sequence=8) != fast
 
 
 @records
 def test_every_field_counts_in_a_comparison_but_what_came_before(record: Any, values: dict[str, Any]) -> None:
-    """`gap_before` says something of the subscription that received it, nothing of the update."""
+    """`gap_before` says something of the subscription that received it, `late` and `misdated` of our clock."""
     made = quick(record, values)
     gap = Gap(made.topic, GapCause.RECONNECT, None, None, 1, 2)
-    assert attrs.evolve(made, gap_before=gap) == made
+    assert attrs.evolve(made, gap_before=gap, late=True, misdated=True) == made
     for field in attrs.fields(record):
-        if field.name == "gap_before":
+        if field.kw_only:
             continue
         other = dict(values, **{field.name: topic("ticker", "A-B") if field.name == "topic" else "something else"})
         assert quick(record, other) != made
