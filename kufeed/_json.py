@@ -1,11 +1,12 @@
 """The JSON of the exchange, strictly: what a number is not is refused, and not read as some other number.
 
-`ujson` reads `-` as 0, `01` as 1 and `1.` as 1.0. To find these in the bytes before it costs more than it saves: of
-what was tried on one spot ticker (263 bytes; CPython 3.11), `ujson.loads` takes 1.24 us, one search for two bytes such
-as `:0` 0.25 us more (there would be eleven), `bytes.translate` to classes of characters and two searches 0.72 us more,
-one regular expression 5 us more, and for a whole batch at once the bytes cost the same. The scanner of the standard
-library, which is written in C and strict, takes 0.39 us more than `ujson` and needs none of that; only messages full of
-JSON floats (24 h figures, every 2 to 5 s) take it twice as long. `python tests/benchmarks/decoding.py` prints all of them.
+`ujson` reads `-` as 0, `01` as 1 and `1.` as 1.0. To look for these in the bytes before it costs more than it saves:
+for a spot ticker (263 bytes, CPython 3.11) `ujson.loads` takes 1.24 us, one search for two bytes such as `:0` takes
+0.25 us (there would be eleven of them), `bytes.translate` to classes of characters and two searches 0.7 us, one regular
+expression 5 us; the bytes of a whole batch at once cost the same. The standard library's scanner, which is written in C
+and strict, takes 0.4 us more than `ujson` and needs none of that. Only messages full of JSON floats, the 24 h figures,
+take it twice as long; they come every 2 to 5 s. `python tests/benchmarks/decoding.py` prints the figures of each
+channel.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _MAX_DIGITS = 4300
 def loads(payload: bytes) -> Any:
     """The value that *payload* is the JSON of, in UTF-8. `ValueError` for all else, whatever it is.
 
-    Refused are also `NaN` and `Infinity`, integers of more than 4,300 digits, a byte order mark, and nesting deeper than
-    the recursion limit leaves room for. The last of equal keys counts.
+    Refused are also `NaN` and `Infinity`, integers of more than 4,300 digits, a byte order mark, and nesting deeper
+    than the recursion limit leaves room for. The last of equal keys counts.
     """
     text = payload.decode()
     try:

@@ -27,8 +27,8 @@ _QUIET = 10.0
 class Lateness:
     """Looks at the time stamps of one market's updates. *latency_warning* is in seconds; None: none is late.
 
-    An episode of lateness begins with its first late update, which is warned about (logger ``kufeed.latency``), and ends
-    when none was late for 10 s by *perf_counter*: however many streams there are, there is one warning.
+    An episode of lateness begins with its first late update, which is warned about (logger ``kufeed.latency``), and
+    ends when none was late for 10 s by *perf_counter*: however many streams there are, there is one warning.
     """
 
     def __init__(self, latency_warning: float | None, *, perf_counter: Callable[[], float] = time.perf_counter) -> None:

@@ -124,7 +124,7 @@ async def healthy_after() -> None:
 @effect
 async def latency_warning() -> None:
     wire = "/market/ticker:BTC-USDT"
-    data = {name: "1" for name in ("sequence", "bestBid", "bestBidSize", "bestAsk", "bestAskSize", "price", "size")}
+    data = dict.fromkeys(("sequence", "bestBid", "bestBidSize", "bestAsk", "bestAskSize", "price", "size"), "1")
     for seconds, late in ((0.1, 1), (2.0, 0), (None, 0)):
         exchange = Exchange(update_interval=3600.0)
         async with feed_with(exchange, latency_warning=seconds) as (_, feed, network), feed.ticker("BTC-USDT") as sub:
