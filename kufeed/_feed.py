@@ -63,6 +63,10 @@ class FeedStatistics:
     """One sample of what was wrong for each cause, shortened."""
     unwanted: int
     """Valid messages that no subscription asked for, as may still come after an unsubscribe."""
+    late: int
+    """Updates that were older than `FeedConfig.latency_warning` when they came (`Update.late`)."""
+    misdated: int
+    """Updates whose time stamp cannot be right (`Update.misdated`)."""
 
 
 class SubscriptionOptions(TypedDict, total=False):
@@ -318,6 +322,8 @@ class Feed:
             refused=dict(refusals.causes),
             refused_samples=dict(refusals.samples),
             unwanted=refusals.unwanted,
+            late=sum(one.late for one in self._pool.lateness),
+            misdated=sum(one.misdated for one in self._pool.lateness),
         )
 
     def tree(self) -> str:

@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from ._budget import DialLimiter
     from ._channels import Sink
     from ._config import FeedConfig
+    from ._lateness import Lateness
     from ._network import Network
+    from ._refusals import Refusals
     from ._rest import Rest, Secret, Server
-    from ._streams import Refusals, Routes
+    from ._streams import Routes
     from ._untrusted import Url
     from ._websocket import WebSocket
     from .protocol.market import Market
@@ -66,6 +68,7 @@ class Surroundings:
     """All of them hold: the market's own, and this feed's share of it."""
     dial_places: trio.Semaphore
     refusals: Refusals
+    lateness: Lateness
     close_deadline: Callable[[], float]
     """When everything must have ended; infinite while the feed is open."""
     warned: set[str] = attrs.field(factory=set)
@@ -247,6 +250,8 @@ class Link:
             received_time_ns=around.network.time_ns(),
             on_control=self._control,
             refusals=around.refusals,
+            lateness=around.lateness,
+            hide=self._hide,
         )
         if touched:
             await hand_out({sink for stream in touched for sink in stream.sinks}, self._hold)

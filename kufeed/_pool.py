@@ -9,9 +9,11 @@ import trio
 
 from ._budget import dial_budgets, quiet, rest_budgets
 from ._connection import Connection
+from ._lateness import Lateness
 from ._link import Surroundings
+from ._refusals import Refusals
 from ._rest import Rest
-from ._streams import Refusals, newest
+from ._streams import newest
 from ._supervisor import one_error
 from ._whole_market import stream_of
 from .errors import ConnectionFailed, ExchangeError, LinkError, SubscriptionRejected, SubscriptionTimeout, UsageError
@@ -74,7 +76,9 @@ class Pool:
         close_deadline: Callable[[], float],
     ) -> None:
         self.connections: list[Connection] = []
-        self.refusals = Refusals()
+        self.refusals = Refusals(perf_counter=network.perf_counter)
+        self.lateness: list[Lateness] = []
+        """One for each market."""
         self._config = config
         self._network = network
         self._rng = rng
@@ -228,6 +232,8 @@ class Pool:
         if market not in self._around:
             config = self._config
             base_url = config.futures_url if market is FUTURES else config.spot_url
+            lateness = Lateness(config.latency_warning, perf_counter=self._network.perf_counter)
+            self.lateness.append(lateness)
             self._around[market] = Surroundings(
                 market=market,
                 config=config,
@@ -250,6 +256,7 @@ class Pool:
                 ),
                 dial_places=self._dial_places,
                 refusals=self.refusals,
+                lateness=lateness,
                 close_deadline=self._close_deadline,
             )
         return self._around[market]

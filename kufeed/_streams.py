@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-
-import attrs
 
 from .errors import MessageRefused
 from .protocol.events import Disconnected, Gap, GapCause, Restored
@@ -17,12 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from ._channels import Sink
+    from ._lateness import Lateness
+    from ._refusals import Refusals
     from .protocol.market import Decoder, Topic
     from .protocol.updates import Update
 
     ByWire = Mapping[str, Mapping[str | None, tuple["Stream", ...]]]
 
 
+_UNREADABLE = (ValueError, RecursionError, OverflowError)
+"""What decoders of JSON raise for what is none, or more than they can take."""
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 """What reading a message raises that is not what it should be, besides `MessageRefused`."""
 
@@ -165,20 +166,6 @@ class Routes:
         return list(dict.fromkeys(stream.whole for streams in every for stream in streams))
 
 
-@attrs.define
-class Refusals:
-    """What arrived and was not delivered to anybody, counted by cause; at most one sample of each."""
-
-    causes: Counter[str] = attrs.field(factory=Counter)
-    samples: dict[str, str] = attrs.field(factory=dict)
-    unwanted: int = 0
-    """Valid frames for topics or subjects that nobody here asked for, as after an unsubscribe."""
-
-    def add(self, refusal: MessageRefused) -> None:
-        self.causes[refusal.cause] += 1
-        self.samples.setdefault(refusal.cause, str(refusal))
-
-
 def stage(
     payloads: Sequence[bytes],
     *,
@@ -187,17 +174,24 @@ def stage(
     received_time_ns: int,
     on_control: Callable[[Mapping[str, Any]], None],
     refusals: Refusals,
+    lateness: Lateness,
+    hide: Callable[[str], str] = str,
 ) -> set[Stream]:
     """Decode *payloads* in order and stage each update with every queue that wants it.
 
     Returns the streams that have something staged. Frames without a topic go to *on_control*. What is not valid is
-    counted, and changes nothing else.
+    counted, and changes nothing else; what is kept of it goes through *hide*.
     """
     touched: set[Stream] = set()
     others: Sequence[tuple[Stream, Update]]
+    oldest, newest = lateness.in_time(received_time_ns)
     for payload in payloads:
         try:
             frame = loads(payload)
+        except _UNREADABLE as error:
+            refusals.add(MessageRefused("json", type(error).__name__))
+            continue
+        try:
             subjects = by_wire[frame["topic"]]
             subject = frame["subject"]
             streams = subjects.get(subject) or subjects[None]
@@ -206,17 +200,25 @@ def stage(
             # All of them before any is staged: what one refuses, none delivers.
             others = _decode_for(streams[1:], frame, received_time_ns) if len(streams) > 1 else ()
         except MessageRefused as refusal:
-            refusals.add(refusal)
+            refusals.add(refusal, frame, hide)
             continue
         except _MALFORMED as error:
-            others = _look_again(payload, loads, by_wire, received_time_ns, error, on_control, refusals)
+            try:
+                others = _look_again(frame, by_wire, received_time_ns, error, on_control, refusals)
+            except MessageRefused as refusal:
+                refusals.add(refusal, frame, hide)
+                continue
         else:
+            if not oldest <= (update.exchange_time_ns or received_time_ns) <= newest:
+                lateness.mark(update)
             touched.add(stream)
             for append in stream.stagers:
                 append(update)
             stream.latest = update
         if others:
             for stream, update in others:
+                if not oldest <= (update.exchange_time_ns or received_time_ns) <= newest:
+                    lateness.mark(update)
                 touched.add(stream)
                 for append in stream.stagers:
                     append(update)
@@ -230,55 +232,44 @@ def _decode_for(streams: Sequence[Stream], frame: dict[str, Any], received_time_
 
 
 def _look_again(
-    payload: bytes,
-    loads: Callable[[bytes], Any],
+    frame: Any,
     by_wire: ByWire,
     received_time_ns: int,
     error: Exception,
     on_control: Callable[[Mapping[str, Any]], None],
     refusals: Refusals,
 ) -> Sequence[tuple[Stream, Update]]:
-    """Say what a payload is that did not become an update: off the hot path, so it may look twice.
+    """Say what a frame is that did not become an update; `MessageRefused` where it is not valid.
 
-    It is one after all where it came without its symbol in the topic, as announcements do.
+    It is an update after all where it came without its symbol in the topic, as announcements do.
     """
-    try:
-        frame = loads(payload)
-    except (ValueError, RecursionError, OverflowError):
-        refusals.add(MessageRefused("json", type(error).__name__))
-        return ()
-    if isinstance(frame, dict) and (streams := _named_in_data(frame, by_wire)):
+    if not isinstance(frame, dict):
+        raise MessageRefused("envelope", "not a JSON object")
+    if streams := _named_in_data(frame, by_wire):
         try:
             return _decode_for(streams, frame, received_time_ns)
-        except MessageRefused as refusal:
-            refusals.add(refusal)
-            return ()
         except _MALFORMED as found:
-            _refuse(frame, found, refusals)
-            return ()
-    if not isinstance(frame, dict):
-        refusals.add(MessageRefused("envelope", "not a JSON object"))
-    elif "topic" not in frame:
+            raise _refusal(frame, found) from found
+    if "topic" not in frame:
         on_control(frame)
     elif not isinstance(frame["topic"], str):
-        refusals.add(MessageRefused("topic", "not text"))
+        raise MessageRefused("topic", "not text")
     elif frame["topic"] not in by_wire or not _wanted(by_wire[frame["topic"]], frame.get("subject")):
         refusals.unwanted += 1
     else:
-        _refuse(frame, error, refusals)
+        raise _refusal(frame, error)
     return ()
 
 
-def _refuse(frame: Mapping[str, Any], error: Exception, refusals: Refusals) -> None:
-    """Count a frame that somebody wanted, and that is not valid."""
+def _refusal(frame: Mapping[str, Any], error: Exception) -> MessageRefused:
+    """What is wrong with a frame that somebody wanted."""
     if not isinstance(frame.get("data"), dict):
-        refusals.add(MessageRefused("data", "not a JSON object"))
-    elif isinstance(error, TypeError) and not isinstance(frame["subject"], str):
-        refusals.add(MessageRefused("subject", "not text"))
-    elif isinstance(error, KeyError):
-        refusals.add(MessageRefused(str(error.args[0])[:40], "missing"))
-    else:
-        refusals.add(MessageRefused("malformed", f"{frame['topic'][:60]}: {type(error).__name__}"))
+        return MessageRefused("data", "not a JSON object")
+    if isinstance(error, TypeError) and not isinstance(frame["subject"], str):
+        return MessageRefused("subject", "not text")
+    if isinstance(error, KeyError):
+        return MessageRefused(str(error.args[0]), "missing")
+    return MessageRefused("malformed", type(error).__name__)
 
 
 def _named_in_data(frame: Mapping[str, Any], by_wire: ByWire) -> tuple[Stream, ...]:

@@ -14,7 +14,7 @@ PACKAGE = Path(kufeed.__file__).parent
 # The picture, from the ground up. Modules of one line do not know each other, except where a line says so in order.
 LAYERS = [
     ["errors"],
-    ["_untrusted"],
+    ["_untrusted", "_json"],
     ["protocol.market"],
     ["protocol.events"],
     ["protocol.updates"],
@@ -37,6 +37,7 @@ LAYERS = [
     ["_buffers"],
     ["_changes"],
     ["_channels"],
+    ["_refusals", "_lateness"],
     ["_streams", "_delivery", "_inline"],
     ["_whole_market"],
     ["_link"],

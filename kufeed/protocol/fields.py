@@ -1,6 +1,6 @@
 """Fields of a message, exact or refused.
 
-`ujson` lets malformed and non-finite numbers through, and `Decimal()` takes `"1_0"`, `" 1 "`, `"١"` and
+A decoder of JSON may let non-finite numbers through, and `Decimal()` takes `"1_0"`, `" 1 "`, `"١"` and
 `"1e999999"`; none of these is a price. A refusal is a `MessageRefused` whose cause is the name of the field.
 """
 

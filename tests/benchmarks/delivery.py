@@ -204,7 +204,7 @@ def serve(rate: float) -> None:
     def serve_one(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with suppress(OSError):  # the client has gone
-            blast.serve(connection, port, paced(rate))  # type: ignore[arg-type]  # it sends one after the other
+            blast.serve(connection, port, paced(rate))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -19,8 +19,10 @@ import pytest
 import ujson
 
 from kufeed import ExchangeError
+from kufeed._lateness import Lateness
+from kufeed._refusals import Refusals
 from kufeed._rest import Rest
-from kufeed._streams import Refusals, Routes, Stream, stage
+from kufeed._streams import Routes, Stream, stage
 from kufeed.protocol import (
     CHANNELS,
     Announcement,
@@ -430,6 +432,7 @@ class Staged:
             received_time_ns=NOW,
             on_control=self.control.append,
             refusals=self.refusals,
+            lateness=Lateness(0.1),
         )
 
     def _routes(self) -> Routes:
