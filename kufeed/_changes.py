@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @cache
 def _own_fields(record: type[Update]) -> Callable[[Any], object]:
     common = {field.name for field in attrs.fields(Update)}
-    return attrgetter(*(field.name for field in attrs.fields(record) if field.name not in common))
+    return attrgetter(*(field.name for field in attrs.fields(record) if field.name not in common and field.eq))
 
 
 def says_the_same(one: Update, other: Update) -> bool:
