@@ -1,8 +1,9 @@
 """What a message costs from its bytes to its record, for each channel: `python tests/benchmarks/decoding.py`.
 
-With the default decoder, which is strict, with `ujson` and `orjson`, with exact numbers and floats: CPU microseconds per
-message, the median of interleaved rounds and their least and greatest. JSON and decoder only: no socket, no routing, no delivery. The messages are those of the
-simulated exchange, many for each channel; where it only plays what it is given, one of that shape.
+With the default decoder, which is strict, with `ujson` and `orjson`, with exact numbers and floats: CPU microseconds of
+a message, the median of interleaved rounds and their least and greatest. JSON and decoder only: no socket, no routing,
+no delivery. The messages are those of the simulated exchange, many for each channel; where it only plays what it is
+given, one of that shape.
 """
 
 from __future__ import annotations
