@@ -9,6 +9,7 @@ import trio
 from ._budget import dial_budgets, quiet, rest_budgets
 from ._connection import Connection
 from ._link import Surroundings
+from ._requests import Requests
 from ._rest import Rest
 from ._streams import Refusals, Stream
 from ._supervisor import one_error
@@ -70,6 +71,7 @@ class Pool:
     ) -> None:
         self.connections: list[Connection] = []
         self.refusals = Refusals()
+        self.requests = Requests(config.connect_timeout)
         self._config = config
         self._network = network
         self._rng = rng
@@ -96,8 +98,9 @@ class Pool:
             self._nursery = None
 
     def close(self) -> None:
-        """Take no more subscriptions, and let nobody wait for an ack that will not come. Idempotent."""
+        """Take no more subscriptions, and let nobody wait for an answer that will not come. Idempotent."""
         self._closed = True
+        self.requests.close()
         for entering in self._entering:
             entering.fail(UsageError("the feed was closed while a subscription was being entered"))
 
@@ -156,6 +159,10 @@ class Pool:
                 budget.resume()
         for connection in self.connections:
             connection.try_now()
+
+    def rest(self, market: Market) -> Rest:
+        """Where *market* is asked by REST."""
+        return self._surroundings(market).rest
 
     # -- where a topic lives ------------------------------------------------------------------------------------------
 
