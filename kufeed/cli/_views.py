@@ -1,15 +1,16 @@
-"""What an update looks like: a line of text, a line of JSON, a row of a table."""
+"""What an update looks like: a line of text, a line of JSON, a row of a table. A symbol has its line of JSON too."""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from rich.table import Table
 
-from ..protocol import Ticker, Topic, Trade, Update
+from ..protocol import SymbolInfo, Ticker, Topic, Trade, Update
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,14 +41,27 @@ def as_line(update: Update) -> str:
 
 def as_json(update: Update) -> str:
     """An update for programs, its fields by name: decimals as text, contracts and times (ns) as whole numbers."""
-    record = {"kind": update.kind.value}
-    record.update((field.name, _plain(getattr(update, field.name))) for field in attrs.fields(type(update)))
+    return _one_line({"kind": update.kind.value, **_fields(update)})
+
+
+def info_as_json(info: SymbolInfo) -> str:
+    """The same for a symbol: decimals as text, times in ISO 8601."""
+    return _one_line(_fields(info))
+
+
+def _one_line(record: dict[str, Any]) -> str:
     return json.dumps(record, separators=(",", ":")) + "\n"
+
+
+def _fields(record: Update | SymbolInfo) -> dict[str, Any]:
+    return {field.name: _plain(getattr(record, field.name)) for field in attrs.fields(type(record))}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return number(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
     return str(value) if isinstance(value, Topic) else value
 
 
