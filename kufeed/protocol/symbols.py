@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .updates import Number
 
 _DIGITS = 50
-"""Significant digits of a quotient: a size of 19 digits at a price of 17 leaves a margin for what follows."""
+"""Significant digits of a quotient: more than the size (19 at most) and the price it comes from have together."""
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 _ROUNDED = Context(prec=_DIGITS, Emax=MAX_EMAX, Emin=MIN_EMIN)
 _LONGEST_COUNTDOWN = 10**10
@@ -113,8 +113,8 @@ class SymbolInfo:
         """The amount of the base currency that *size* is: contracts of futures, for spot *size* itself.
 
         A linear contract is worth `multiplier` at any *price*, which is not needed then: the result is exact. An
-        inverse one is worth |`multiplier`| of the quote currency: the result is divided by *price*, and rounded to 50
-        significant digits. A negative size, such as a short position, gives a negative amount.
+        inverse one is worth `multiplier` without its sign in the quote currency: that is divided by *price*, and
+        rounded to 50 significant digits. A negative size, such as a short position, gives a negative amount.
 
         Raises `UsageError` for contracts that are not whole, for a price that is not above zero or is missing where it
         is needed, and for anything but `Decimal` and `int`. The caller's decimal context has no say.

@@ -6,8 +6,9 @@ with the error that it must give, and mypy complains about a mark that is not ne
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, assert_type
 
@@ -208,6 +209,31 @@ def wrong_policies(feed: Feed) -> None:
     feed.open_handlers(on_error=decide_later)  # type: ignore[arg-type]
     feed.open_handlers(handler_nursery=NoNursery())  # type: ignore[arg-type]
     feed.open_handlers(handler_nursery=open_persistent())  # type: ignore[arg-type]
+
+
+# -- symbols ----------------------------------------------------------------------------------------------------------
+
+
+async def symbols(feed: Feed) -> None:
+    listed = await feed.symbols("futures")
+    assert_type(listed, Mapping[str, kufeed.SymbolInfo])
+    info = listed["XBTUSDTM"]
+    assert_type(info.tick, Decimal)
+    assert_type(info.lot, Decimal | int)
+    assert_type(info.expiry, datetime | None)
+    assert_type(info.exchange_status, str | bool)
+    assert_type(info.base_size(1), Decimal)
+    assert_type(info.base_size(Decimal(1), 80_000), Decimal)
+    if info.status is kufeed.SymbolStatus.OPEN and info.type is kufeed.SymbolType.PERPETUAL:
+        print(info.next_funding)
+
+
+async def wrong_symbols(feed: Feed) -> None:
+    await feed.symbols("margin")  # type: ignore[arg-type]
+    listed = await feed.symbols("spot")
+    listed["BTC-USDT"] = listed["ETH-USDT"]  # type: ignore[index]
+    listed["BTC-USDT"].tick = Decimal(1)  # type: ignore[misc]
+    listed["BTC-USDT"].base_size(1.5)  # type: ignore[arg-type]
 
 
 # -- the rest ---------------------------------------------------------------------------------------------------------
