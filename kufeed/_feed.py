@@ -286,8 +286,6 @@ class Feed:
         chosen = next((one for one in MARKETS if one.name == market), None)
         if chosen is None:
             raise UsageError(f"market must be 'futures' or 'spot', not {market!r}")
-        if self._nursery is None:
-            raise UsageError("the feed is closed")
         pool = self._pool
         return await fetch_symbols(pool.requests, pool.rest(chosen), chosen, pool.refusals)
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 _LONGEST_REPLY = 4 * 2**20
 """Bytes. Today's lists have about 1.3 MB (600 contracts of 2.2 KB) and 0.8 MB (1,300 spot symbols of 600 bytes).
 
-JSON is decoded in one go, during which nothing else runs: so many bytes take 25 ms where they are rows, and 95 ms at
-the worst (an object of ever new keys; 2 cores of 2026, ujson 6.1). A thread would not help: the decoder keeps the
-interpreter's lock.
+JSON is decoded in one go, during which nothing else runs: so many bytes take about 25 ms where they are rows, and 100
+at the worst, an object of ever new keys (`tests/benchmarks/symbols.py`). A thread would not help: the decoder keeps
+the interpreter's lock.
 """
 _ROWS_AT_ONCE = 100
 """Rows read between two checkpoints: about 2 ms."""

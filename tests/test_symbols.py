@@ -467,16 +467,16 @@ def test_wherever_it_is_cancelled_nothing_stays() -> None:
         async with trio.open_nursery() as nursery:
             network = Answering(nursery, serve)
             async with kufeed.open_feed(FeedConfig(budget_share=0.5), network=network) as feed:
-                budget = RestBudget.of_this_run()
+                budgets = RestBudget.of_this_run(), RestBudget.of_this_run(0.5)
                 tasks = trio.lowlevel.current_statistics().tasks_living
                 with trio.CancelScope() as scope:
                     trio.lowlevel.add_instrument(instrument := CancelAfter(steps, scope))
                     assert len(await feed.symbols("spot")) == 300
                 instrument.left = -1
                 await wait_all_tasks_blocked()
-                held = budget.statistics()
-                assert (held.held, held.waiting) == (0, 0)
-                assert held.used in (0, 4)
+                for counts in [budget.statistics() for budget in budgets]:
+                    assert (counts.held, counts.waiting) == (0, 0)
+                    assert counts.used in (0, 4)
                 assert trio.lowlevel.current_statistics().tasks_living <= tasks + len(network.ours)
                 if network.ours:
                     await network.assert_all_closed()
