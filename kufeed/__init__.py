@@ -20,7 +20,7 @@ from ._buffers import Overflow
 from ._channels import QueueStatistics
 from ._config import FeedConfig
 from ._connection import ConnectionStatistics
-from ._feed import Feed, FeedStatistics, open_feed
+from ._feed import Feed, FeedStatistics, Latest, SubscriptionOptions, open_feed
 from ._handler import HandlerStatistics
 from ._handlers import HandlerNursery, Handlers
 from ._limiter import LimiterStatistics, Permit, SlidingWindowLimiter
@@ -116,6 +116,7 @@ __all__ = [
     "Handlers",
     "IndexPrice",
     "KufeedError",
+    "Latest",
     "Level",
     "Level1",
     "LimiterStatistics",
@@ -144,6 +145,7 @@ __all__ = [
     "Stats24h",
     "StreamEvent",
     "Subscription",
+    "SubscriptionOptions",
     "SubscriptionRejected",
     "SubscriptionTimeout",
     "SymbolInfo",

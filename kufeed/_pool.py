@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ._config import FeedConfig
     from ._network import Network
     from .protocol.market import Market, Topic
+    from .protocol.updates import Update
 
 
 class Entering:
@@ -131,6 +132,13 @@ class Pool:
         """Whether *topic* is delivered to *sink*: it was attached, and the exchange has not refused it since."""
         found = self._streams.get((topic, _owner(sink)))
         return found is not None and sink in found[0].sinks
+
+    def latest(self, topic: Topic) -> Update | None:
+        """What came last of *topic*, on whichever of its streams: one that all share, others of who may hold a link."""
+        owners = dict.fromkeys(connection.exclusive_to for connection in self.connections)
+        found = (self._streams[topic, owner][0].latest for owner in owners if (topic, owner) in self._streams)
+        # By the exchange's order: a link that was held brings old messages late.
+        return max((one for one in found if one is not None), key=_age_order, default=None)
 
     def detach(self, topics: Iterable[Topic], sink: Sink) -> None:
         """Deliver *topics* to *sink* no more; what nobody else wants is unsubscribed. Whoever waits for one fails."""
@@ -329,6 +337,10 @@ class Pool:
 def _owner(sink: Sink) -> Sink | None:
     """Whose links *sink* is served by: its own where it may hold their reader, else everybody's."""
     return sink if sink.blocks else None
+
+
+def _age_order(update: Update) -> tuple[int, int]:
+    return update.time_ns, update.sequence or 0
 
 
 def _streams_of(connection: Connection, wires: Iterable[str]) -> list[Stream]:

@@ -37,6 +37,7 @@ LAYERS = [
     ["_requests"],
     ["_config"],
     ["_buffers"],
+    ["_changes"],
     ["_channels"],
     ["_streams", "_delivery", "_inline"],
     ["_symbols"],
@@ -52,7 +53,10 @@ LAYERS = [
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-ONLY_PUBLIC_NAMES = {"cli": {"", "errors", "protocol", "testing"}, "testing": {"", "errors", "protocol", "_network"}}
+ONLY_PUBLIC_NAMES = {
+    "cli": {"", "_untrusted", "errors", "protocol", "testing"},
+    "testing": {"", "errors", "protocol", "_network"},
+}
 NOT_IN_PROTOCOL = {"trio", "trio_websocket", "time", "random", "httpcore2", "socket", "asyncio"}
 NOTHING_OF_KUCOIN = ("_limiter", "_breaker", "_backoff", "_shared_budget", "_supervisor", "_tls")
 

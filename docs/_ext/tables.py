@@ -38,14 +38,15 @@ class ChannelTable(_Table):
                 ", ".join(f"``{subject}``" for subject in channel.subjects),
                 f"`{channel.record.__name__}`",
                 channel.time,
+                channel.sizes or "",
                 channel.merge_key.value,
+                channel.merge_key.gap,
                 channel.source,
             )
             for channel in CHANNELS
         ]
-        return self.draw(
-            ("market", "kind", "wire topic", "subject", "record", "time stamp", "merge key", "source"), rows
-        )
+        header = ("market", "kind", "wire topic", "subject", "record", "time stamp", "sizes count")
+        return self.draw((*header, "merge key", "a gap is told by", "source"), rows)
 
 
 class MarketTable(_Table):

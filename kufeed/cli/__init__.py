@@ -1,4 +1,7 @@
-"""The `kufeed` command. Needs the extra `cli` (cyclopts, rich); built on public names only."""
+"""The `kufeed` command. Needs the extra `cli` (cyclopts, rich).
+
+Built on public names, and on what makes texts of others printable.
+"""
 
 from __future__ import annotations
 

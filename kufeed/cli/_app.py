@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import trio
 from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from .. import FeedConfig, __version__
 from ..errors import UsageError
@@ -21,7 +21,7 @@ from ._running import DONE, MISUSED, NOBODY_READS, CommandFailed, run
 from ._stress import stress_limiter
 from ._symbols import Listing
 from ._views import as_json
-from ._watching import KINDS, Watch
+from ._watching import Kind, Watch
 
 _DEFAULTS = FeedConfig()
 _DEMO_SYMBOLS = ("XBTUSDTM", "ETHUSDTM", "BTC-USDT", "ETH-USDT")
@@ -82,7 +82,7 @@ def demo(*, seconds: Seconds = None, seed: int = 0, verbose: Annotated[bool, Par
         async with Exchange(seed=seed).listen() as address:
             watch = Watch(
                 config=FeedConfig(futures_url=address.futures_url, spot_url=address.spot_url),
-                kinds=KINDS,
+                kinds=("ticker", "trades"),
                 symbols=_DEMO_SYMBOLS,
                 output=output,
                 console=Console(),
@@ -99,9 +99,11 @@ def demo(*, seconds: Seconds = None, seed: int = 0, verbose: Annotated[bool, Par
 
 @app.command
 def watch(
-    kind: Literal["ticker", "trades"],
+    kind: Kind,
     /,
     *symbols: str,
+    levels: int | None = None,
+    interval: str | None = None,
     futures_url: str = _DEFAULTS.futures_url,
     spot_url: str = _DEFAULTS.spot_url,
     json: Annotated[bool, Parameter(negative=())] = False,
@@ -110,7 +112,7 @@ def watch(
     attempts: Whole = 2,
     verbose: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Stream tickers or trades: a table on a terminal, lines when piped. The accounts follow on standard error.
+    """Stream one kind of updates: a table on a terminal, lines when piped. The accounts follow on standard error.
 
     Parameters
     ----------
@@ -118,6 +120,10 @@ def watch(
         What to stream.
     symbols
         Spot symbols have a dash (BTC-USDT), futures have none (XBTUSDTM); mix them as you like.
+    levels
+        Of depth: so many levels of each side, 5 or 50 (5).
+    interval
+        Of candles: 1min, 1hour, 1day and so on.
     futures_url
         REST base of the futures market, as `kufeed exchange` prints it.
     spot_url
@@ -139,6 +145,8 @@ def watch(
         config=config,
         kinds=(kind,),
         symbols=symbols,
+        levels=levels,
+        interval=interval,
         output=Output(),
         console=Console(),
         format=as_json if json else None,
@@ -270,18 +278,30 @@ def symbols(
 
 @app.command
 def topics() -> None:
-    """List the channels: kind, market, wire topic, unit of the time stamps, how updates are told apart."""
+    """List the channels: what their updates are, what times and sizes count, how updates are told apart, the source."""
     rows = [
-        (channel.kind.value, channel.market.name, channel.path, channel.time, channel.merge_key.value)
+        (
+            channel.kind.value,
+            channel.market.name,
+            channel.path,
+            ", ".join(channel.subjects),
+            channel.record.__name__,
+            channel.time,
+            channel.sizes or "-",
+            channel.merge_key.value,
+            channel.merge_key.gap,
+            channel.source,
+        )
         for channel in CHANNELS
     ]
     output = Output()
     if not output.is_terminal:
         output.write_now("".join("\t".join(row) + "\n" for row in rows))
         return
-    table = Table("kind", "market", "wire topic", "time stamp", "merge key")
-    for row in rows:
-        table.add_row(*row)
+    words = ("kind", "market", "wire topic", "record", "time stamp", "sizes count", "merge key", "a gap is told by")
+    table = Table(*(Column(word, overflow="fold", no_wrap=word == "wire topic") for word in words))
+    for kind, market, path, _, *others, _ in rows:  # a terminal is too narrow for subjects and sources
+        table.add_row(kind, market, path, *others)
     Console().print(table)
 
 

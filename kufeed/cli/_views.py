@@ -1,22 +1,47 @@
-"""What an update looks like: a line of text, a line of JSON, a row of a table. A symbol has its line of JSON too."""
+"""What an update looks like: a line of text, a line of JSON, a row of a table."""
 
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from rich.table import Table
+from rich.text import Text
 
-from ..protocol import SymbolInfo, Ticker, Topic, Trade, Update
+from .._untrusted import printable
+from ..protocol import (
+    Announcement,
+    BookDelta,
+    CallAuction,
+    Candle,
+    Depth,
+    FundingRate,
+    IndexPrice,
+    Level1,
+    MarkPrice,
+    Stats24h,
+    SymbolInfo,
+    Ticker,
+    Topic,
+    Trade,
+    Update,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from ..protocol import BookChange, Level
+
+_MOST_CHANGES = 3
+"""Changes of one book that a line shows."""
+_STYLES = {"bid": "green", "ask": "red", "buy": "green", "sell": "red"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def number(value: Decimal | int | None) -> str:
+def number(value: Decimal | float | None) -> str:
     """Exact and without an exponent; a dash for nothing."""
     if value is None:
         return "-"
@@ -27,94 +52,142 @@ def milliseconds(latency: float | None) -> str:
     return "-" if latency is None else f"{latency * 1000:.1f} ms"
 
 
+def cells(update: Update) -> dict[str, str]:
+    """What is worth seeing of *update*, each under the word that stands before it on a line and above it in a table."""
+    match update:
+        case Ticker() | Level1():
+            quotes = {"bid": _quote(update.bid, update.bid_size), "ask": _quote(update.ask, update.ask_size)}
+            return quotes | (_numbers(last=update.price) if isinstance(update, Ticker) else {})
+        case Trade():
+            return {"side": update.side.value, "size": number(update.size), "last": number(update.price)}
+        case Depth():
+            levels = f"{len(update.bids)} + {len(update.asks)}"
+            return {"bid": _best(update.bids), "ask": _best(update.asks), "levels": levels}
+        case BookDelta():
+            first, last = update.first_sequence, update.sequence
+            sequence = f"{first}" if first == last else f"{first} to {last}"
+            return {"sequence": sequence, "changes": _changes(update.changes)}
+        case MarkPrice():
+            return _numbers(mark=update.mark_price, index=update.index_price)
+        case IndexPrice():
+            return _numbers(index=update.index_price)
+        case FundingRate(predicted=True):
+            return {"predicted rate": number(update.rate)}
+        case FundingRate():
+            return {"settled rate": number(update.rate), "next": _utc(update.next_time_ns)}
+        case Candle():
+            start = f"{update.interval} {_utc(update.start_ns)}"
+            prices = _numbers(open=update.open, high=update.high, low=update.low, close=update.close)
+            return {"candle": start, **prices, **_numbers(volume=update.volume, turnover=update.turnover)}
+        case Stats24h():
+            prices = _numbers(last=update.last_price, high=update.high, low=update.low)
+            amounts = _numbers(volume=update.volume, turnover=update.turnover)
+            return {**prices, **amounts, **_numbers(change=update.change, change_rate=update.change_rate)}
+        case Announcement():
+            event = printable(update.event)
+            return {"event": event, "rate": number(update.rate), "settles": _utc(update.funding_time_ns)}
+        case CallAuction():
+            buy = _numbers(buy_from=update.buy_low, buy_to=update.buy_high)
+            sell = _numbers(sell_from=update.sell_low, sell_to=update.sell_high)
+            return {**_numbers(price=update.price, size=update.size), **buy, **sell}
+    return {"update": printable(repr(update))}
+
+
+def _numbers(**values: Decimal | float | None) -> dict[str, str]:
+    """The numbers that there are, by their words."""
+    return {name.replace("_", " "): number(value) for name, value in values.items() if value is not None}
+
+
+def _quote(price: Decimal | None, size: Decimal | float | None) -> str:
+    return "-" if price is None else f"{number(price)} x {number(size)}"
+
+
+def _best(levels: Sequence[Level]) -> str:
+    return _quote(*levels[0]) if levels else "-"
+
+
+def _changes(changes: Sequence[BookChange]) -> str:
+    shown = [str(change) for change in changes[:_MOST_CHANGES]]
+    more = len(changes) - len(shown)
+    return ", ".join([*shown, f"{more} more"] if more else shown)
+
+
+def _utc(time_ns: int | None) -> str:
+    if time_ns is None:
+        return "-"
+    try:
+        return (_EPOCH + timedelta(microseconds=time_ns // 1000)).isoformat().replace("+00:00", "Z")
+    except OverflowError:  # a settlement may be said to be that far ahead
+        return f"{time_ns} ns"
+
+
 def as_line(update: Update) -> str:
     """An update for people, on one line."""
-    if isinstance(update, Ticker):
-        bid = f"bid {number(update.bid)} x {number(update.bid_size)}"
-        said = f"{bid}  ask {number(update.ask)} x {number(update.ask_size)}"
-    elif isinstance(update, Trade):
-        said = f"{update.side:<4} {number(update.size)} at {number(update.price)}"
-    else:
-        said = str(update)
-    return f"{update.symbol:<10} {update.kind:<6}  {said}  {milliseconds(update.latency)}\n"
+    said = "  ".join(f"{word} {value}" for word, value in cells(update).items())
+    return f"{printable(update.symbol):<10} {update.kind}  {said}  {milliseconds(update.latency)}\n"
 
 
 def as_json(update: Update) -> str:
-    """An update for programs, its fields by name: decimals as text, contracts and times (ns) as whole numbers."""
-    return _one_line({"kind": update.kind.value, **_fields(update)})
+    """An update for programs, its fields by name: decimals as text, contracts and times (ns) as whole numbers.
+
+    A level is a list of price and size, a change of a book one of side, price, size and sequence.
+    """
+    return _one_line({"kind": update.kind.value, **attrs.asdict(update, recurse=False)})
 
 
 def info_as_json(info: SymbolInfo) -> str:
-    """The same for a symbol: decimals as text, times in ISO 8601."""
-    return _one_line(_fields(info))
+    """The same for a symbol, its times in ISO 8601."""
+    return _one_line(attrs.asdict(info, recurse=False))
 
 
 def _one_line(record: dict[str, Any]) -> str:
-    return json.dumps(record, separators=(",", ":")) + "\n"
-
-
-def _fields(record: Update | SymbolInfo) -> dict[str, Any]:
-    return {field.name: _plain(getattr(record, field.name)) for field in attrs.fields(type(record))}
+    return json.dumps(record, separators=(",", ":"), default=_plain) + "\n"
 
 
 def _plain(value: Any) -> Any:
+    """What JSON has no word for."""
     if isinstance(value, Decimal):
         return number(value)
     if isinstance(value, datetime):
         return value.isoformat()
-    return str(value) if isinstance(value, Topic) else value
+    return str(value) if isinstance(value, Topic) else attrs.asdict(value, recurse=False)
 
 
 @attrs.define
 class _Row:
-    ticker: Ticker | None = None
-    trade: Trade | None = None
+    cells: dict[str, str] = attrs.field(factory=dict)
     latency: float | None = None
     updates: int = 0
 
 
 class Board:
-    """The last known state of some symbols, one row each, drawn as a table when asked."""
+    """The last known state of some symbols, one row each, drawn as a table when asked.
 
-    def __init__(self, symbols: Iterable[str], *, quotes: bool, trades: bool) -> None:
+    Its columns are the words of the updates that it has taken, in the order in which they first came, the quotes first.
+    """
+
+    def __init__(self, symbols: Iterable[str]) -> None:
         self._rows = {symbol: _Row() for symbol in symbols}
-        self._quotes = quotes
-        self._trades = trades
+        self._words: dict[str, None] = {}
 
     def take(self, update: Update) -> None:
         row = self._rows.setdefault(update.symbol, _Row())
-        if isinstance(update, Ticker):
-            row.ticker = update
-        elif isinstance(update, Trade):
-            row.trade = update
+        row.cells.update(cells(update))
+        self._words.update(dict.fromkeys(row.cells))
         row.latency = update.latency
         row.updates += 1
 
     def draw(self, caption: str) -> Table:
         table = Table(caption=caption, caption_justify="left")
         table.add_column("symbol", style="bold", no_wrap=True)
-        if self._quotes:
-            table.add_column("bid", justify="right", style="green")
-            table.add_column("ask", justify="right", style="red")
-        table.add_column("last trade", justify="right")
-        if self._trades:
-            table.add_column("size", justify="right")
+        words = sorted(self._words, key=lambda word: word not in ("bid", "ask"))
+        for word in words:
+            table.add_column(word, justify="right", style=_STYLES.get(word))
         table.add_column("latency", justify="right", style="dim")
         table.add_column("updates", justify="right", style="dim")
         for symbol, row in self._rows.items():
-            table.add_row(symbol, *self._cells(row), milliseconds(row.latency), str(row.updates))
+            shown = [row.cells.get(word, "-") for word in words]
+            # `Text`, because rich would read markup into a plain string.
+            values = [Text(value, style=_STYLES.get(value, "")) for value in shown]
+            table.add_row(Text(printable(symbol)), *values, milliseconds(row.latency), str(row.updates))
         return table
-
-    def _cells(self, row: _Row) -> list[str]:
-        ticker, trade = row.ticker, row.trade
-        cells = []
-        if self._quotes:
-            cells += ["-", "-"] if ticker is None else [number(ticker.bid), number(ticker.ask)]
-        if trade is not None:
-            color = "green" if trade.side == "buy" else "red"
-            cells.append(f"[{color}]{number(trade.price)}[/]")
-        else:
-            cells.append("-" if ticker is None else number(ticker.price))  # spot tickers carry the last trade
-        if self._trades:
-            cells.append("-" if trade is None else number(trade.size))
-        return cells

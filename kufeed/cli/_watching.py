@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 import trio
 from rich.live import Live
 
-from .. import Overflow, open_feed
+from .. import Overflow, UpdateType, open_feed, topic
 from ..errors import KufeedError
 from ._running import CommandFailed
 from ._views import Board, as_line
@@ -20,14 +20,46 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from .. import Feed, FeedConfig, Subscription, Update
+    from .. import Feed, FeedConfig, Subscription, Topic, Update
     from ._output import Output
 
 _REPAINT_EVERY = 0.25
 _BATCH = 1000
 """Most updates formatted in one go: other tasks wait that long."""
 
-KINDS = ("ticker", "trades")
+Kind = Literal[
+    "ticker",
+    "trades",
+    "level1",
+    "depth",
+    "book_deltas",
+    "mark_price",
+    "index_price",
+    "funding_rate",
+    "candles",
+    "stats_24h",
+    "announcements",
+    "call_auction",
+    "call_auction_depth",
+]
+"""What can be watched, by the names of the feed's methods."""
+KINDS: dict[Kind, UpdateType] = {
+    "ticker": UpdateType.TICKER,
+    "trades": UpdateType.TRADE,
+    "level1": UpdateType.LEVEL1,
+    "depth": UpdateType.DEPTH,
+    "book_deltas": UpdateType.BOOK_DELTA,
+    "mark_price": UpdateType.MARK_PRICE,
+    "index_price": UpdateType.INDEX_PRICE,
+    "funding_rate": UpdateType.FUNDING_RATE,
+    "candles": UpdateType.CANDLE,
+    "stats_24h": UpdateType.STATS_24H,
+    "announcements": UpdateType.ANNOUNCEMENT,
+    "call_auction": UpdateType.CALL_AUCTION,
+    "call_auction_depth": UpdateType.CALL_AUCTION_DEPTH,
+}
+_LEVELS = 5
+"""Of a depth, where the user does not say."""
 
 
 @attrs.define(kw_only=True)
@@ -35,15 +67,17 @@ class Watch:
     """What to stream, how to show it, and when to stop. `run()` once; `summary()` at any time, also afterwards."""
 
     config: FeedConfig
-    kinds: Sequence[str]
+    kinds: Sequence[Kind]
     symbols: Sequence[str]
     output: Output
     console: Console
+    levels: int | None = None
+    interval: str | None = None
     format: Callable[[Update], str] | None = None
     """How one update is written; None: a table on a terminal, lines for people otherwise."""
     seconds: float | None = None
     count: int | None = None
-    _subscriptions: list[Subscription[Any]] = attrs.field(factory=list, init=False)
+    _subscriptions: list[Subscription[Update]] = attrs.field(factory=list, init=False)
     _taken: int = attrs.field(default=0, init=False)
 
     async def run(self) -> None:
@@ -52,26 +86,29 @@ class Watch:
         with trio.move_on_after(seconds) as time_limit:
             async with open_feed(self.config) as feed, AsyncExitStack() as stack:
                 for kind in self.kinds:
-                    subscribe: Callable[..., Subscription[Any]] = feed.ticker if kind == "ticker" else feed.trades
-                    subscription = subscribe(*self.symbols, overflow=Overflow.DROP_OLDEST)
+                    subscription = feed.subscribe(*self._topics(kind), overflow=Overflow.DROP_OLDEST)
                     await stack.enter_async_context(subscription)
                     self._subscriptions.append(subscription)
                 await self._show(feed)
         if time_limit.cancelled_caught and len(self._subscriptions) < len(self.kinds):
             raise CommandFailed(f"not subscribed within {seconds:g} s")
 
+    def _topics(self, kind: Kind) -> list[Topic]:
+        levels = _LEVELS if kind == "depth" and self.levels is None else self.levels
+        return [topic(KINDS[kind], symbol, levels=levels, interval=self.interval) for symbol in self.symbols]
+
     async def _show(self, feed: Feed) -> None:
         board: Board | None = None
         async with trio.open_nursery() as nursery:
             if self.format is None and self.output.is_terminal:
-                board = Board(self.symbols, quotes="ticker" in self.kinds, trades="trades" in self.kinds)
+                board = Board(self.symbols)
                 nursery.start_soon(self._repaint, feed, board)
             async with trio.open_nursery() as consumers:
                 for subscription in self._subscriptions:
                     consumers.start_soon(self._follow, subscription, board, consumers.cancel_scope)
             nursery.cancel_scope.cancel()
 
-    async def _follow(self, subscription: Subscription[Any], board: Board | None, enough: trio.CancelScope) -> None:
+    async def _follow(self, subscription: Subscription[Update], board: Board | None, enough: trio.CancelScope) -> None:
         shown = self.format or as_line
         while True:
             batch, failure = await _next_batch(subscription, self._wanted())
@@ -113,7 +150,7 @@ class Watch:
         return ", ".join(f"{name} {count}" for name, count in said.items() if count or name not in optional)
 
 
-async def _next_batch(subscription: Subscription[Any], most: int) -> tuple[list[Update], KufeedError | None]:
+async def _next_batch(subscription: Subscription[Update], most: int) -> tuple[list[Update], KufeedError | None]:
     """What waits, at least one update and at most *most*, and the error that stands behind it in the stream."""
     batch: list[Update] = []
     try:

@@ -229,6 +229,7 @@ CHANNELS = (
         merge_key=MergeKey.INCREASING,
         time="ts, ns",
         source="KuCoin WebSocket, futures public channels: get ticker v2; recorded 2022-06",
+        sizes="contracts",
     ),
     Channel(
         market=FUTURES,
@@ -240,6 +241,7 @@ CHANNELS = (
         merge_key=MergeKey.INCREASING,
         time="ts, ns",
         source="KuCoin WebSocket, futures public channels: match execution data; recorded 2021-03",
+        sizes="contracts",
     ),
     Channel(
         market=FUTURES,
@@ -251,6 +253,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, futures public channels: level2 5 best ask/bid orders; recorded 2022-05",
+        sizes="contracts",
         levels=5,
     ),
     Channel(
@@ -263,6 +266,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, futures public channels: level2 50 best ask/bid orders",
+        sizes="contracts",
         levels=50,
     ),
     Channel(
@@ -275,6 +279,7 @@ CHANNELS = (
         merge_key=MergeKey.CONTIGUOUS,
         time="timestamp, ms",
         source="KuCoin WebSocket, futures public channels: level2 market data; recorded 2021-06",
+        sizes="contracts",
     ),
     Channel(  # the first of its path: the one that `parse_topic` means
         market=FUTURES,
@@ -331,6 +336,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="ts, ns",
         source="KuCoin WebSocket, futures public channels: symbol snapshot; recorded 2022-06",
+        sizes="base currency; US dollars where inverse",
     ),
     Channel(
         market=FUTURES,

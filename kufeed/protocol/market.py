@@ -39,6 +39,11 @@ class MergeKey(Enum):
     TIME = "time"
     """Not numbered: exchange time together with equal data."""
 
+    @property
+    def gap(self) -> str:
+        """By what a `Gap` tells updates that are missing: the times around them, where it can the numbers as well."""
+        return "times and numbers" if self is MergeKey.CONTIGUOUS else "times"
+
 
 @attrs.frozen
 class Market:
@@ -76,6 +81,8 @@ class Channel:
     """The field of `data` that carries the exchange's time, and its unit."""
     source: str
     """Where the shape is documented, or that it was recorded."""
+    sizes: str | None = None
+    """What its sizes and volumes count: `contracts`, or which currency; None where it has neither."""
     levels: int | None = None
     """Levels of each side of the book, where the channel comes in several depths."""
     intervals: Mapping[str, int] | None = None

@@ -255,6 +255,7 @@ CHANNELS = (
         merge_key=MergeKey.INCREASING,
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: ticker; recorded 2021-04-23",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -266,6 +267,7 @@ CHANNELS = (
         merge_key=MergeKey.INCREASING,
         time="time, ns as text",
         source="KuCoin WebSocket, spot public channels: trade; recorded 2021-04-23",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -277,6 +279,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, spot public channels: level 1",
+        sizes="base currency",
     ),
     *(
         Channel(
@@ -289,6 +292,7 @@ CHANNELS = (
             merge_key=MergeKey.TIME,
             time="timestamp, ms",
             source=f"KuCoin WebSocket, spot public channels: level 2, {levels} best",
+            sizes="base currency",
             levels=levels,
         )
         for levels in (5, 50)
@@ -303,6 +307,7 @@ CHANNELS = (
         merge_key=MergeKey.CONTIGUOUS,
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: level 2 increment; recorded 2021-04-25",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -314,6 +319,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="time, ns; the start in s as text",
         source="KuCoin WebSocket, spot public channels: klines; `add` recorded 2021-04-25",
+        sizes="base currency",
         intervals=INTERVALS,
     ),
     Channel(
@@ -326,6 +332,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="datetime, ms",
         source="KuCoin WebSocket, spot public channels: symbol snapshot; recorded 2022-06",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -359,6 +366,7 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: call auction data",
+        sizes="base currency",
     ),
     Channel(
         market=SPOT,
@@ -370,5 +378,6 @@ CHANNELS = (
         merge_key=MergeKey.TIME,
         time="timestamp, ms",
         source="KuCoin WebSocket, spot public channels: call auction order book",
+        sizes="base currency",
     ),
 )

@@ -17,11 +17,36 @@ import attrs
 from .market import Topic, UpdateType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .events import Gap
 
 Number = Decimal | int
+
+
+def _plain(value: object) -> str:
+    """A value as a log shows it: a decimal by its digits, and text so that no terminal obeys it."""
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return value.value if isinstance(value, Side) else repr(value)
+
+
+def _size(value: object) -> str:
+    """A size with its unit: what is counted is contracts, an amount of currency is never an `int`."""
+    return f"{value} contracts" if type(value) is int else _plain(value)
+
+
+def _first(rows: Sequence[object]) -> str:
+    """The first row, and how many there are more: the best level stands for its side of a book."""
+    more = f", {len(rows) - 1} more" if len(rows) > 1 else ""
+    return f"[{rows[0]}{more}]" if rows else "[]"
+
+
+def _time(time_ns: int | None) -> str:
+    try:
+        return "None" if time_ns is None else _datetime(time_ns).isoformat().replace("+00:00", "Z")
+    except OverflowError:  # of the year 10000, which a settlement far ahead may be
+        return f"{time_ns} ns"
 
 
 class Level(NamedTuple):
@@ -29,6 +54,12 @@ class Level(NamedTuple):
 
     price: Decimal
     size: Number
+
+    def __str__(self) -> str:
+        return f"{_plain(self.price)} x {_size(self.size)}"
+
+    def __repr__(self) -> str:
+        return f"Level({self})"
 
 
 class Side(StrEnum):
@@ -38,15 +69,15 @@ class Side(StrEnum):
     SELL = "sell"
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class Update:
     """What every update carries. `isinstance(x, Update)` holds for each; use the subclasses to tell them apart."""
 
     kind: ClassVar[UpdateType]
 
-    topic: Topic
+    topic: Topic = attrs.field(repr=False)
     """The stream it came on; `str(update.topic)` is the wire topic with its one symbol."""
-    symbol: str
+    symbol: str = attrs.field(repr=False)
     sequence: int | None
     """The exchange's own number, or None where the message has none. What it counts: the channel's row."""
     exchange_time_ns: int | None
@@ -78,8 +109,23 @@ class Update:
         """`exchange_time_ns` as an aware UTC time, to the microsecond; None where the message has none."""
         return None if self.exchange_time_ns is None else _datetime(self.exchange_time_ns)
 
+    def __repr__(self) -> str:
+        """One line for a log: the wire topic, UTC times for the `_ns` fields, the best levels of a book."""
+        said = [str(self.topic)]
+        if self.symbol != self.topic.symbol:
+            said.append(f"symbol={self.symbol!r}")
+        for field in attrs.fields(type(self)):
+            name, value = field.name, getattr(self, field.name)
+            if field.repr is False or value is field.default:
+                continue
+            if name.endswith("_ns"):
+                said.append(f"{name.removesuffix('_ns')}={_time(value)}")
+            else:
+                said.append(f"{name}={(field.repr if callable(field.repr) else _plain)(value)}")
+        return f"{type(self).__name__}({', '.join(said)})"
 
-@attrs.frozen(weakref_slot=False)
+
+@attrs.frozen(repr=False, weakref_slot=False)
 class Ticker(Update):
     """The best bid and ask. `sequence` is the order book's: the book at that number has exactly these prices.
 
@@ -91,16 +137,16 @@ class Ticker(Update):
     kind: ClassVar[UpdateType] = UpdateType.TICKER
 
     bid: Decimal | None
-    bid_size: Number | None
+    bid_size: Number | None = attrs.field(repr=_size)
     ask: Decimal | None
-    ask_size: Number | None
+    ask_size: Number | None = attrs.field(repr=_size)
     price: Decimal | None = None
     """Price of the last trade; spot only."""
     size: Number | None = None
     """Size of the last trade; spot only."""
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class Trade(Update):
     """One execution. `sequence` counts trades, not book changes; numbers may be skipped.
 
@@ -110,12 +156,12 @@ class Trade(Update):
     kind: ClassVar[UpdateType] = UpdateType.TRADE
 
     price: Decimal
-    size: Number
+    size: Number = attrs.field(repr=_size)
     side: Side
     trade_id: str
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class Level1(Update):
     """The best bid and ask of a spot book, every 10 ms where they changed. Not numbered: `sequence` is None."""
 
@@ -127,7 +173,7 @@ class Level1(Update):
     ask_size: Decimal | None
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class Depth(Update):
     """The top of a book, whole, every 100 ms where it changed. There may be fewer levels than were asked for.
 
@@ -136,13 +182,13 @@ class Depth(Update):
 
     kind: ClassVar[UpdateType] = UpdateType.DEPTH
 
-    bids: tuple[Level, ...]
+    bids: tuple[Level, ...] = attrs.field(repr=_first)
     """Best first."""
-    asks: tuple[Level, ...]
+    asks: tuple[Level, ...] = attrs.field(repr=_first)
     """Best first."""
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class CallAuctionDepth(Depth):
     """The top of a spot book during a call auction."""
 
@@ -160,8 +206,14 @@ class BookChange(NamedTuple):
     """The new total at that price; 0 removes it."""
     sequence: int
 
+    def __str__(self) -> str:
+        return f"{self.side} {_plain(self.price)} x {_size(self.size)}"
 
-@attrs.frozen(weakref_slot=False)
+    def __repr__(self) -> str:
+        return f"BookChange({self}, sequence={self.sequence})"
+
+
+@attrs.frozen(repr=False, weakref_slot=False)
 class BookDelta(Update):
     """What changed in a book: one record for each message, so that its changes are applied together or not at all.
 
@@ -172,10 +224,10 @@ class BookDelta(Update):
     kind: ClassVar[UpdateType] = UpdateType.BOOK_DELTA
 
     first_sequence: int
-    changes: tuple[BookChange, ...]
+    changes: tuple[BookChange, ...] = attrs.field(repr=_first)
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class MarkPrice(Update):
     """The price that margins are computed with: of a contract, every second, or of a margin pair such as USDT-BTC."""
 
@@ -186,7 +238,7 @@ class MarkPrice(Update):
     """The index it follows; None for a margin pair, where it is a stream of its own."""
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class IndexPrice(Update):
     """The index that a contract follows, every second, or that of a margin pair."""
 
@@ -195,7 +247,7 @@ class IndexPrice(Update):
     index_price: Decimal
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class FundingRate(Update):
     """The rate that holders of a perpetual contract pay each other: predicted every minute, settled in the end."""
 
@@ -211,7 +263,7 @@ class FundingRate(Update):
     """When it is settled next, where the message says so."""
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class Candle(Update):
     """A candle as it stands. `exchange_time_ns` is the message's time, `start_ns` the candle's."""
 
@@ -235,7 +287,7 @@ class Candle(Update):
         return _datetime(self.start_ns)
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class Stats24h(Update):
     """Figures of the last 24 hours. What a market does not send is None."""
 
@@ -245,15 +297,16 @@ class Stats24h(Update):
     high: Decimal | None
     low: Decimal | None
     volume: Decimal | None
-    """Of the base currency (spot), or contracts (futures)."""
+    """Of the base currency; of an inverse contract (XBTUSDM), of US dollars. Not contracts: it has fractions."""
     turnover: Decimal | None
+    """Of the quote currency; of an inverse contract of the base currency."""
     change: Decimal | None
     """Of the price, in the quote currency."""
     change_rate: Decimal | None
     """The same as a fraction: 0.05 is five per cent up."""
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class Announcement(Update):
     """A funding settlement of a contract begins or has ended."""
 
@@ -265,7 +318,7 @@ class Announcement(Update):
     rate: Decimal
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class CallAuction(Update):
     """How a call auction would end now; every 100 ms, only while there is one."""
 

@@ -15,10 +15,23 @@ from .process import run, running
 
 
 async def test_topics_lists_the_channel_table() -> None:
+    """The same that the documentation draws, a row a line."""
     ended = await run("topics")
     assert (ended.code, ended.err) == (0, [])
-    assert [line.split("\t")[:3] for line in ended.out] == [
-        [channel.kind, channel.market.name, channel.path] for channel in CHANNELS
+    assert [line.split("\t") for line in ended.out] == [
+        [
+            channel.kind,
+            channel.market.name,
+            channel.path,
+            ", ".join(channel.subjects),
+            channel.record.__name__,
+            channel.time,
+            channel.sizes or "-",
+            channel.merge_key.value,
+            channel.merge_key.gap,
+            channel.source,
+        ]
+        for channel in CHANNELS
     ]
 
 
@@ -73,6 +86,9 @@ async def test_a_port_that_is_taken() -> None:
         (("watch", "ticker"), "symbol"),
         (("stress",), "--limiter"),
         (("watch", "ticker", "BTC-USDT", "BTC-USDT"), "twice"),
+        (("watch", "ticker", "BTC-USDT", "--levels", "5"), "levels"),
+        (("watch", "depth", "BTC-USDT", "--levels", "20"), "levels=5 or 50"),
+        (("watch", "candles", "BTC-USDT"), "1min, 3min"),
         (("watch", "book", "BTC-USDT"), "ticker"),
         (("watch", "ticker", "BTC-USDT", "--spot-url", "kucoin"), "spot_url"),
         (("watch", "ticker", "BTC-USDT", "--spot-url", ""), "spot_url"),

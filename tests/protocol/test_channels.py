@@ -466,6 +466,8 @@ def test_the_table_states_what_delivery_relies_on() -> None:
         assert channel.market in MARKETS
         assert channel.record.kind is channel.kind  # type: ignore[attr-defined]
         assert channel.merge_key is keys.get(channel.kind, MergeKey.TIME)
+        contiguous = channel.merge_key is MergeKey.CONTIGUOUS
+        assert channel.merge_key.gap == ("times and numbers" if contiguous else "times")
         assert channel.subjects
         assert channel.source
         assert channel.time

@@ -1,6 +1,7 @@
-"""Every message that KuCoin was recorded or documented to send: decoded to the right values, or survived.
+"""Every message that KuCoin was recorded or documented to send: decoded to the right values, or not, for a reason.
 
-What is expected is derived here from the JSON text and the tables of PROTOCOL.md, not by kufeed's decoders.
+What is expected is derived here from the JSON text and the tables of PROTOCOL.md, not by kufeed's decoders. `FATES` has
+a row for each file of samples, and no file is without one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 import re
 from collections import Counter
 from decimal import Decimal
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,6 +18,8 @@ import orjson
 import pytest
 import ujson
 
+from kufeed import ExchangeError
+from kufeed._rest import Rest
 from kufeed._streams import Refusals, Routes, Stream, stage
 from kufeed.protocol import (
     CHANNELS,
@@ -39,12 +42,17 @@ from kufeed.protocol import (
     Trade,
     Update,
 )
-from kufeed.protocol.session import Acked, Failed, Rejected, Session, Slowed, Unknown, Welcomed
+from kufeed.protocol import topic as topic_of
+from kufeed.protocol.session import Acked, Failed, LinkFull, Rejected, Session, Slowed, Unknown, Welcomed
+from kufeed.protocol.symbols import LISTS, read_row
 
 from .. import samples
+from ..test_rest import fetch, reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from trio.testing import MockClock
 
     from ..samples import Sample
 
@@ -323,6 +331,11 @@ def read(sample: Sample) -> Any:
     return json.loads(sample.text, parse_float=Decimal)
 
 
+def path_of(sample: Sample) -> str:
+    """The topic up to the colon; "" where there is none."""
+    return str(read(sample).get("topic", "")).partition(":")[0]
+
+
 def is_built(sample: Sample) -> bool:
     message = read(sample)
     path, _, argument = str(message.get("topic")).partition(":")
@@ -377,6 +390,12 @@ def assert_right(update: Any, sample: Sample, number: int = 0) -> None:
             assert format(found, "f") == raw, f"{name} of {sample}: not a digit more or less"
 
 
+@cache
+def every_topic() -> tuple[Topic, ...]:
+    """What is subscribed to in these tests."""
+    return tuple(dict.fromkeys(one for sample in samples.load() if is_built(sample) for one in wanted_by(sample)))
+
+
 class Staged:
     """What `stage()` makes of messages when every topic that occurs in the samples is wanted."""
 
@@ -395,7 +414,7 @@ class Staged:
 
     def _routes(self) -> Routes:
         routes = Routes()
-        for topic in dict.fromkeys(one for sample in samples.load() if is_built(sample) for one in wanted_by(sample)):
+        for topic in every_topic():
             stream = Stream(topic)
             stream.stagers = (self.updates.append,)
             routes.add(stream)
@@ -411,34 +430,210 @@ def messages() -> list[Sample]:
     return samples.load()
 
 
-def test_the_samples_are_all_there(messages: list[Sample]) -> None:
-    """Each channel built here was seen in recorded or documented messages: this many."""
-    assert Counter(sample.file for sample in messages if is_built(sample)) == {
-        "futures_announcement.jsonl": 3,
-        "futures_instrument.jsonl": 3,
-        "futures_level2.jsonl": 5,
-        "futures_level2Depth5.jsonl": 4,
-        "futures_level2Depth50.jsonl": 2,
-        "futures_limitCandle.jsonl": 1,
-        "futures_snapshot.jsonl": 4,
-        "margin_indicator_index.jsonl": 2,
-        "margin_indicator_mark_price.jsonl": 2,
-        "spot_callauction_data.jsonl": 1,
-        "spot_callauction_level2Depth50.jsonl": 1,
-        "spot_candles.jsonl": 4,
-        "spot_level1.jsonl": 2,
-        "spot_level2.jsonl": 4,
-        "spot_level2Depth5.jsonl": 3,
-        "spot_level2Depth50.jsonl": 1,
-        "spot_snapshot.jsonl": 2,
-        "futures_execution.jsonl": 5,
-        "futures_tickerV2.jsonl": 5,
-        "session_spot_2021-04-23_ticker_match.jsonl": 800,
-        "session_spot_2021-04-25_EQZ_COV.jsonl": 152,
-        "spot_match.jsonl": 3,
-        "spot_ticker.jsonl": 4,
+# -- why a line is no update: each function fails where the reason does not hold -------------------------------------
+
+
+def nothing_else(sample: Sample) -> None:
+    raise AssertionError(f"{sample} was to become an update")
+
+
+def private(sample: Sample) -> None:
+    """Of an account: it says so, and no channel has its path."""
+    message = read(sample)
+    assert message.get("channelType") == "private" or "userId" in message, sample
+    assert path_of(sample) not in {channel.path for channel in CHANNELS}, sample
+
+
+def left_out(sample: Sample) -> None:
+    """A public topic that is no channel here; `LEFT_OUT` says why."""
+    path, _, argument = read(sample)["topic"].partition(":")
+    if path == "/market/snapshot":
+        assert "-" not in argument, sample
+    assert {path, f"{path}:{argument}"} & {name.partition(":{")[0] for name in LEFT_OUT}, sample
+
+
+def sent_by_clients(sample: Sample) -> None:
+    assert read(sample)["type"] in ("ping", "subscribe", "unsubscribe", "openTunnel", "closeTunnel"), sample
+
+
+def of_the_session(sample: Sample) -> None:
+    """`test_what_a_session_makes_of_each_control_frame` has each kind."""
+    assert read(sample)["type"] in ("welcome", "ack", "pong", "error"), sample
+
+
+def token_reply(sample: Sample) -> None:
+    """Read by `Rest.fetch_token`: `test_a_token_reply_is_read_as_it_stands`."""
+    assert {*read(sample)["data"]} == {"token", "instanceServers"}, sample
+
+
+def refusal_reply(sample: Sample) -> None:
+    """Read by `Rest`, whatever was asked for: `test_a_refusal_by_rest_is_told_with_its_code`."""
+    assert {*read(sample)} == {"code", "msg"}, sample
+
+
+def no_reader(sample: Sample) -> None:
+    """A REST answer that nothing in kufeed asks for: the token is all that `Rest` reads, and symbols all else."""
+    assert read(sample)["code"] == "200000", sample
+    assert {name for name in vars(Rest) if not name.startswith("_")} == {"fetch_token", "request"}
+    assert "multiplier" not in sample.text, sample
+    assert "baseIncrement" not in sample.text, sample
+
+
+def symbol_list(sample: Sample) -> None:
+    """Read by `Feed.symbols`; `test_the_recorded_contracts_are_read` and its like have the values."""
+    (market,) = (one for one in LISTS if one.name == ("spot" if "spot" in sample.file else "futures"))
+    for row in ujson.loads(sample.text)["data"]:
+        assert read_row(row, market, 0).symbol == row["symbol"]
+
+
+def recorded(sample: Sample) -> None:
+    """A recorded session has, besides its updates, control frames and the answers of REST that it asked for."""
+    (no_reader if "code" in read(sample) else of_the_session)(sample)
+
+
+def uta(sample: Sample) -> None:
+    """Of the newer protocol (section 11), spoken on hosts that kufeed does not dial."""
+    message = read(sample)
+    assert "T" in message or message.get("type", "pong") == "pong", sample
+    assert "topic" not in message, sample
+
+
+@attrs.frozen
+class Fate:
+    """What becomes of the lines of a file while all topics of all samples are subscribed to, as `stage()` counts it."""
+
+    updates: int = 0
+    """Lines that became updates, whose values were right."""
+    control: int = 0
+    """Lines without a topic, which the session gets."""
+    unwanted: int = 0
+    """Lines of topics or subjects that no subscription can ask for."""
+    why: Callable[[Sample], None] = nothing_else
+    """Holds for each line that is no update."""
+
+
+FATES = {
+    "client_frames.jsonl": Fate(control=3, unwanted=4, why=sent_by_clients),
+    "control_frames.jsonl": Fate(control=12, why=of_the_session),
+    "futures_announcement.jsonl": Fate(3),
+    "futures_candle_legacy.jsonl": Fate(unwanted=2, why=left_out),
+    "futures_execution.jsonl": Fate(5),
+    "futures_instrument.jsonl": Fate(3),
+    "futures_level2.jsonl": Fate(5),
+    "futures_level2Depth5.jsonl": Fate(4),
+    "futures_level2Depth50.jsonl": Fate(2),
+    "futures_limitCandle.jsonl": Fate(1),
+    "futures_snapshot.jsonl": Fate(4),
+    "futures_tickerV2.jsonl": Fate(5),
+    "futures_ticker_v1.jsonl": Fate(unwanted=2, why=left_out),
+    "legacy_level3.jsonl": Fate(unwanted=3, why=left_out),
+    "margin_funding_book_legacy.jsonl": Fate(unwanted=1, why=left_out),
+    "margin_indicator_index.jsonl": Fate(2),
+    "margin_indicator_mark_price.jsonl": Fate(2),
+    "private_futures_cross_leverage.jsonl": Fate(unwanted=2, why=private),
+    "private_futures_margin_mode.jsonl": Fate(unwanted=2, why=private),
+    "private_futures_orders.jsonl": Fate(unwanted=2, why=private),
+    "private_futures_position.jsonl": Fate(unwanted=5, why=private),
+    "private_futures_stop_orders.jsonl": Fate(unwanted=2, why=private),
+    "private_futures_wallet.jsonl": Fate(unwanted=5, why=private),
+    "private_margin_cross_position.jsonl": Fate(unwanted=3, why=private),
+    "private_margin_isolated_position.jsonl": Fate(unwanted=2, why=private),
+    "private_margin_loan_legacy.jsonl": Fate(unwanted=3, why=private),
+    "private_spot_balance.jsonl": Fate(unwanted=2, why=private),
+    "private_spot_orders.jsonl": Fate(unwanted=5, why=private),
+    "private_spot_stop_orders.jsonl": Fate(unwanted=2, why=private),
+    "rest_contracts_active.jsonl": Fate(control=2, why=symbol_list),
+    "rest_errors.jsonl": Fate(control=4, why=refusal_reply),
+    "rest_futures_bullet.jsonl": Fate(control=2, why=token_reply),
+    "rest_futures_funding_rate.jsonl": Fate(control=1, why=no_reader),
+    "rest_futures_klines.jsonl": Fate(control=1, why=no_reader),
+    "rest_futures_level2_snapshot.jsonl": Fate(control=3, why=no_reader),
+    "rest_futures_ticker.jsonl": Fate(control=1, why=no_reader),
+    "rest_futures_trade_history.jsonl": Fate(control=1, why=no_reader),
+    "rest_spot_all_tickers.jsonl": Fate(control=1, why=no_reader),
+    "rest_spot_bullet.jsonl": Fate(control=1, why=token_reply),
+    "rest_spot_candles.jsonl": Fate(control=1, why=no_reader),
+    "rest_spot_histories.jsonl": Fate(control=1, why=no_reader),
+    "rest_spot_level1.jsonl": Fate(control=1, why=no_reader),
+    "rest_spot_level2_snapshot.jsonl": Fate(control=2, why=no_reader),
+    "rest_spot_symbols.jsonl": Fate(control=1, why=symbol_list),
+    "rest_status.jsonl": Fate(control=2, why=no_reader),
+    "rest_timestamp.jsonl": Fate(control=2, why=no_reader),
+    "session_spot_2021-04-23_ticker_match.jsonl": Fate(800, control=3, why=recorded),
+    "session_spot_2021-04-25_EQZ_COV.jsonl": Fate(152, control=16, why=recorded),
+    "spot_callauction_data.jsonl": Fate(1),
+    "spot_callauction_level2Depth50.jsonl": Fate(1),
+    "spot_candles.jsonl": Fate(4),
+    "spot_level1.jsonl": Fate(2),
+    "spot_level2.jsonl": Fate(4),
+    "spot_level2Depth5.jsonl": Fate(3),
+    "spot_level2Depth50.jsonl": Fate(1),
+    "spot_match.jsonl": Fate(3),
+    "spot_snapshot.jsonl": Fate(2, unwanted=3, why=left_out),
+    "spot_ticker.jsonl": Fate(4),
+    "spot_ticker_all.jsonl": Fate(unwanted=3, why=left_out),
+    "uta_balance.jsonl": Fate(control=1, why=uta),
+    "uta_control.jsonl": Fate(control=4, why=uta),
+    "uta_execution.jsonl": Fate(control=1, why=uta),
+    "uta_kline.jsonl": Fate(control=2, why=uta),
+    "uta_leverage.jsonl": Fate(control=1, why=uta),
+    "uta_lw.jsonl": Fate(control=1, why=uta),
+    "uta_obu.jsonl": Fate(control=7, why=uta),
+    "uta_orderAll.jsonl": Fate(control=1, why=uta),
+    "uta_positionAll.jsonl": Fate(control=1, why=uta),
+    "uta_ticker.jsonl": Fate(control=2, why=uta),
+    "uta_trade.jsonl": Fate(control=2, why=uta),
+}
+RECORDED = {
+    "session_spot_2021-04-23_ticker_match.jsonl": {
+        "/market/ticker": 788,
+        "/market/match": 12,
+        "welcome": 1,
+        "ack": 2,
+    },
+    "session_spot_2021-04-25_EQZ_COV.jsonl": {
+        "/market/level2": 94,
+        "/market/ticker": 58,
+        "welcome": 1,
+        "ack": 13,
+        "REST book": 2,
+    },
+}
+"""What the recorded sessions are made of, frame by frame."""
+
+
+def test_every_file_of_samples_is_accounted_for() -> None:
+    assert {path.name for path in samples.require().iterdir()} == {*FATES, "INDEX.md"}
+
+
+@pytest.mark.parametrize("file", FATES)
+def test_every_line_becomes_the_right_update_or_none_for_a_reason(file: str) -> None:
+    """Nothing that is no update is called invalid, or raises; what becomes of it is what its reason says."""
+    fate, lines = FATES[file], samples.load(file)
+    staged = Staged(lines)
+    updates = iter(staged.updates)
+    others = []
+    for sample in lines:
+        if is_built(sample):
+            for number in range(len(rights(sample))):
+                assert_right(next(updates), sample, number)
+        else:
+            fate.why(sample)
+            others.append(sample)
+    assert next(updates, None) is None
+    assert len(lines) - len(others) == fate.updates
+    assert (len(staged.control), staged.refusals.unwanted, staged.refusals.causes) == (fate.control, fate.unwanted, {})
+    assert staged.control == [ujson.loads(sample.text) for sample in others if "topic" not in read(sample)]
+    assert fate.updates + fate.control + fate.unwanted == len(lines)
+
+
+@pytest.mark.parametrize("file", RECORDED)
+def test_a_recorded_session_is_counted_frame_by_frame(file: str) -> None:
+    lines = samples.load(file)
+    assert Counter(path_of(sample) or read(sample).get("type", "REST book") for sample in lines) == RECORDED[file]
+    assert Counter(str(update.topic).partition(":")[0] for update in Staged(lines).updates) == {
+        path: count for path, count in RECORDED[file].items() if path.startswith("/")
     }
-    assert len(messages) > 1_100
 
 
 @pytest.mark.parametrize("loads", [ujson.loads, orjson.loads], ids=["ujson", "orjson"])
@@ -465,31 +660,42 @@ def test_a_decoder_alone_says_the_same(messages: list[Sample]) -> None:
             assert_right(update, sample, number)
 
 
-def test_every_other_line_is_survived(messages: list[Sample]) -> None:
-    """Other channels are unwanted; what has no topic (control frames, REST answers, UTA) goes to the session. No more.
+def amounts(update: Any) -> list[Any]:
+    """Every size and volume of *update*."""
+    named = [getattr(update, name, None) for name in ("bid_size", "ask_size", "size", "volume")]
+    rows = [row for name in ("bids", "asks", "changes") for row in getattr(update, name, ())]
+    return [one for one in (*named, *(row.size for row in rows)) if one is not None]
 
-    Nothing becomes an update, nothing is called invalid, and nothing is raised.
-    """
-    others = [sample for sample in messages if not is_built(sample)]
-    assert others
-    with_topic = [sample for sample in others if "topic" in read(sample)]
-    staged = Staged(others)
-    assert staged.counts() == (0, len(others) - len(with_topic), len(with_topic), 0), staged.refusals
-    assert staged.touched == set()
-    assert staged.control == [ujson.loads(sample.text) for sample in others if sample not in with_topic]
+
+def test_the_table_says_what_sizes_count(messages: list[Sample]) -> None:
+    """Contracts are whole numbers; whatever is not, is an amount of a currency."""
+    found: dict[str, set[type]] = {}
+    for update in Staged(messages).updates:
+        types = found.setdefault(repr(update.topic.channel), set())
+        types.update(type(one) for one in amounts(update))
+    expected: dict[str | None, set[type]] = {
+        None: set(),
+        "contracts": {int},
+        "base currency": {Decimal},
+        "base currency; US dollars where inverse": {Decimal},
+    }
+    assert found == {repr(channel): expected[channel.sizes] for channel in CHANNELS}
 
 
 LEFT_OUT = {
-    "/market/snapshot:{market}": "one topic for all symbols of a market",
+    "/market/snapshot:{market}": "never recorded, two shapes documented, and each symbol has a topic of its own",
     "/market/ticker:all": "one topic for all symbols",
     "/margin/fundingBook:{ccy}": "gone",
-    "/contractMarket/ticker:{s}": "deprecated",
+    "/contractMarket/ticker:{s}": "deprecated; tickerV2 has the quotes, execution the trades",
+    "/contractMarket/candle": "gone; limitCandle is today's",
+    "/spotMarket/level3": "gone",
+    "/contractMarket/level3v2": "gone",
 }
-"""Topics of PROTOCOL.md that are no channel here, and why."""
+"""Topics of PROTOCOL.md that are no channel here, and why. Those without a symbol stand there as gone, not in bold."""
 
 
 def test_the_channel_table_is_complete_against_the_protocol_document() -> None:
-    """Sections 6 and 7 name each topic in bold. Level 3 and the legacy futures candle stand there as gone, not bold."""
+    """Sections 6 and 7 name each topic in bold, and those that are gone at least by their paths."""
     document = samples.require().parent / "PROTOCOL.md"
     text = document.read_text(encoding="utf-8")
     public = text[text.index("\n## 6. ") : text.index("\n## 8. ")]
@@ -497,7 +703,8 @@ def test_the_channel_table_is_complete_against_the_protocol_document() -> None:
     named = {_full(name, bold[:index]) for index, name in enumerate(bold)}
     named = {name for name in named if name.startswith("/")}
     assert len(named) > 20
-    assert named >= LEFT_OUT.keys()
+    assert named >= {name for name in LEFT_OUT if ":" in name}
+    assert all(f"`{name}" in public for name in LEFT_OUT)
     assert {name.partition(":")[0] for name in named - LEFT_OUT.keys()} == {channel.path for channel in CHANNELS}
 
 
@@ -506,14 +713,85 @@ def _full(name: str, before: list[str]) -> str:
     return f"{before[-1].rpartition('/')[0]}/{name[1:]}" if name.startswith("…") else name
 
 
-def test_a_recorded_session_reads_as_it_was_served(messages: list[Sample]) -> None:
-    """Welcome, acks, then tickers and trades: each message where it belongs, the updates in their order."""
-    session = [sample for sample in messages if sample.file.startswith("session_spot_2021-04-23")]
-    staged = Staged(session)
-    assert staged.counts() == (800, 3, 0, 0)
-    assert Counter(type(update) for update in staged.updates) == {Ticker: 788, Trade: 12}
-    for update, sample in zip(staged.updates, filter(is_built, session), strict=True):
-        assert_right(update, sample)
+ASKED = topic_of("book_delta", "BSV-BTC")
+NOT_FOUND = "topic /market/level2:BSV-BTC is not found"
+TOO_MANY_SYMBOLS = "exceed max subscription count limitation of 100 per time"
+ANSWERED: list[list[Any]] = [
+    [Welcomed()],
+    [Welcomed()],
+    [Acked((ASKED,))],
+    [Acked((ASKED,))],
+    [],
+    [Failed],
+    [Rejected(ASKED, 404, NOT_FOUND)],
+    [Rejected(ASKED, 415, "type is not supported")],
+    [Slowed(1.0)],
+    [Slowed(10.0)],
+    [Rejected(ASKED, 509, TOO_MANY_SYMBOLS)],
+    [LinkFull((ASKED,), 300)],
+]
+"""What a session that has asked for one topic makes of each line of `control_frames.jsonl`."""
+
+
+def test_what_a_session_makes_of_each_control_frame() -> None:
+    """Each line as the answer to what was asked: only its id, where it has one, is that of our request."""
+    for sample, expected in zip(samples.load("control_frames.jsonl"), ANSWERED, strict=True):
+        session = Session(generation=1, welcome_by=10, ping_interval=18, pong_timeout=10, ack_timeout=5)
+        frame = ujson.loads(sample.text)
+        if frame["type"] != "welcome":
+            session.receive({"id": "kufeed", "type": "welcome"}, 0.0)
+            session.subscribe([ASKED])
+            asked = session.next_frame()
+            assert asked is not None
+            session.sending(asked, 0.0)
+            session.sent()
+            if "id" in frame:
+                frame["id"] = json.loads(asked.text)["id"]
+        events = session.receive(frame, 0.0)
+        assert [type(event) if isinstance(event, Failed) else event for event in events] == expected, sample
+        assert [str(event.error) for event in events if isinstance(event, Failed)] == (
+            ["token is expired"] if expected == [Failed] else []
+        )
+
+
+PLACEHOLDER = "token=PUBLIC-TOKEN-EXAMPLE%3D%3D.PLACEHOLDER%3D%3D&connectId=me"
+SERVERS = [
+    ("rest_futures_bullet.jsonl", 1, "ws-api-futures.kucoin.com", 18.0, f"/?{PLACEHOLDER}"),
+    ("rest_futures_bullet.jsonl", 2, "push.kucoin.com", 50.0, f"/endpoint?{PLACEHOLDER}"),
+    ("rest_spot_bullet.jsonl", 1, "ws-api-spot.kucoin.com", 18.0, f"/?{PLACEHOLDER}"),
+]
+
+
+@pytest.mark.parametrize(("file", "line", "host", "ping_interval", "target"), SERVERS)
+async def test_a_token_reply_is_read_as_it_stands(
+    autojump_clock: MockClock, file: str, line: int, host: str, ping_interval: float, target: str
+) -> None:
+    """By the real reader, from the bytes of an HTTP answer: its milliseconds become seconds."""
+    (sample,) = [one for one in samples.load(file) if one.line == line]
+    token, _ = await fetch(reply(sample.text.encode()))
+    (server,) = token.servers
+    assert (server.endpoint.scheme, server.endpoint.host, server.endpoint.port) == ("wss", host, 443)
+    assert (server.ping_interval, server.pong_timeout) == (ping_interval, 10.0)
+    assert token.target(server, "me") == target
+
+
+REFUSALS = [
+    ("400100", "Invalid Parameter.", None),
+    ("200002", "Too many requests in a short period of time, please retry later", 10.0),
+    ("429000", "Too Many Requests", 10.0),
+    ("400005", "Invalid KC-API-SIGN", None),
+]
+
+
+@pytest.mark.parametrize(("line", "code", "message", "wait"), [(n, *row) for n, row in enumerate(REFUSALS, 1)])
+async def test_a_refusal_by_rest_is_told_with_its_code(
+    autojump_clock: MockClock, line: int, code: str, message: str, wait: float | None
+) -> None:
+    """Also under HTTP 200 (section 9); a wait is known for the codes that ask for one."""
+    (sample,) = [one for one in samples.load("rest_errors.jsonl") if one.line == line]
+    with pytest.raises(ExchangeError, match=re.escape(message)) as refusal:
+        await fetch(reply(sample.text.encode()))
+    assert (refusal.value.code, refusal.value.retry_after) == (code, wait)
 
 
 def test_every_line_without_a_topic_is_survived_by_the_session(messages: list[Sample]) -> None:

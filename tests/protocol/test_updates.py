@@ -34,6 +34,7 @@ from kufeed.protocol import (
     Trade,
     Update,
     UpdateType,
+    parse_topic,
     topic,
 )
 from kufeed.protocol.updates import fast_constructor
@@ -211,3 +212,109 @@ def test_a_candle_starts_at_an_aware_time() -> None:
 def test_a_side_is_text() -> None:
     assert (Side.BUY, Side.SELL) == ("buy", "sell")
     assert f"{Side.BUY}" == "buy"
+
+
+LOGGED = {
+    "/contractMarket/tickerV2:XBTUSDTM": (
+        {"sequence": 7, "bestBidSize": 713, "bestBidPrice": "88987.4", "bestAskPrice": "88987.5", "bestAskSize": 1},
+        "Ticker(/contractMarket/tickerV2:XBTUSDTM, sequence=7, {TIMES}, "
+        "bid=88987.4, bid_size=713 contracts, ask=88987.5, ask_size=1 contracts)",
+    ),
+    "/market/ticker:BTC-USDT": (
+        {
+            "sequence": "7",
+            "price": "0.08",
+            "size": "3",
+            "bestBid": "0.00000000",
+            "bestBidSize": "1",
+            "bestAsk": None,
+            "bestAskSize": "",
+        },
+        "Ticker(/market/ticker:BTC-USDT, sequence=7, {TIMES}, "
+        "bid=0.00000000, bid_size=1, ask=None, ask_size=None, price=0.08, size=3)",
+    ),
+    "/contractMarket/execution:XBTUSDTM": (
+        {"sequence": 7, "side": "sell", "size": 3, "price": "90503.9", "tradeId": "a\x1b[2Jb"},
+        "Trade(/contractMarket/execution:XBTUSDTM, sequence=7, {TIMES}, "
+        r"price=90503.9, size=3 contracts, side=sell, trade_id='a\x1b[2Jb')",
+    ),
+    "/contractMarket/level2Depth50:XBTUSDTM": (
+        {"sequence": 7, "bids": [[str(n), n] for n in range(1, 51)], "asks": [["60", 5]]},
+        "Depth(/contractMarket/level2Depth50:XBTUSDTM, sequence=7, {TIMES}, "
+        "bids=[50 x 50 contracts, 49 more], asks=[60 x 5 contracts])",
+    ),
+    "/spotMarket/level2Depth5:BTC-USDT": (
+        {"bids": [["1.5", "3"], ["1.4", "0.2"]], "asks": []},
+        "Depth(/spotMarket/level2Depth5:BTC-USDT, sequence=None, {TIMES}, bids=[1.5 x 3, 1 more], asks=[])",
+    ),
+    "/contractMarket/level2:XBTUSDTM": (
+        {"sequence": 7, "change": "90631.2,sell,0"},
+        "BookDelta(/contractMarket/level2:XBTUSDTM, sequence=7, {TIMES}, "
+        "first_sequence=7, changes=[sell 90631.2 x 0 contracts])",
+    ),
+    "/market/level2:BTC-USDT": (
+        {"sequenceStart": 6, "sequenceEnd": 7, "changes": {"bids": [["1.5", "3", "6"], ["2", "0", "7"]], "asks": []}},
+        "BookDelta(/market/level2:BTC-USDT, sequence=7, {TIMES}, first_sequence=6, changes=[buy 1.5 x 3, 1 more])",
+    ),
+    "/contract/instrument:XBTUSDTM": (
+        {"markPrice": 4010.52, "indexPrice": 4000.23},
+        "MarkPrice(/contract/instrument:XBTUSDTM, sequence=None, {TIMES}, mark_price=4010.52, index_price=4000.23)",
+    ),
+    "/contractMarket/limitCandle:XBTUSDTM_1min": (
+        {"candles": ["1731898200", "90638.6", "90638.5", "90638.7", "90638.4", "21.0", "1903.4103"]},
+        "Candle(/contractMarket/limitCandle:XBTUSDTM_1min, sequence=None, {TIMES}, interval='1min', "
+        "start=2024-11-18T02:50:00Z, open=90638.6, close=90638.5, high=90638.7, low=90638.4, volume=None, "
+        "turnover=1903.4103)",
+    ),
+    "/contractMarket/snapshot:XBTUSDTM": (
+        {"volume": 5834.46, "lastPrice": 3551},
+        "Stats24h(/contractMarket/snapshot:XBTUSDTM, sequence=None, {TIMES}, last_price=3551, high=None, low=None, "
+        "volume=5834.46, turnover=None, change=None, change_rate=None)",
+    ),
+}
+"""Wire topic -> `data` without its time -> what a log shows."""
+TIMES = "exchange_time=2025-06-15T15:06:40.001000Z, received_time=2025-06-15T15:06:40.012345Z"
+
+
+@pytest.mark.parametrize("wire", LOGGED)
+def test_a_log_line_shows_the_topic_times_as_times_and_contracts_as_contracts(wire: str) -> None:
+    """Sizes of the spot market are amounts, without a word; of a book the best level of each side stands for all."""
+    data, expected = LOGGED[wire]
+    stream = parse_topic(wire)
+    made = stream.channel.decode(
+        {"symbol": stream.symbol, **data, **times_of(stream)}, stream, 1_750_000_000_012_345_678, None
+    )
+    assert repr(made) == expected.replace("{TIMES}", TIMES)
+    assert str(made) == f"{made}" == repr(made)
+
+
+def times_of(stream: Any) -> dict[str, Any]:
+    name, _, unit = stream.channel.time.partition(", ")
+    return {name: 1_750_000_000_001_000_000 // (1 if unit.startswith("ns") else 1_000_000)}
+
+
+@records
+def test_a_log_line_leaves_out_what_was_left_out(record: Any, values: dict[str, Any]) -> None:
+    shown = repr(record(**values))
+    assert shown.startswith(f"{record.__name__}({values['topic']}, sequence=7, ")
+    assert "gap_before" not in shown
+    assert "symbol=" not in shown
+    gap = Gap(values["topic"], GapCause.RECONNECT, None, None, 1, 2)
+    assert f"gap_before={gap!r}" in repr(record(**values, gap_before=gap))
+    other = record(**{**values, "symbol": "ETH-USDT"})
+    assert "symbol='ETH-USDT'" in repr(other), "where the topic does not say it"
+
+
+@given(st.integers(-(2**200), 2**200))
+def test_no_time_is_too_strange_to_be_shown(time_ns: int) -> None:
+    values = {**dict(RECORDS)[FundingRate], "next_time_ns": time_ns}
+    assert "next_time=" in repr(FundingRate(**values))
+
+
+def test_a_level_and_a_change_say_their_size_in_its_unit() -> None:
+    assert repr(Level(Decimal("0.10"), 3)) == "Level(0.10 x 3 contracts)"
+    assert repr(Level(Decimal("1E-8"), Decimal(3))) == "Level(0.00000001 x 3)"
+    assert repr(Level(Decimal(1), 0.5)) == "Level(1 x 0.5)"  # type: ignore[arg-type]
+    change = BookChange(Side.BUY, Decimal("0.10"), 0, 17)
+    assert repr(change) == "BookChange(buy 0.10 x 0 contracts, sequence=17)"
+    assert str(change) == "buy 0.10 x 0 contracts"

@@ -15,7 +15,42 @@ from typing import TYPE_CHECKING, Any, Literal, assert_type
 import trio
 
 import kufeed
-from kufeed import Feed, Handlers, StreamEvent, Subscription, Ticker, Trade, Update
+from kufeed import (
+    Announcement,
+    BookChange,
+    BookDelta,
+    CallAuction,
+    CallAuctionDepth,
+    Candle,
+    ConnectionStatistics,
+    Depth,
+    Disconnected,
+    Dropped,
+    Feed,
+    FeedStatistics,
+    FundingRate,
+    Gap,
+    Handlers,
+    HandlerStatistics,
+    IndexPrice,
+    Level,
+    Level1,
+    MarkPrice,
+    QueueStatistics,
+    Restored,
+    Resynced,
+    Side,
+    SlowConsumer,
+    Stale,
+    Stats24h,
+    StreamEvent,
+    Subscription,
+    Ticker,
+    Topic,
+    Trade,
+    Update,
+    UpdateType,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,7 +80,11 @@ async def iterate(feed: Feed) -> None:
     async with feed.trades("XBTUSDTM", overflow=kufeed.Overflow.RAISE, buffer=10) as trades:
         async for trade in trades:
             assert_type(trade, Trade)
-    async with feed.subscribe(kufeed.topic("ticker", "XBTUSDTM")) as updates:
+    feed.depth("XBTUSDTM", levels=50, overflow="latest", buffer=None, changes_only=True)
+    feed.candles("XBTUSDTM", interval="1min", changes_only=False)
+    options: kufeed.SubscriptionOptions = {"buffer": 10, "changes_only": True}
+    assert_type(feed.level1("BTC-USDT", **options), Subscription[kufeed.Level1])
+    async with feed.subscribe(kufeed.topic("ticker", "XBTUSDTM"), changes_only=True) as updates:
         async for update in updates:
             assert_type(update, Update)
             assert_type(update.gap_before, kufeed.Gap | None)
@@ -53,12 +92,224 @@ async def iterate(feed: Feed) -> None:
                 assert_type(update.ask, Decimal | None)
 
 
+def look(feed: Feed) -> None:
+    assert_type(feed.latest(kufeed.topic("ticker", "XBTUSDTM")), kufeed.Latest | None)
+    if (latest := feed.latest(kufeed.topic("ticker", "XBTUSDTM"))) is not None:
+        assert_type(latest.update, Update)
+        assert_type(latest.age, float)
+        latest.age = 0.0  # type: ignore[misc]
+
+
+def every_kind(feed: Feed) -> None:
+    assert_type(feed.ticker("BTC-USDT", overflow="latest", buffer=1), Subscription[Ticker])
+    assert_type(feed.trades("BTC-USDT"), Subscription[Trade])
+    assert_type(feed.level1("BTC-USDT"), Subscription[Level1])
+    assert_type(feed.depth("BTC-USDT", levels=50), Subscription[Depth])
+    assert_type(feed.book_deltas("BTC-USDT"), Subscription[BookDelta])
+    assert_type(feed.mark_price("XBTUSDTM"), Subscription[MarkPrice])
+    assert_type(feed.index_price("XBTUSDTM"), Subscription[IndexPrice])
+    assert_type(feed.funding_rate("XBTUSDTM"), Subscription[FundingRate])
+    assert_type(feed.candles("XBTUSDTM", interval="1min"), Subscription[Candle])
+    assert_type(feed.stats_24h("XBTUSDTM"), Subscription[Stats24h])
+    assert_type(feed.announcements("XBTUSDTM"), Subscription[Announcement])
+    assert_type(feed.call_auction("BTC-USDT"), Subscription[CallAuction])
+    assert_type(feed.call_auction_depth("BTC-USDT"), Subscription[CallAuctionDepth])
+    assert_type(feed.subscribe(kufeed.topic(UpdateType.DEPTH, "BTC-USDT", levels=5)), Subscription[Update])
+    assert_type(feed.open_handlers(), Handlers)
+    assert_type(feed.statistics(), FeedStatistics)
+    assert_type(feed.tree(), str)
+    assert_type(feed.reset(), None)
+
+
+async def every_method(trades: Subscription[Trade]) -> None:
+    assert_type(await trades.receive(), Trade)
+    assert_type(trades.receive_nowait(), Trade)
+    assert_type([batch async for batch in trades.batches()], list[list[Trade]])
+    assert_type([item async for item in trades.with_events()], list[Trade | StreamEvent])
+    assert_type(trades.clone(), Subscription[Trade])
+    assert_type(await trades.add("ETH-USDT"), None)
+    assert_type(trades.remove("ETH-USDT"), None)
+    assert_type(trades.close(), None)
+    assert_type(trades.topics, tuple[Topic, ...])
+    assert_type(trades.statistics(), QueueStatistics)
+
+
+# -- records ----------------------------------------------------------------------------------------------------------
+
+
+def any_update(update: Update, topic: Topic) -> None:
+    assert_type(update.topic, Topic)
+    assert_type(update.kind, UpdateType)
+    assert_type(update.symbol, str)
+    assert_type(update.sequence, int | None)
+    assert_type(update.exchange_time_ns, int | None)
+    assert_type(update.received_time_ns, int)
+    assert_type(update.gap_before, Gap | None)
+    assert_type(update.time_ns, int)
+    assert_type(update.latency, float | None)
+    assert_type(update.latency_ms, float | None)
+    assert_type(update.exchange_time, datetime | None)
+    assert_type(topic.channel, kufeed.protocol.Channel)
+    assert_type(topic.symbol, str)
+    assert_type(topic.interval, str | None)
+    assert_type(topic.wire, str)
+    assert_type(topic.argument, str)
+    assert_type(topic.kind, UpdateType)
+    update.symbol = "frozen"  # type: ignore[misc]
+
+
+def quotes(ticker: Ticker, level1: Level1, trade: Trade) -> None:
+    assert_type(ticker.bid, Decimal | None)
+    assert_type(ticker.bid_size, Decimal | int | None)
+    assert_type(ticker.ask, Decimal | None)
+    assert_type(ticker.ask_size, Decimal | int | None)
+    assert_type(ticker.price, Decimal | None)
+    assert_type(ticker.size, Decimal | int | None)
+    assert_type(level1.bid, Decimal | None)
+    assert_type(level1.bid_size, Decimal | None)
+    assert_type(level1.ask, Decimal | None)
+    assert_type(level1.ask_size, Decimal | None)
+    assert_type(trade.price, Decimal)
+    assert_type(trade.size, Decimal | int)
+    assert_type(trade.side, Side)
+    assert_type(trade.trade_id, str)
+
+
+def books(depth: Depth, auction: CallAuctionDepth, delta: BookDelta, level: Level, change: BookChange) -> None:
+    assert_type(depth.bids, tuple[Level, ...])
+    assert_type(depth.asks, tuple[Level, ...])
+    assert_type(auction.bids, tuple[Level, ...])
+    assert_type(delta.first_sequence, int)
+    assert_type(delta.changes, tuple[BookChange, ...])
+    assert_type(level.price, Decimal)
+    assert_type(level.size, Decimal | int)
+    assert_type(change.side, Side)
+    assert_type(change.price, Decimal)
+    assert_type(change.size, Decimal | int)
+    assert_type(change.sequence, int)
+
+
+def prices(mark: MarkPrice, index: IndexPrice, funding: FundingRate, settlement: Announcement) -> None:
+    assert_type(mark.mark_price, Decimal)
+    assert_type(mark.index_price, Decimal | None)
+    assert_type(index.index_price, Decimal)
+    assert_type(funding.rate, Decimal)
+    assert_type(funding.predicted, bool)
+    assert_type(funding.interval, float | None)
+    assert_type(funding.next_time_ns, int | None)
+    assert_type(settlement.event, str)
+    assert_type(settlement.funding_time_ns, int)
+    assert_type(settlement.rate, Decimal)
+
+
+def figures(candle: Candle, stats: Stats24h, auction: CallAuction) -> None:
+    assert_type(candle.interval, str)
+    assert_type(candle.start_ns, int)
+    assert_type(candle.start, datetime)
+    assert_type(candle.open, Decimal)
+    assert_type(candle.close, Decimal)
+    assert_type(candle.high, Decimal)
+    assert_type(candle.low, Decimal)
+    assert_type(candle.volume, Decimal | None)
+    assert_type(candle.turnover, Decimal)
+    assert_type(stats.last_price, Decimal | None)
+    assert_type(stats.high, Decimal | None)
+    assert_type(stats.low, Decimal | None)
+    assert_type(stats.volume, Decimal | None)
+    assert_type(stats.turnover, Decimal | None)
+    assert_type(stats.change, Decimal | None)
+    assert_type(stats.change_rate, Decimal | None)
+    assert_type(auction.price, Decimal | None)
+    assert_type(auction.size, Decimal | None)
+    assert_type(auction.sell_low, Decimal | None)
+    assert_type(auction.sell_high, Decimal | None)
+    assert_type(auction.buy_low, Decimal | None)
+    assert_type(auction.buy_high, Decimal | None)
+
+
+def losses(gap: Gap, dropped: Dropped, slow: SlowConsumer) -> None:
+    assert_type(gap.topic, Topic)
+    assert_type(gap.cause, kufeed.GapCause)
+    assert_type(gap.first_missing, int | None)
+    assert_type(gap.last_missing, int | None)
+    assert_type(gap.since_ns, int | None)
+    assert_type(gap.until_ns, int | None)
+    assert_type(dropped.topic, Topic)
+    assert_type(dropped.count, int)
+    assert_type(dropped.gap, Gap)
+    assert_type(slow.ended, bool)
+    assert_type(slow.duration, float)
+    assert_type(slow.lost, int)
+
+
+def silences(lost: Disconnected, restored: Restored, stale: Stale, resynced: Resynced) -> None:
+    assert_type(lost.topic, Topic)
+    assert_type(lost.cause, Exception)
+    assert_type(restored.topic, Topic)
+    assert_type(restored.duration, float)
+    assert_type(stale.topic, Topic)
+    assert_type(stale.silent_for, float)
+    assert_type(resynced.topic, Topic)
+    assert_type(resynced.duration, float)
+
+
+def accounts(
+    feed: FeedStatistics, link: ConnectionStatistics, queue: QueueStatistics, handler: HandlerStatistics
+) -> None:
+    assert_type(feed.connections, tuple[ConnectionStatistics, ...])
+    assert_type(feed.refused, Mapping[str, int])
+    assert_type(feed.refused_samples, Mapping[str, str])
+    assert_type(feed.unwanted, int)
+    assert_type(link.number, int)
+    assert_type(link.market, str)
+    assert_type(link.topics, int)
+    assert_type(link.acked, int)
+    assert_type(link.dials, int)
+    assert_type(link.failures, int)
+    assert_type(link.last_failure, str | None)
+    assert_type(queue.received, int)
+    assert_type(queue.delivered, int)
+    assert_type(queue.conflated, int)
+    assert_type(queue.dropped, int)
+    assert_type(queue.unchanged, int)
+    assert_type(queue.discarded, int)
+    assert_type(queue.pending, int)
+    assert_type(queue.most_pending, int)
+    assert_type(queue.bound, int)
+    assert_type(queue.oldest_age, float | None)
+    assert_type(queue.slow, bool)
+    assert_type(handler.name, str)
+    assert_type(handler.running, bool)
+    assert_type(handler.calls, int)
+    assert_type(handler.errors, int)
+    assert_type(handler.longest_call, float)
+    assert_type(handler.queues, tuple[QueueStatistics, ...])
+
+
+def match_records(update: Update) -> None:
+    match update:
+        case Trade(price=price, size=size):
+            assert_type(price, Decimal)
+            assert_type(size, Decimal | int)
+        case FundingRate(predicted=True):
+            assert_type(update.rate, Decimal)
+    if isinstance(update, Depth):
+        (price, size), *_ = update.bids
+        assert_type(price * size, Decimal)
+
+
 def wrong_subscriptions(feed: Feed) -> None:
+    feed.candles("XBTUSDTM")  # type: ignore[call-arg]
+    feed.ticker("XBTUSDTM", levels=5)  # type: ignore[call-arg]
     feed.ticker(1)  # type: ignore[arg-type]
     feed.ticker(["XBTUSDTM", "ETHUSDTM"])  # type: ignore[arg-type]
     feed.trades("XBTUSDTM", buffer="10")  # type: ignore[arg-type]
     feed.trades("XBTUSDTM", overflow=1)  # type: ignore[arg-type]
+    feed.trades("XBTUSDTM", changes_only="yes")  # type: ignore[arg-type]
+    feed.trades("XBTUSDTM", bufer=10)  # type: ignore[call-arg]
+    feed.ticker("XBTUSDTM", levels=5)  # type: ignore[call-arg]
     feed.subscribe("XBTUSDTM")  # type: ignore[arg-type]
+    feed.latest("XBTUSDTM")  # type: ignore[arg-type]
     trades: Subscription[Trade] = feed.ticker("XBTUSDTM")  # type: ignore[assignment]
     del trades
 
@@ -215,17 +466,27 @@ def wrong_policies(feed: Feed) -> None:
 
 
 async def symbols(feed: Feed) -> None:
-    listed = await feed.symbols("futures")
-    assert_type(listed, Mapping[str, kufeed.SymbolInfo])
-    info = listed["XBTUSDTM"]
+    assert_type(await feed.symbols("futures"), Mapping[str, kufeed.SymbolInfo])
+
+
+def symbol_info(info: kufeed.SymbolInfo) -> None:
+    assert_type(info.symbol, str)
+    assert_type(info.market, str)
+    assert_type(info.type, kufeed.SymbolType)
+    assert_type(info.base, str)
+    assert_type(info.quote, str)
+    assert_type(info.settle, str)
     assert_type(info.tick, Decimal)
     assert_type(info.lot, Decimal | int)
-    assert_type(info.expiry, datetime | None)
+    assert_type(info.multiplier, Decimal)
+    assert_type(info.is_inverse, bool)
+    assert_type(info.status, kufeed.SymbolStatus)
     assert_type(info.exchange_status, str | bool)
+    assert_type(info.expiry, datetime | None)
+    assert_type(info.funding_interval, float | None)
+    assert_type(info.next_funding, datetime | None)
     assert_type(info.base_size(1), Decimal)
     assert_type(info.base_size(Decimal(1), 80_000), Decimal)
-    if info.status is kufeed.SymbolStatus.OPEN and info.type is kufeed.SymbolType.PERPETUAL:
-        print(info.next_funding)
 
 
 async def wrong_symbols(feed: Feed) -> None:
