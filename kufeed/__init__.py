@@ -20,7 +20,7 @@ from ._buffers import Overflow
 from ._channels import QueueStatistics
 from ._config import FeedConfig
 from ._connection import ConnectionStatistics
-from ._feed import Feed, FeedStatistics, open_feed
+from ._feed import Feed, FeedStatistics, Latest, SubscriptionOptions, open_feed
 from ._handler import HandlerStatistics
 from ._handlers import HandlerNursery, Handlers
 from ._limiter import LimiterStatistics, Permit, SlidingWindowLimiter
@@ -39,6 +39,7 @@ from .errors import (
     MessageRefused,
     Overflowed,
     ProtocolViolation,
+    RequestFailed,
     SendStuck,
     SubscriptionRejected,
     SubscriptionTimeout,
@@ -69,6 +70,9 @@ from .protocol import (
     Stale,
     Stats24h,
     StreamEvent,
+    SymbolInfo,
+    SymbolStatus,
+    SymbolType,
     Ticker,
     Topic,
     Trade,
@@ -112,6 +116,7 @@ __all__ = [
     "Handlers",
     "IndexPrice",
     "KufeedError",
+    "Latest",
     "Level",
     "Level1",
     "LimiterStatistics",
@@ -127,6 +132,7 @@ __all__ = [
     "ProtocolViolation",
     "QueueStatistics",
     "RealNetwork",
+    "RequestFailed",
     "RestBudget",
     "Restored",
     "Resynced",
@@ -139,8 +145,12 @@ __all__ = [
     "Stats24h",
     "StreamEvent",
     "Subscription",
+    "SubscriptionOptions",
     "SubscriptionRejected",
     "SubscriptionTimeout",
+    "SymbolInfo",
+    "SymbolStatus",
+    "SymbolType",
     "Ticker",
     "TokenExpired",
     "Topic",

@@ -63,6 +63,10 @@ class Buffer(Protocol):
     """The number that the next update will get."""
     conflated: int
     """Updates that a later one of their stream has replaced."""
+    unchanged: int
+    """Updates that were not let in because they say nothing new; 0 where everything is let in."""
+    withdrawn: int
+    """Those of the conflated ones in whose place nothing waits: their stream was back at what it had said before."""
 
     @property
     def items(self) -> Collection[object]:
@@ -115,7 +119,7 @@ class PlainBuffer:
     def __init__(self, policy: Overflow, bound: int) -> None:
         self.items: deque[Update] = deque()
         self.end = 0
-        self.conflated = 0
+        self.conflated = self.unchanged = self.withdrawn = 0
         self.pop = self.items.popleft
         self._drops_oldest = policy is Overflow.DROP_OLDEST
         self._bound = bound
@@ -160,12 +164,12 @@ class PlainBuffer:
 
 
 class KeyedBuffer:
-    """Policies by kind, any of them but `BLOCK`."""
+    """Policies by kind."""
 
     def __init__(self, policies: Mapping[UpdateType, Overflow], bound: int) -> None:
         self.items: OrderedDict[int, Update] = OrderedDict()
         self.end = 0
-        self.conflated = 0
+        self.conflated = self.unchanged = self.withdrawn = 0
         self._policies = policies
         self._bound = bound
         self._counted = 0  # what counts against the bound

@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from ._buffers import Overflow, make_buffer
+from ._changes import ChangesBuffer
 from .errors import ConnectionFailed, Overflowed, SubscriptionTimeout
 from .protocol.events import Dropped, Gap, GapCause, SlowConsumer, StreamEvent
 from .protocol.market import MergeKey
@@ -49,7 +50,7 @@ class QueueStatistics:
     dropped: int
     """Thrown away because the buffer was full."""
     unchanged: int
-    """Not delivered because they said nothing new."""
+    """Not delivered because they said nothing new (`SubscriptionOptions.changes_only`)."""
     discarded: int
     """Thrown away because the subscription was closed."""
     pending: int
@@ -156,18 +157,20 @@ class UpdateQueue:
         policies: Mapping[UpdateType, Overflow],
         bound: int,
         *,
+        changes_only: bool = False,
         perf_counter: Callable[[], float] = time.perf_counter,
         time_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.policies = policies
         self.bound = bound
+        self.changes_only = changes_only
         self.blocks = Overflow.BLOCK in policies.values()
         self.staged: list[Update] = []
         self.closed = False
         self._ending = False
         self._perf_counter = perf_counter
         self._time_ns = time_ns
-        self._buffer = make_buffer(policies, bound)
+        self._buffer = ChangesBuffer(policies, bound) if changes_only else make_buffer(policies, bound)
         self._items = self._buffer.items
         self._pop = self._buffer.pop
         self._places: list[_Place] = []  # by number; no two alike
@@ -206,10 +209,10 @@ class UpdateQueue:
         return not staged
 
     def backlog(self) -> int:
-        return self._delivered + len(self._items)
+        return self._delivered + self._buffer.withdrawn + len(self._items)
 
     def has_taken(self, backlog: int) -> bool:
-        return self._delivered >= backlog
+        return self._delivered + self._buffer.withdrawn >= backlog
 
     def force(self) -> None:
         """Let all of what is staged in; what has no room goes by the policy, and is told of at its place."""
@@ -247,6 +250,11 @@ class UpdateQueue:
         if isinstance(event, Gap):
             self._buffer.part(event.topic)
         self._consumers.unpark()
+
+    def part(self, topics: Iterable[Topic]) -> None:
+        """What comes of *topics* from now on neither takes the place of what waits, nor is it compared with that."""
+        for topic in topics:
+            self._buffer.part(topic)
 
     def fail(self, error: Exception) -> None:
         """Have *error* raised once, to the consumer that comes to this place in the stream."""
@@ -439,7 +447,7 @@ class UpdateQueue:
             delivered=self._delivered,
             conflated=self._buffer.conflated,
             dropped=self._dropped,
-            unchanged=0,
+            unchanged=self._buffer.unchanged,
             discarded=self._discarded,
             pending=len(self._items),
             most_pending=self._most_pending,

@@ -9,8 +9,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
-import ujson
 
+from ._json import loads as strict_loads
 from ._proxy import Proxy
 from ._untrusted import read_host, read_url
 from .errors import UsageError
@@ -119,8 +119,11 @@ class FeedConfig:
 
     stale_after: float = attrs.field(default=60.0, validator=_Checked.seconds())
     """Silence after which a stream counts as stale. Without effect yet."""
-    latency_warning: float = attrs.field(default=0.100, validator=_Checked.seconds())
-    """Age of an update above which it is warned about. Without effect yet."""
+    latency_warning: float | None = attrs.field(default=0.100, validator=_Checked.seconds(optional=True))
+    """Age above which an update is `late`: flagged, counted, and warned about once an episode. None: never.
+
+    Ages are measured with this machine's clock against the exchange's.
+    """
     rotate_after: float = attrs.field(default=23 * 3600.0, validator=_Checked.seconds())
     """Age at which a link is replaced, before its token's 24 h are over. Without effect yet: it reconnects then."""
     redundancy: int = attrs.field(default=1, validator=_Checked.count(1))
@@ -140,8 +143,11 @@ class FeedConfig:
     allowed_hosts: tuple[str, ...] = attrs.field(default=())
     """Hosts a token reply may send us to, besides the base's own and those under `kucoin.com` and `kucoin.eu`."""
 
-    loads: Callable[[bytes], Any] = attrs.field(default=ujson.loads, repr=False)
-    """The JSON decoder, from bytes; `orjson.loads` fits. What it lets through is checked afterwards."""
+    loads: Callable[[bytes], Any] = attrs.field(default=strict_loads, repr=False)
+    """The JSON decoder, from bytes; a `ValueError` refuses a message. The default refuses all that is not JSON.
+
+    `orjson.loads` fits, is as strict and faster. `ujson.loads` reads `01` as 1 and `-` as 0, which no later check sees.
+    """
     numbers: type[Decimal] | type[float] = attrs.field(default=Decimal)
     """What prices, amounts and rates are: `Decimal`, exact, or `float`, where annotations still say `Decimal`.
 

@@ -6,7 +6,7 @@ import math
 import random
 import weakref
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import attrs
 import trio
@@ -20,10 +20,11 @@ from ._pool import Pool
 from ._proxy import Proxy, ProxyNetwork
 from ._subscription import Subscription
 from ._supervisor import one_error
+from ._symbols import fetch_symbols
 from ._tls import default_context
 from .errors import UsageError
-from .protocol.market import Topic, UpdateType
-from .protocol.topics import distinct, topics
+from .protocol.market import ALL, Topic, UpdateType
+from .protocol.topics import MARKETS, distinct, topics
 
 if TYPE_CHECKING:
     import ssl
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ._handlers import HandlerNursery, Policy
     from ._inline import InlineSink
     from ._network import Network
+    from .protocol.symbols import SymbolInfo
     from .protocol.updates import (
         Announcement,
         BookDelta,
@@ -63,6 +65,42 @@ class FeedStatistics:
     """One sample of what was wrong for each cause, shortened."""
     unwanted: int
     """Valid messages that no subscription asked for, as may still come after an unsubscribe."""
+    late: int
+    """Updates that were older than `FeedConfig.latency_warning` when they came (`Update.late`)."""
+    misdated: int
+    """Updates whose time stamp cannot be right (`Update.misdated`)."""
+
+
+class SubscriptionOptions(TypedDict, total=False):
+    """The keyword arguments of each method of `Feed` that makes a subscription: `feed.ticker("XBTUSDTM", buffer=10)`.
+
+    Any may be left out. A value that cannot be raises `UsageError`, a name that is none of these `TypeError`.
+    """
+
+    overflow: Overflow | str | None
+    """What happens to an update that finds the buffer full: an `Overflow` or its name. None: what suits its kind."""
+    buffer: int | None
+    """How many updates may wait for the consumer; None: `FeedConfig.message_buffer_size`."""
+    changes_only: bool
+    """Deliver no update that equals the one before it of its topic in all but time and sequence; False by default.
+
+    What is compared are the fields that the record has beyond those of `Update`, numbers by their value. A `Trade` and
+    a `BookDelta` carry numbers of their own, so that each is a change. What is not delivered to this subscription is
+    counted as `QueueStatistics.unchanged`; others of the same topic are not affected. After a hole, where the last
+    one was lost to the overflow policy, and where a topic was removed and added again, the next update is delivered
+    whatever it says: what was delivered last is what the exchange says, or a `Gap` or `Dropped` tells that it may not
+    be. Under `Overflow.LATEST` it is compared with what the consumer took last, so that a value which is back before
+    anybody saw it go is not told either. One record of each topic is kept for it.
+    """
+
+
+@attrs.frozen
+class Latest:
+    """The last value of a stream, and how old it is."""
+
+    update: Update
+    age: float
+    """Seconds since its receipt, by the network's clock (`Network.time_ns`)."""
 
 
 class Feed:
@@ -95,99 +133,81 @@ class Feed:
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
-    def ticker(
-        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
-    ) -> Subscription[Ticker]:
+    def ticker(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[Ticker]:
         """Best bid and ask of *symbols*, futures and spot mixed as you like (the dash tells them apart).
 
-        *buffer* is how many updates may wait for the consumer (default `FeedConfig.message_buffer_size`), *overflow*
-        what happens beyond it; by default only the latest ticker of each symbol waits (`Overflow.LATEST`).
-        `UsageError` for a symbol that cannot exist, with a suggestion.
+        *overflow*, *buffer* and *changes_only* are told of at `SubscriptionOptions`; by default only the latest ticker
+        of each symbol waits (`Overflow.LATEST`). `UsageError` for a symbol that cannot exist, with a suggestion.
         """
-        return self._subscribe(UpdateType.TICKER, symbols, overflow, buffer)
+        return self._subscribe(UpdateType.TICKER, symbols, options)
 
-    def trades(
-        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
-    ) -> Subscription[Trade]:
+    def all_tickers(self, **options: Unpack[SubscriptionOptions]) -> Subscription[Ticker]:
+        """The ticker of every spot symbol, every 100 ms where it changed: one topic for the whole market.
+
+        Each update has its own symbol, and a `topic` of its own by which it is conflated and its losses are told; the
+        connection's are told with the one topic that is subscribed to. Otherwise as ``ticker("all")``, which is the
+        same, and may be mixed with symbols.
+        """
+        return self.ticker(ALL, **options)
+
+    def trades(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[Trade]:
         """Every execution of *symbols*. Arguments and errors as for `ticker`; the default is `Overflow.DROP_OLDEST`."""
-        return self._subscribe(UpdateType.TRADE, symbols, overflow, buffer)
+        return self._subscribe(UpdateType.TRADE, symbols, options)
 
-    def level1(
-        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
-    ) -> Subscription[Level1]:
+    def level1(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[Level1]:
         """Best bid and ask of spot *symbols*, every 10 ms. Arguments, default and errors as for `ticker`."""
-        return self._subscribe(UpdateType.LEVEL1, symbols, overflow, buffer)
+        return self._subscribe(UpdateType.LEVEL1, symbols, options)
 
-    def depth(
-        self, *symbols: str, levels: int = 5, overflow: Overflow | str | None = None, buffer: int | None = None
-    ) -> Subscription[Depth]:
+    def depth(self, *symbols: str, levels: int = 5, **options: Unpack[SubscriptionOptions]) -> Subscription[Depth]:
         """The best *levels* of each side, 5 or 50 (else `UsageError`), every 100 ms. Otherwise as `ticker`."""
-        return self._subscribe(UpdateType.DEPTH, symbols, overflow, buffer, levels=levels)
+        return self._subscribe(UpdateType.DEPTH, symbols, options, levels=levels)
 
-    def book_deltas(
-        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
-    ) -> Subscription[BookDelta]:
+    def book_deltas(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[BookDelta]:
         """Every change of the books of *symbols*, numbered without holes.
 
         As for `ticker`, but a full buffer raises `Overflowed` (`Overflow.RAISE`): a hole makes a book wrong.
         """
-        return self._subscribe(UpdateType.BOOK_DELTA, symbols, overflow, buffer)
+        return self._subscribe(UpdateType.BOOK_DELTA, symbols, options)
 
-    def mark_price(
-        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
-    ) -> Subscription[MarkPrice]:
+    def mark_price(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[MarkPrice]:
         """Mark price of contracts, every second, or of margin pairs such as USDT-BTC. Otherwise as `ticker`."""
-        return self._subscribe(UpdateType.MARK_PRICE, symbols, overflow, buffer)
+        return self._subscribe(UpdateType.MARK_PRICE, symbols, options)
 
-    def index_price(
-        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
-    ) -> Subscription[IndexPrice]:
+    def index_price(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[IndexPrice]:
         """Index price of contracts, every second, or of margin pairs such as USDT-BTC. Otherwise as `ticker`."""
-        return self._subscribe(UpdateType.INDEX_PRICE, symbols, overflow, buffer)
+        return self._subscribe(UpdateType.INDEX_PRICE, symbols, options)
 
-    def funding_rate(
-        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
-    ) -> Subscription[FundingRate]:
+    def funding_rate(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[FundingRate]:
         """Funding rate of contracts, predicted and settled. Otherwise as `ticker`; spot has none (`UsageError`)."""
-        return self._subscribe(UpdateType.FUNDING_RATE, symbols, overflow, buffer)
+        return self._subscribe(UpdateType.FUNDING_RATE, symbols, options)
 
-    def candles(
-        self, *symbols: str, interval: str, overflow: Overflow | str | None = None, buffer: int | None = None
-    ) -> Subscription[Candle]:
+    def candles(self, *symbols: str, interval: str, **options: Unpack[SubscriptionOptions]) -> Subscription[Candle]:
         """Candles of *interval* as KuCoin names it: `"1min"`, `"1hour"`, `"1day"`, …
 
         As for `ticker`, but every update is kept (`Overflow.DROP_OLDEST`). `UsageError` lists the intervals of the
         market where it does not have this one.
         """
-        return self._subscribe(UpdateType.CANDLE, symbols, overflow, buffer, interval=interval)
+        return self._subscribe(UpdateType.CANDLE, symbols, options, interval=interval)
 
-    def stats_24h(
-        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
-    ) -> Subscription[Stats24h]:
+    def stats_24h(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[Stats24h]:
         """Figures of the last 24 hours, every 2 s (spot) or 5 s (futures). Otherwise as `ticker`."""
-        return self._subscribe(UpdateType.STATS_24H, symbols, overflow, buffer)
+        return self._subscribe(UpdateType.STATS_24H, symbols, options)
 
-    def announcements(
-        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
-    ) -> Subscription[Announcement]:
+    def announcements(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[Announcement]:
         """Funding settlements of contracts. As for `ticker`, but all are kept (`Overflow.DROP_OLDEST`)."""
-        return self._subscribe(UpdateType.ANNOUNCEMENT, symbols, overflow, buffer)
+        return self._subscribe(UpdateType.ANNOUNCEMENT, symbols, options)
 
-    def call_auction(
-        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
-    ) -> Subscription[CallAuction]:
+    def call_auction(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[CallAuction]:
         """How a call auction of spot *symbols* would end, while there is one. Otherwise as `ticker`."""
-        return self._subscribe(UpdateType.CALL_AUCTION, symbols, overflow, buffer)
+        return self._subscribe(UpdateType.CALL_AUCTION, symbols, options)
 
     def call_auction_depth(
-        self, *symbols: str, overflow: Overflow | str | None = None, buffer: int | None = None
+        self, *symbols: str, **options: Unpack[SubscriptionOptions]
     ) -> Subscription[CallAuctionDepth]:
         """The top of the book during a call auction of spot *symbols*. Otherwise as `ticker`."""
-        return self._subscribe(UpdateType.CALL_AUCTION_DEPTH, symbols, overflow, buffer)
+        return self._subscribe(UpdateType.CALL_AUCTION_DEPTH, symbols, options)
 
-    def subscribe(
-        self, *topics: Topic, overflow: Overflow | str | None = None, buffer: int | None = None
-    ) -> Subscription[Update]:
+    def subscribe(self, *topics: Topic, **options: Unpack[SubscriptionOptions]) -> Subscription[Update]:
         """Any mixture of topics in one order of arrival: `feed.subscribe(topic("ticker", "XBTUSDTM"), …)`.
 
         *overflow* holds for all of them; by default each kind has its own.
@@ -195,24 +215,28 @@ class Feed:
         for one in topics:
             if not isinstance(one, Topic):
                 raise UsageError(f"subscribe() takes topics, such as kufeed.topic('ticker', 'XBTUSDTM'), not {one!r}")
-        make_queue = self._queue_maker(UpdateType, overflow, buffer)
+        make_queue = self._queue_maker(UpdateType, **options)
         return Subscription(distinct(topics), None, self._pool, make_queue)
 
     def _subscribe(
         self,
         kind: UpdateType,
         symbols: Iterable[str],
-        overflow: Overflow | str | None,
-        buffer: int | None,
+        options: SubscriptionOptions,
         *,
         levels: int | None = None,
         interval: str | None = None,
     ) -> Subscription[Any]:
-        make_queue = self._queue_maker([kind], overflow, buffer)
+        make_queue = self._queue_maker([kind], **options)
         return Subscription(topics(kind, symbols, levels=levels, interval=interval), kind, self._pool, make_queue)
 
     def _queue_maker(
-        self, kinds: Iterable[UpdateType], overflow: Overflow | str | None, buffer: int | None
+        self,
+        kinds: Iterable[UpdateType],
+        *,
+        overflow: Overflow | str | None = None,
+        buffer: int | None = None,
+        changes_only: bool = False,
     ) -> Callable[[], UpdateQueue]:
         if self._nursery is None:
             raise UsageError("the feed is closed")
@@ -224,10 +248,18 @@ class Feed:
             policies = {kind: DEFAULT_OVERFLOW[kind] if overflow is None else Overflow(overflow) for kind in kinds}
         except ValueError:
             raise UsageError(f"overflow must be one of {', '.join(Overflow)}, not {overflow!r}") from None
+        if type(changes_only) is not bool:
+            raise UsageError(f"changes_only must be True or False, not {changes_only!r}")
         network = self._network
 
         def make_queue() -> UpdateQueue:
-            queue = UpdateQueue(policies, buffer, perf_counter=network.perf_counter, time_ns=network.time_ns)
+            queue = UpdateQueue(
+                policies,
+                buffer,
+                changes_only=changes_only,
+                perf_counter=network.perf_counter,
+                time_ns=network.time_ns,
+            )
             self._queues.add(queue)
             return queue
 
@@ -267,7 +299,42 @@ class Feed:
             register=self._queues.add,
         )
 
+    # -- what is traded -----------------------------------------------------------------------------------------------
+
+    async def symbols(self, market: Literal["futures", "spot"]) -> Mapping[str, SymbolInfo]:
+        """All that *market* trades, by symbol and in the exchange's order: `GET /api/v1/contracts/active`, or
+        `GET /api/v2/symbols` of spot. The mapping cannot be changed.
+
+        Asked anew at each call, and once: nothing is kept, nothing is tried again. The request waits for its turn in
+        the run's budget of REST weight, behind the tokens of connections, and while the exchange asks to be left alone
+        (`Feed.reset` ends that); then it has `FeedConfig.connect_timeout` seconds. It takes no subscription.
+
+        A row that is not valid is left out and counted in `statistics().refused`. Raises `ExchangeError` where the
+        exchange refuses, or its answer is no list of symbols; `RequestFailed` where there is no answer; `UsageError`
+        for another market, and where the feed is closed, be it meanwhile. Cancelled, it leaves nothing behind.
+        """
+        chosen = next((one for one in MARKETS if one.name == market), None)
+        if chosen is None:
+            raise UsageError(f"market must be 'futures' or 'spot', not {market!r}")
+        pool = self._pool
+        return await fetch_symbols(pool.requests, pool.rest(chosen), chosen, pool.refusals)
+
     # -- watching -----------------------------------------------------------------------------------------------------
+
+    def latest(self, topic: Topic) -> Latest | None:
+        """The last valid update of *topic* and its age; None where none has come yet. Takes nothing from anybody.
+
+        Never waits, and answers during an outage too: what the age means is yours to judge. It covers what some
+        subscription is subscribed to now, whoever reads it. None also for a topic that nobody is subscribed to, from
+        the last unsubscribe or the exchange's refusal on, and once the feed is closed. Where subscriptions have
+        connections of their own (`Overflow.BLOCK`), the newest wins, by the exchange's time and number.
+
+        Raises `UsageError` for what is no `Topic`.
+        """
+        if not isinstance(topic, Topic):
+            raise UsageError(f"latest() takes a topic, such as kufeed.topic('ticker', 'XBTUSDTM'), not {topic!r}")
+        update = self._pool.latest(topic)
+        return None if update is None else Latest(update, (self._network.time_ns() - update.received_time_ns) / 1e9)
 
     def statistics(self) -> FeedStatistics:
         """What the feed has done so far, all its connections included."""
@@ -277,6 +344,8 @@ class Feed:
             refused=dict(refusals.causes),
             refused_samples=dict(refusals.samples),
             unwanted=refusals.unwanted,
+            late=sum(one.late for one in self._pool.lateness),
+            misdated=sum(one.misdated for one in self._pool.lateness),
         )
 
     def tree(self) -> str:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import attrs
 import trio
 
+from ._changes import says_the_same
 from ._channels import QueueStatistics
 from .errors import UsageError
 from .protocol.events import Gap, GapCause, StreamEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from .protocol.market import Topic
     from .protocol.updates import Update
@@ -40,6 +41,8 @@ class InlineSink:
         self.staged: list[Update] = []
         self.closed = False
         self.paused = False
+        self.changes_only = False
+        """Whether an update that says the same as the one before it of its topic is not passed on."""
         self.ended = trio.Event()
         """Set when nothing more will come."""
         self._fn = fn
@@ -48,7 +51,9 @@ class InlineSink:
         self._on_call = on_call
         self._perf_counter = perf_counter
         self._gaps: dict[Topic, Gap] = {}
+        self._known: dict[Topic, Update] = {}  # the last of each topic, where only changes are passed on
         self._received = 0
+        self._unchanged = 0
         self._delivered = 0
         self._discarded = 0
 
@@ -58,11 +63,21 @@ class InlineSink:
         updates = self.staged.copy()
         self.staged.clear()
         self._received += len(updates)
+        # One after the other: what is lost by a failing call is not what the next is compared with.
+        news = filter(self._is_new, updates) if self.changes_only else updates
         if not self._batches:
-            for update in updates:
+            for update in news:
                 self._pass([update])
-        elif updates:
-            self._pass(updates)
+        elif batch := list(news):
+            self._pass(batch)
+        return True
+
+    def _is_new(self, update: Update) -> bool:
+        known = self._known.get(update.topic)
+        if known is not None and says_the_same(known, update):
+            self._unchanged += 1
+            return False
+        self._known[update.topic] = update
         return True
 
     def _pass(self, updates: list[Update]) -> None:
@@ -113,6 +128,11 @@ class InlineSink:
         if isinstance(event, Gap):
             before = self._gaps.get(event.topic)
             self._gaps[event.topic] = event if before is None else before.joined(event)
+            self.part([event.topic])
+
+    def part(self, topics: Iterable[Topic]) -> None:
+        for topic in topics:
+            self._known.pop(topic, None)
 
     def fail(self, error: Exception) -> None:
         if not (self.closed or self.paused):
@@ -141,7 +161,7 @@ class InlineSink:
             delivered=self._delivered,
             conflated=0,
             dropped=0,
-            unchanged=0,
+            unchanged=self._unchanged,
             discarded=self._discarded,
             pending=0,
             most_pending=0,

@@ -17,6 +17,7 @@ import trio
 
 from ._delivery import hand_out
 from ._limiter import SlidingWindowLimiter
+from ._network import network_problem
 from ._streams import stage
 from ._supervisor import one_error
 from ._websocket import run_websocket
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from ._budget import DialLimiter
     from ._channels import Sink
     from ._config import FeedConfig
+    from ._lateness import Lateness
     from ._network import Network
+    from ._refusals import Refusals
     from ._rest import Rest, Secret, Server
-    from ._streams import Refusals, Routes
+    from ._streams import Routes
     from ._untrusted import Url
     from ._websocket import WebSocket
     from .protocol.market import Market
@@ -66,6 +69,7 @@ class Surroundings:
     """All of them hold: the market's own, and this feed's share of it."""
     dial_places: trio.Semaphore
     refusals: Refusals
+    lateness: Lateness
     close_deadline: Callable[[], float]
     """When everything must have ended; infinite while the feed is open."""
     warned: set[str] = attrs.field(factory=set)
@@ -167,7 +171,7 @@ class Link:
                 )
                 return websocket
             except (OSError, trio.BrokenResourceError) as error:
-                raise DialError(phase, _plain(error.__cause__ or error)) from error
+                raise DialError(phase, network_problem(error)) from error
             except ExchangeError as error:
                 raise DialError(phase, error, retry_after=error.retry_after) from error
         assert scope.cancelled_caught
@@ -247,6 +251,8 @@ class Link:
             received_time_ns=around.network.time_ns(),
             on_control=self._control,
             refusals=around.refusals,
+            lateness=around.lateness,
+            hide=self._hide,
         )
         if touched:
             await hand_out({sink for stream in touched for sink in stream.sinks}, self._hold)
@@ -329,10 +335,3 @@ class Link:
     def _session(self) -> Session:
         assert self.session is not None, "the session is made before the first byte is read"
         return self.session
-
-
-def _plain(error: BaseException) -> BaseException | str:
-    """Happy eyeballs fails with one error for each address it tried."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    return "; ".join(dict.fromkeys(str(_plain(one)) for one in error.exceptions))

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from ._budget import dial_budgets, quiet, rest_budgets
 from ._connection import Connection
+from ._lateness import Lateness
 from ._link import Surroundings
+from ._refusals import Refusals
+from ._requests import Requests
 from ._rest import Rest
-from ._streams import Refusals, Stream
+from ._streams import newest
 from ._supervisor import one_error
+from ._whole_market import stream_of
 from .errors import ConnectionFailed, ExchangeError, LinkError, SubscriptionRejected, SubscriptionTimeout, UsageError
 from .protocol.futures import FUTURES
+from .protocol.market import ALL
 
 if TYPE_CHECKING:
     import random
@@ -24,7 +30,9 @@ if TYPE_CHECKING:
     from ._channels import Sink
     from ._config import FeedConfig
     from ._network import Network
+    from ._streams import Stream
     from .protocol.market import Market, Topic
+    from .protocol.updates import Update
 
 
 class Entering:
@@ -69,7 +77,10 @@ class Pool:
         close_deadline: Callable[[], float],
     ) -> None:
         self.connections: list[Connection] = []
-        self.refusals = Refusals()
+        self.refusals = Refusals(perf_counter=network.perf_counter)
+        self.lateness: list[Lateness] = []
+        """One for each market."""
+        self.requests = Requests(config.connect_timeout)
         self._config = config
         self._network = network
         self._rng = rng
@@ -96,8 +107,9 @@ class Pool:
             self._nursery = None
 
     def close(self) -> None:
-        """Take no more subscriptions, and let nobody wait for an ack that will not come. Idempotent."""
+        """Take no more subscriptions, and let nobody wait for an answer that will not come. Idempotent."""
         self._closed = True
+        self.requests.close()
         for entering in self._entering:
             entering.fail(UsageError("the feed was closed while a subscription was being entered"))
 
@@ -129,6 +141,12 @@ class Pool:
         found = self._streams.get((topic, _owner(sink)))
         return found is not None and sink in found[0].sinks
 
+    def latest(self, topic: Topic) -> Update | None:
+        """What came last of *topic*, on whichever of its streams: one that all share, others of who may hold a link."""
+        owners = dict.fromkeys(connection.exclusive_to for connection in self.connections)
+        asked = attrs.evolve(topic, symbol=ALL) if topic.is_part else topic
+        return newest(self._streams[asked, owner][0].last(topic) for owner in owners if (asked, owner) in self._streams)
+
     def detach(self, topics: Iterable[Topic], sink: Sink) -> None:
         """Deliver *topics* to *sink* no more; what nobody else wants is unsubscribed. Whoever waits for one fails."""
         topics = list(topics)
@@ -158,7 +176,11 @@ class Pool:
             connection.try_now()
 
     def _stream(self, topic: Topic) -> Stream:
-        return Stream(topic, numbers=self._config.numbers, keep_raw=self._config.keep_raw)
+        return stream_of(topic, numbers=self._config.numbers, keep_raw=self._config.keep_raw)
+
+    def rest(self, market: Market) -> Rest:
+        """Where *market* is asked by REST."""
+        return self._surroundings(market).rest
 
     # -- where a topic lives ------------------------------------------------------------------------------------------
 
@@ -217,6 +239,8 @@ class Pool:
         if market not in self._around:
             config = self._config
             base_url = config.futures_url if market is FUTURES else config.spot_url
+            lateness = Lateness(config.latency_warning, perf_counter=self._network.perf_counter)
+            self.lateness.append(lateness)
             self._around[market] = Surroundings(
                 market=market,
                 config=config,
@@ -239,6 +263,7 @@ class Pool:
                 ),
                 dial_places=self._dial_places,
                 refusals=self.refusals,
+                lateness=lateness,
                 close_deadline=self._close_deadline,
             )
         return self._around[market]

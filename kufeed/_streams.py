@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-
-import attrs
 
 from .errors import MessageRefused
 from .protocol.events import Disconnected, Gap, GapCause, Restored
@@ -14,24 +11,39 @@ from .protocol.market import UpdateType
 from .protocol.updates import keeping_raw, knowing_later
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from ._channels import Sink
+    from ._lateness import Lateness
+    from ._refusals import Refusals
     from .protocol.market import Decoder, Topic
     from .protocol.updates import Update
 
     ByWire = Mapping[str, Mapping[str | None, tuple["Stream", ...]]]
 
 
+_UNREADABLE = (ValueError, RecursionError, OverflowError)
+"""What decoders of JSON raise for what is none, or more than they can take."""
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 """What reading a message raises that is not what it should be, besides `MessageRefused`."""
 
 
 class Stream:
-    """One topic, where its updates go, and the hole in it, while it has one."""
+    """One topic, where its updates go, and the hole in it, while it has one.
 
-    def __init__(self, topic: Topic, *, numbers: type[Decimal] | type[float] = Decimal, keep_raw: bool = False) -> None:
+    It may be a part of a *whole*, which alone is subscribed to and told of connections; else it is its own.
+    """
+
+    def __init__(
+        self,
+        topic: Topic,
+        whole: Stream | None = None,
+        *,
+        numbers: type[Decimal] | type[float] = Decimal,
+        keep_raw: bool = False,
+    ) -> None:
         self.topic = topic
+        self.whole = whole or self
         decode: Decoder = topic.channel.decoders[numbers]
         if topic.kind is UpdateType.CANDLE:
             decode = knowing_later(decode)
@@ -47,6 +59,9 @@ class Stream:
         self._told_lost: set[Sink] = set()
         # Who had it when it was lost, and has not been told what is missing: that is known at the next update.
         self._missing: set[Sink] = set()
+
+    def routed(self, subjects: dict[str | None, tuple[Stream, ...]]) -> None:
+        """From here on *subjects* are where messages of its wire topic go; it is among them."""
 
     def add(self, sink: Sink) -> None:
         if sink not in self.sinks:
@@ -67,6 +82,10 @@ class Stream:
         appends = tuple(sink.staged.append for sink in self.sinks)
         self.stagers = (self._stage_after_hole,) if self._missing else appends
 
+    def last(self, topic: Topic) -> Update | None:
+        """What came last of *topic*, which is its own or that of a part of it."""
+        return self.latest
+
     def begin_link(self) -> None:
         """From here on it is asked for on another link."""
         self._before_link = self.latest
@@ -79,11 +98,15 @@ class Stream:
         """The connection that carried it is gone, and what the exchange sends until it is subscribed to again."""
         if self._lost_at is None:
             self._lost_at = now
-        self._missing.update(self.sinks)
+        self.miss(self.sinks)
         self._told_lost.update(self.sinks)
-        self._choose_stagers()
         for sink in self.sinks:
             sink.tell(Disconnected(self.topic, cause))
+
+    def miss(self, sinks: Collection[Sink]) -> None:
+        """*sinks* are told at the next update that something is missing before it."""
+        self._missing.update(sinks)
+        self._choose_stagers()
 
     def restore(self, now: float) -> None:
         """The exchange streams it again."""
@@ -107,6 +130,12 @@ class Stream:
             append(update)
 
 
+def newest(updates: Iterable[Update | None]) -> Update | None:
+    """The last of *updates* in the exchange's order: a link that was held brings old messages late."""
+    there = (one for one in updates if one is not None)
+    return max(there, key=lambda one: (one.time_ns, one.sequence or 0), default=None)
+
+
 class Routes:
     """Which streams a message belongs to: wire topic, then subject. Several streams may share one, or both."""
 
@@ -119,11 +148,12 @@ class Routes:
             others = subjects.get(subject, ())
             if stream not in others:
                 subjects[subject] = (*others, stream)
+        stream.routed(subjects)
 
     def remove(self, stream: Stream) -> None:
         subjects = self.by_wire.get(stream.topic.wire, {})
         for subject, streams in list(subjects.items()):
-            left = tuple(one for one in streams if one is not stream)
+            left = tuple(one for one in streams if one.whole is not stream)
             if left:
                 subjects[subject] = left
             else:
@@ -133,21 +163,7 @@ class Routes:
 
     def streams(self) -> list[Stream]:
         every = (streams for subjects in self.by_wire.values() for streams in subjects.values())
-        return list(dict.fromkeys(stream for streams in every for stream in streams))
-
-
-@attrs.define
-class Refusals:
-    """What arrived and was not delivered to anybody, counted by cause; at most one sample of each."""
-
-    causes: Counter[str] = attrs.field(factory=Counter)
-    samples: dict[str, str] = attrs.field(factory=dict)
-    unwanted: int = 0
-    """Valid frames for topics or subjects that nobody here asked for, as after an unsubscribe."""
-
-    def add(self, refusal: MessageRefused) -> None:
-        self.causes[refusal.cause] += 1
-        self.samples.setdefault(refusal.cause, str(refusal))
+        return list(dict.fromkeys(stream.whole for streams in every for stream in streams))
 
 
 def stage(
@@ -158,17 +174,24 @@ def stage(
     received_time_ns: int,
     on_control: Callable[[Mapping[str, Any]], None],
     refusals: Refusals,
+    lateness: Lateness,
+    hide: Callable[[str], str] = str,
 ) -> set[Stream]:
     """Decode *payloads* in order and stage each update with every queue that wants it.
 
     Returns the streams that have something staged. Frames without a topic go to *on_control*. What is not valid is
-    counted, and changes nothing else.
+    counted, and changes nothing else; what is kept of it goes through *hide*.
     """
     touched: set[Stream] = set()
     others: Sequence[tuple[Stream, Update]]
+    oldest, newest = lateness.in_time(received_time_ns)
     for payload in payloads:
         try:
             frame = loads(payload)
+        except _UNREADABLE as error:
+            refusals.add(MessageRefused("json", type(error).__name__))
+            continue
+        try:
             subjects = by_wire[frame["topic"]]
             subject = frame["subject"]
             streams = subjects.get(subject) or subjects[None]
@@ -177,17 +200,25 @@ def stage(
             # All of them before any is staged: what one refuses, none delivers.
             others = _decode_for(streams[1:], frame, received_time_ns) if len(streams) > 1 else ()
         except MessageRefused as refusal:
-            refusals.add(refusal)
+            refusals.add(refusal, frame, hide)
             continue
         except _MALFORMED as error:
-            others = _look_again(payload, loads, by_wire, received_time_ns, error, on_control, refusals)
+            try:
+                others = _look_again(frame, by_wire, received_time_ns, error, on_control, refusals)
+            except MessageRefused as refusal:
+                refusals.add(refusal, frame, hide)
+                continue
         else:
+            if not oldest <= (update.exchange_time_ns or received_time_ns) <= newest:
+                lateness.mark(update)
             touched.add(stream)
             for append in stream.stagers:
                 append(update)
             stream.latest = update
         if others:
             for stream, update in others:
+                if not oldest <= (update.exchange_time_ns or received_time_ns) <= newest:
+                    lateness.mark(update)
                 touched.add(stream)
                 for append in stream.stagers:
                     append(update)
@@ -201,53 +232,44 @@ def _decode_for(streams: Sequence[Stream], frame: dict[str, Any], received_time_
 
 
 def _look_again(
-    payload: bytes,
-    loads: Callable[[bytes], Any],
+    frame: Any,
     by_wire: ByWire,
     received_time_ns: int,
     error: Exception,
     on_control: Callable[[Mapping[str, Any]], None],
     refusals: Refusals,
 ) -> Sequence[tuple[Stream, Update]]:
-    """Say what a payload is that did not become an update: off the hot path, so it may look twice.
+    """Say what a frame is that did not become an update; `MessageRefused` where it is not valid.
 
-    It is one after all where it came without its symbol in the topic, as announcements do.
+    It is an update after all where it came without its symbol in the topic, as announcements do.
     """
-    try:
-        frame = loads(payload)
-    except (ValueError, RecursionError, OverflowError):
-        refusals.add(MessageRefused("json", type(error).__name__))
-        return ()
-    if isinstance(frame, dict) and (streams := _named_in_data(frame, by_wire)):
+    if not isinstance(frame, dict):
+        raise MessageRefused("envelope", "not a JSON object")
+    if streams := _named_in_data(frame, by_wire):
         try:
             return _decode_for(streams, frame, received_time_ns)
-        except MessageRefused as refusal:
-            refusals.add(refusal)
-            return ()
         except _MALFORMED as found:
-            _refuse(frame, found, refusals)
-            return ()
-    if not isinstance(frame, dict):
-        refusals.add(MessageRefused("envelope", "not a JSON object"))
-    elif "topic" not in frame:
+            raise _refusal(frame, found) from found
+    if "topic" not in frame:
         on_control(frame)
     elif not isinstance(frame["topic"], str):
-        refusals.add(MessageRefused("topic", "not text"))
+        raise MessageRefused("topic", "not text")
     elif frame["topic"] not in by_wire or not _wanted(by_wire[frame["topic"]], frame.get("subject")):
         refusals.unwanted += 1
     else:
-        _refuse(frame, error, refusals)
+        raise _refusal(frame, error)
     return ()
 
 
-def _refuse(frame: Mapping[str, Any], error: Exception, refusals: Refusals) -> None:
-    """Count a frame that somebody wanted, and that is not valid."""
+def _refusal(frame: Mapping[str, Any], error: Exception) -> MessageRefused:
+    """What is wrong with a frame that somebody wanted."""
     if not isinstance(frame.get("data"), dict):
-        refusals.add(MessageRefused("data", "not a JSON object"))
-    elif isinstance(error, KeyError):
-        refusals.add(MessageRefused(str(error.args[0])[:40], "missing"))
-    else:
-        refusals.add(MessageRefused("malformed", f"{frame['topic'][:60]}: {type(error).__name__}"))
+        return MessageRefused("data", "not a JSON object")
+    if isinstance(error, TypeError) and not isinstance(frame["subject"], str):
+        return MessageRefused("subject", "not text")
+    if isinstance(error, KeyError):
+        return MessageRefused(str(error.args[0]), "missing")
+    return MessageRefused("malformed", type(error).__name__)
 
 
 def _named_in_data(frame: Mapping[str, Any], by_wire: ByWire) -> tuple[Stream, ...]:

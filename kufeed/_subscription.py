@@ -41,13 +41,19 @@ class _Shared:
     async def attach(self, chosen: tuple[Topic, ...]) -> None:
         """Subscribe to *chosen* and wait for the acks; where that fails, or is cancelled, nothing of it stays."""
         entering = self.pool.attach(chosen, self.queue)
+        self.queue.part(chosen)
         try:
             await entering.wait()
         except BaseException:
-            self.pool.detach(chosen, self.queue)
+            self.detach(chosen)
             raise
         finally:
             self.pool.entered(entering)
+
+    def detach(self, chosen: tuple[Topic, ...]) -> None:
+        """Unsubscribe from *chosen*; what comes of them where they are added again begins anew."""
+        self.pool.detach(chosen, self.queue)
+        self.queue.part(chosen)
 
 
 class Subscription(Generic[T]):
@@ -113,7 +119,7 @@ class Subscription(Generic[T]):
         self._queue.wake_all()
         self._shared.ends -= 1
         if self._shared.ends == 0:
-            self._shared.pool.detach(self._shared.topics, self._queue)
+            self._shared.detach(self._shared.topics)
             self._queue.close()
 
     def clone(self) -> Subscription[T]:
@@ -208,7 +214,7 @@ class Subscription(Generic[T]):
             if topic not in shared.topics:
                 raise UsageError(f"{topic} is not in this subscription")
         shared.topics = tuple(topic for topic in shared.topics if topic not in gone)
-        shared.pool.detach(gone, self._queue)
+        shared.detach(gone)
 
     def _read(self, given: tuple[str | Topic, ...]) -> tuple[Topic, ...]:
         shared, kind = self._shared, self._shared.kind
@@ -228,10 +234,12 @@ class Subscription(Generic[T]):
 
     def _split(self, parts: int) -> tuple[Subscription[T], ...]:
         """At most so many subscriptions in place of this one, all topics of a symbol in the same. Once only."""
+        shared = self._shared
+        if parts > 1 and (whole := next((one for one in shared.topics if one.channel.symbol_in_subject), None)):
+            raise UsageError(f"workers share topics, and {whole} is one; try batches=True, or fewer symbols by name")
         self._claim()
         if parts == 1:
             return (self,)
-        shared = self._shared
         part_of = {symbol: number % parts for number, symbol in enumerate({one.symbol: None for one in shared.topics})}
         groups: dict[int, list[Topic]] = {}
         for one in shared.topics:
@@ -241,6 +249,7 @@ class Subscription(Generic[T]):
     def _deliver_to(self, inline: InlineSink) -> Self:
         """Have updates go into *inline* instead of a channel. Such a subscription cannot be iterated. Once only."""
         self._claim()
+        inline.changes_only = self._queue.changes_only
         self._queue = self._shared.queue = inline  # type: ignore[assignment]  # what it has not, only iteration needs
         return self
 
@@ -252,7 +261,7 @@ class Subscription(Generic[T]):
     def _finish(self) -> None:
         """Subscribe to nothing any more; what is pending is still delivered, then iterating ends."""
         if self._opened and not self.closed:
-            self._shared.pool.detach(self._shared.topics, self._queue)
+            self._shared.detach(self._shared.topics)
             self._queue.finish()
 
     # -- watching -----------------------------------------------------------------------------------------------------

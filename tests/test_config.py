@@ -22,12 +22,12 @@ from trio.testing import MockClock
 
 import kufeed
 from kufeed import FeedConfig, UsageError
+from kufeed._json import loads as strict_loads
 from kufeed.testing import Exchange, Limits, MemoryNetwork
 
 FIELDS = {field.name: field for field in attrs.fields(FeedConfig)}
 LATER = {
     "stale_after",
-    "latency_warning",
     "rotate_after",
     "redundancy",
     "on_reject",
@@ -118,6 +118,19 @@ async def healthy_after() -> None:
                 await exchange.disconnect_all()
                 await exchange.wait_subscribed("/contractMarket/tickerV2:XBTUSDTM")
             assert feed.statistics().connections[0].failures == failures
+
+
+@effect
+async def latency_warning() -> None:
+    wire = "/market/ticker:BTC-USDT"
+    data = dict.fromkeys(("sequence", "bestBid", "bestBidSize", "bestAsk", "bestAskSize", "price", "size"), "1")
+    for seconds, late in ((0.1, 1), (2.0, 0), (None, 0)):
+        exchange = Exchange(update_interval=3600.0)
+        async with feed_with(exchange, latency_warning=seconds) as (_, feed, network), feed.ticker("BTC-USDT") as sub:
+            sent = {**data, "time": network.time_ns() // 10**6 - 1000}
+            await exchange.play([json.dumps({"topic": wire, "subject": "trade.ticker", "data": sent})])
+            assert (await sub.receive()).late is bool(late)
+            assert feed.statistics().late == late
 
 
 @effect
@@ -488,7 +501,7 @@ BAD = {
     "topics_per_connection": [0],
     "max_message_size": [10],
     "stale_after": [0],
-    "latency_warning": [0],
+    "latency_warning": [0, -1, float("inf"), float("nan"), "x"],
     "rotate_after": [0],
     "redundancy": [0],
     "ssl_context": [True],
@@ -539,7 +552,7 @@ def test_the_configuration_is_frozen_and_takes_keywords_only() -> None:
     with pytest.raises(TypeError):
         FeedConfig("https://api.kucoin.com")  # type: ignore[misc]
     assert FeedConfig() == FeedConfig()
-    assert FeedConfig().loads is ujson.loads
+    assert FeedConfig().loads is strict_loads
 
 
 # -- the environment --------------------------------------------------------------------------------------------------

@@ -792,6 +792,68 @@ async def test_a_token_that_the_server_repeats_is_shown_nowhere(
             assert token[20:40] not in shown
 
 
+async def test_a_token_that_stands_in_a_refused_message_is_shown_nowhere(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "kufeed.validation")
+    async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
+        (session,) = exchange.sessions
+        data = {"symbol": "XBTUSDTM", "ts": "x", "bestBidSize": session.token[20:60]}
+        frame = {"topic": "/contractMarket/tickerV2:XBTUSDTM", "subject": "tickerV2", "data": data}
+        session.reply(json.dumps({**frame, "data": {**data, "ts": session.token}}))
+        session.reply(json.dumps({**frame, "data": {**data, "symbol": f"\u202e{session.token[30:60]}"}}))
+        session.reply(json.dumps(frame))
+        await tickers.receive()
+        statistics = feed.statistics()
+        assert statistics.refused == {"ts": 2, "symbol": 1}
+        assert statistics.refused_samples == dict.fromkeys(["ts", "symbol"], "(a text that repeats the token)")
+        assert "ts: 'x'" in caplog.text
+        for start in range(len(session.token) - 12):
+            assert session.token[start : start + 12] not in caplog.text
+
+
+async def test_what_is_late_or_misdated_is_delivered_flagged_and_counted(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each market has its episodes: one of them may have trouble alone."""
+    exchange = Exchange(update_interval=3600.0)
+    async with simulated(exchange) as (_, feed), feed.subscribe(*SENT) as updates:
+        now = feed._network.time_ns()
+        ages = [0.05, 0.2, 0.3, 3601.0, -61.0, 9999.0]
+        await exchange.play([sent(now - int(age * 1e9)) for age in ages for sent in SENT.values()])
+        seen = [await updates.receive() for _ in range(2 * len(ages))]
+        flags = [(False, False), (True, False), (True, False), *[(False, True)] * 3]
+        for stream in SENT:
+            assert [(one.late, one.misdated) for one in seen if one.topic == stream] == flags
+        assert (feed.statistics().late, feed.statistics().misdated) == (4, 6)
+        assert feed.statistics().refused == {}
+    warned = [record.args[0] for record in caplog.records if record.name == "kufeed.latency"]  # type: ignore[index]
+    assert sorted(warned, key=str) == sorted(SENT, key=str)
+
+
+def spot_match(time_ns: int) -> str:
+    data = {"symbol": "BTC-USDT", "sequence": str(time_ns), "price": "1", "size": "1", "side": "buy", "tradeId": "t"}
+    frame = {"topic": "/market/match:BTC-USDT", "subject": "trade.l3match", "data": {**data, "time": str(time_ns)}}
+    return json.dumps(frame)
+
+
+def futures_match(time_ns: int) -> str:
+    data = {"symbol": "XBTUSDTM", "sequence": time_ns, "price": "1", "size": 1, "side": "buy", "tradeId": "t"}
+    frame = {"topic": "/contractMarket/execution:XBTUSDTM", "subject": "match", "data": {**data, "ts": time_ns}}
+    return json.dumps(frame)
+
+
+SENT = {topic("trade", "BTC-USDT"): spot_match, topic("trade", "XBTUSDTM"): futures_match}
+
+
+async def test_a_feed_that_is_told_so_calls_nothing_late(autojump_clock: MockClock) -> None:
+    exchange = Exchange(update_interval=3600.0)
+    async with simulated(exchange, FeedConfig(latency_warning=None)) as (_, feed), feed.trades("BTC-USDT") as trades:
+        await exchange.play([spot_match(feed._network.time_ns() - 10**9)])
+        assert not (await trades.receive()).late
+        assert feed.statistics().late == 0
+
+
 async def test_a_frame_of_an_odd_type_is_survived_at_debug(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -34,8 +34,8 @@ class ChannelTable(_Table):
             (
                 channel.market.name,
                 channel.kind.value,
-                f"``{channel.path}``",
-                ", ".join(f"``{subject}``" for subject in channel.subjects),
+                f"``{channel}``",
+                ", ".join(f"``{subject}``" for subject in channel.subjects) or "the symbol",
                 f"`{channel.record.__name__}`",
                 channel.time,
                 channel.sizes or "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -23,6 +24,7 @@ from ..protocol import (
     Level1,
     MarkPrice,
     Stats24h,
+    SymbolInfo,
     Ticker,
     Topic,
     Trade,
@@ -131,10 +133,17 @@ def as_json(update: Update) -> str:
 
     A level is a list of price and size, a change of a book one of side, price, size and sequence.
     """
-    record = {"kind": update.kind.value}
     # What is decoded, and what was missing before it; not how it was written.
     names = [field.name for field in attrs.fields(type(update)) if field.name not in ("raw", "_latest")]
-    record.update((name, getattr(update, name)) for name in names)
+    return _one_line({"kind": update.kind.value, **{name: getattr(update, name) for name in names}})
+
+
+def info_as_json(info: SymbolInfo) -> str:
+    """The same for a symbol, its times in ISO 8601."""
+    return _one_line(attrs.asdict(info, recurse=False))
+
+
+def _one_line(record: dict[str, Any]) -> str:
     return json.dumps(record, separators=(",", ":"), default=_plain) + "\n"
 
 
@@ -142,6 +151,8 @@ def _plain(value: Any) -> Any:
     """What JSON has no word for."""
     if isinstance(value, Decimal):
         return number(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
     return str(value) if isinstance(value, Topic) else attrs.asdict(value, recurse=False)
 
 
@@ -159,7 +170,7 @@ class Board:
     """
 
     def __init__(self, symbols: Iterable[str]) -> None:
-        self._rows = {symbol: _Row() for symbol in symbols}
+        self._rows = {symbol: _Row() for symbol in symbols if symbol != "all"}  # those come as they come
         self._words: dict[str, None] = {}
 
     def take(self, update: Update) -> None:
@@ -169,7 +180,10 @@ class Board:
         row.latency = update.latency
         row.updates += 1
 
-    def draw(self, caption: str) -> Table:
+    def draw(self, caption: str, *, most: int | None = None) -> Table:
+        """At most so many rows: painting takes as long as there are, whether they fit a terminal or not."""
+        if most is not None and (hidden := len(self._rows) - most) > 0:
+            caption = f"{hidden} symbols more; {caption}"
         table = Table(caption=caption, caption_justify="left")
         table.add_column("symbol", style="bold", no_wrap=True)
         words = sorted(self._words, key=lambda word: word not in ("bid", "ask"))
@@ -177,7 +191,7 @@ class Board:
             table.add_column(word, justify="right", style=_STYLES.get(word))
         table.add_column("latency", justify="right", style="dim")
         table.add_column("updates", justify="right", style="dim")
-        for symbol, row in self._rows.items():
+        for symbol, row in islice(self._rows.items(), most):
             shown = [row.cells.get(word, "-") for word in words]
             # `Text`, because rich would read markup into a plain string.
             values = [Text(value, style=_STYLES.get(value, "")) for value in shown]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ._output import Output
 
 _REPAINT_EVERY = 0.25
+_FRAME = 6
+"""Lines of a table that are none of its rows."""
 _BATCH = 1000
 """Most updates formatted in one go: other tasks wait that long."""
 
@@ -128,14 +130,15 @@ class Watch:
 
     async def _repaint(self, feed: Feed, board: Board) -> None:
         # A task of its own: however many updates come, a terminal is painted a few times a second.
-        with Live(board.draw(""), console=self.console, auto_refresh=False, transient=False) as live:
+        most = max(1, self.console.height - _FRAME)
+        with Live(board.draw("", most=most), console=self.console, auto_refresh=False, transient=False) as live:
             try:
                 while True:
                     await trio.sleep(_REPAINT_EVERY)
                     up = sum(connection.acked > 0 for connection in feed.statistics().connections)
-                    live.update(board.draw(f"{up} connections up; Ctrl-C leaves"), refresh=True)
+                    live.update(board.draw(f"{up} connections up; Ctrl-C leaves", most=most), refresh=True)
             finally:
-                live.update(board.draw(""), refresh=True)
+                live.update(board.draw("", most=most), refresh=True)
 
     def summary(self) -> str | None:
         """The accounts of all subscriptions together, on one line; None where nothing was subscribed."""

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     Decoder = Callable[[dict[str, Any], "Topic", int], Any]
 
 
+ALL = "all"
+"""What stands in place of a symbol in the topic of all symbols."""
+
+
 class UpdateType(StrEnum):
     """The kinds of updates, as `Update.kind` names them."""
 
@@ -96,17 +100,27 @@ class Channel:
     """Seconds of each candle interval by its name on the wire, where the channel is of candles."""
     pushed_without_symbol: bool = False
     """Its messages come under the bare path; `data.symbol` says whom they concern."""
+    symbol_in_subject: bool = False
+    """It has one topic, of all symbols (`ALL`); the `subject` of each message says whom it concerns."""
+
+    def __str__(self) -> str:
+        return f"{self.path}:{ALL}" if self.symbol_in_subject else self.path
 
     def __repr__(self) -> str:
-        return f"<Channel {self.market.name} {self.kind} {self.path}>"
+        return f"<Channel {self.market.name} {self.kind} {self}>"
 
 
 @attrs.frozen(repr=False, cache_hash=True)
 class Topic:
-    """One stream: a channel and the one symbol it is about. Hashable and comparable; `str()` is the wire topic."""
+    """One stream: a channel and the one symbol it is about. Hashable and comparable; `str()` is the wire topic.
+
+    An update that came on the topic of all symbols has the topic of its own symbol there: its `str()` is that of the
+    symbol's own topic, but it is another stream, and not equal to it.
+    """
 
     channel: Channel
     symbol: str
+    """`"all"` where the topic is the one of all symbols."""
     interval: str | None = None
     """Of candles, as `Channel.intervals` names it; else None."""
     wire: str = attrs.field(init=False, eq=False)
@@ -121,6 +135,11 @@ class Topic:
         return self.symbol if self.interval is None else f"{self.symbol}_{self.interval}"
 
     @property
+    def is_part(self) -> bool:
+        """Whether it is one symbol of a topic of all symbols. Such a stream cannot be subscribed to by itself."""
+        return self.channel.symbol_in_subject and self.symbol != ALL
+
+    @property
     def kind(self) -> UpdateType:
         """What its updates are."""
         return self.channel.kind
@@ -129,4 +148,4 @@ class Topic:
         return self.wire
 
     def __repr__(self) -> str:
-        return f"<Topic {self.wire}>"
+        return f"<Topic {self.wire} of {self.channel}>" if self.is_part else f"<Topic {self.wire}>"

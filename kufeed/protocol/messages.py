@@ -47,7 +47,7 @@ def batches(topics: Iterable[Topic]) -> Iterator[tuple[Topic, ...]]:
     """Topics sorted into what one frame may carry: one channel, at most the market's symbols per frame."""
     by_channel: dict[str, list[Topic]] = {}
     for topic in topics:
-        by_channel.setdefault(topic.channel.path, []).append(topic)
+        by_channel.setdefault(str(topic.channel), []).append(topic)
     for chosen in by_channel.values():
         size = chosen[0].channel.market.symbols_per_frame
         for start in range(0, len(chosen), size):

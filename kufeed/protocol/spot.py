@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MessageRefused
 from . import fields
 from .fields import decoders
-from .market import Channel, Market, MergeKey, UpdateType
+from .market import ALL, Channel, Market, MergeKey, Topic, UpdateType
 from .updates import (
     BookChange,
     BookDelta,
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from .fields import Numbers
-    from .market import Topic
+
+SYMBOL = re.compile(r"[A-Z0-9]{1,20}-[A-Z0-9]{1,20}")
 
 SPOT = Market(
     name="spot",
@@ -88,6 +90,20 @@ def _decode_ticker(numbers: Numbers, message: Mapping[str, Any], topic: Topic, r
         received_time_ns,
         *prices,
     )
+
+
+def one_of_all(topic: Topic, subject: object) -> Topic:
+    """The stream of one symbol in that of all, which *topic* is; `MessageRefused` where *subject* is no symbol."""
+    if topic.symbol != ALL or not isinstance(subject, str) or SYMBOL.fullmatch(subject) is None:
+        raise MessageRefused("subject", fields.shown(subject))
+    return Topic(topic.channel, subject)
+
+
+def _decode_one_of_all(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Ticker:
+    subject = message["subject"]
+    if subject != topic.symbol or subject == ALL:
+        topic = one_of_all(topic, subject)
+    return _decode_ticker(numbers, message, topic, received_time_ns)
 
 
 def _decode_trade(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Trade:
@@ -263,6 +279,19 @@ CHANNELS = (
         time="time, ms",
         source="KuCoin WebSocket, spot public channels: ticker; recorded 2021-04-23",
         sizes="base currency",
+    ),
+    Channel(
+        market=SPOT,
+        kind=UpdateType.TICKER,
+        path="/market/ticker",
+        subjects=(),
+        record=Ticker,
+        decoders=decoders(_decode_one_of_all),
+        merge_key=MergeKey.INCREASING,
+        time="time, ms",
+        source="KuCoin WebSocket, spot public channels: all tickers; recorded 2022-05",
+        sizes="base currency",
+        symbol_in_subject=True,
     ),
     Channel(
         market=SPOT,

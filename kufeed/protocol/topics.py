@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from . import futures, spot
-from .market import Channel, Market, Topic, UpdateType
+from .market import ALL, Channel, Market, Topic, UpdateType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 CHANNELS: tuple[Channel, ...] = (*spot.CHANNELS, *futures.CHANNELS)
 MARKETS: tuple[Market, ...] = (spot.SPOT, futures.FUTURES)
 
-_BY_KIND: dict[tuple[Market, UpdateType], list[Channel]] = {}
+# Those with one topic for all symbols stand under no market, and under that topic.
+_BY_KIND: dict[tuple[Market | None, UpdateType], list[Channel]] = {}
 _BY_PATH: dict[str, Channel] = {}  # the first row, where several share a path
 for _channel in CHANNELS:
-    _BY_KIND.setdefault((_channel.market, _channel.kind), []).append(_channel)
-    _BY_PATH.setdefault(_channel.path, _channel)
+    _BY_KIND.setdefault((None if _channel.symbol_in_subject else _channel.market, _channel.kind), []).append(_channel)
+    _BY_PATH.setdefault(str(_channel), _channel)
 del _channel
 
 
-def _row(path: str, kind: UpdateType) -> Channel:
-    return next(channel for channel in CHANNELS if channel.path == path and channel.kind is kind)
+def _row(name: str, kind: UpdateType) -> Channel:
+    return next(channel for channel in CHANNELS if str(channel) == name and channel.kind is kind)
 
 
 # A copy of an update, in this process or another, is of the same row of the table, or it would equal no other.
-copyreg.pickle(Channel, lambda channel: (_row, (channel.path, channel.kind)))
+copyreg.pickle(Channel, lambda channel: (_row, (str(channel), channel.kind)))
 
-_SPOT_SYMBOL = re.compile(r"[A-Z0-9]{1,20}-[A-Z0-9]{1,20}")
 # A perpetual ends in M (XBTUSDTM, XBTUSDM); a dated contract in M, the letter of its month and its year (XBTMH21).
 # Bitcoin itself is XBT, so BTCUSDTM and its like are nothing; BTCDOMUSDTM might be something.
 _FUTURES_SYMBOL = re.compile(r"(?!BTC(?:USD[TC]?)?M(?:[A-Z][0-9]{2})?$)[A-Z0-9]{2,30}M(?:[FGHJKMNQUVXZ][0-9]{2})?")
@@ -41,7 +41,8 @@ _QUOTES = ("USDT", "USDC", "USD", "BTC", "ETH", "KCS", "EUR", "TRY", "BRL")
 def topic(kind: UpdateType | str, symbol: str, *, levels: int | None = None, interval: str | None = None) -> Topic:
     """The stream of *kind* (such as `"ticker"`) for *symbol*; a dash tells spot (`BTC-USDT`) from futures (`XBTUSDTM`).
 
-    Depth needs *levels* (5 or 50), a candle its *interval* (such as `"1min"`); no other kind has either.
+    `topic("ticker", "all")` is the one topic of all spot tickers. Depth needs *levels* (5 or 50), a candle its
+    *interval* (such as `"1min"`); no other kind has either.
 
     Raises `UsageError` for an unknown kind, a kind this market does not have, levels or an interval that are missing,
     unknown or not this kind's, and an impossible symbol, which it tries to spell right.
@@ -50,9 +51,11 @@ def topic(kind: UpdateType | str, symbol: str, *, levels: int | None = None, int
         kind = UpdateType(kind)
     except ValueError:
         raise UsageError(f"no kind of update is called {kind!r}; there are {', '.join(UpdateType)}") from None
-    market = market_of(symbol)
+    market = None if symbol == ALL else market_of(symbol)
     channels = _BY_KIND.get((market, kind))
     if channels is None:
+        if market is None:
+            raise UsageError(f"{kind} has no topic of all symbols")
         raise UsageError(f"the {market.name} market has no {kind} stream ({symbol})")
     channel = _with_levels(channels, levels)
     return Topic(channel, symbol, _checked_interval(channel, interval))
@@ -92,7 +95,7 @@ def topics(
 
 
 def distinct(topics: Iterable[Topic]) -> tuple[Topic, ...]:
-    """*topics* as a tuple; `UsageError` where there is none, or one stands twice."""
+    """*topics* as a tuple; `UsageError` where there is none, one stands twice, or one cannot be subscribed to."""
     chosen = tuple(topics)
     if not chosen:
         raise UsageError("a subscription needs at least one symbol")
@@ -100,6 +103,8 @@ def distinct(topics: Iterable[Topic]) -> tuple[Topic, ...]:
     for one in chosen:
         if one in seen:
             raise UsageError(f"{one} stands twice in one subscription")
+        if one.is_part:
+            raise UsageError(f"{one.symbol} is one symbol of {one.channel}; its own topic is parse_topic({one.wire!r})")
         seen.add(one)
     return chosen
 
@@ -107,9 +112,12 @@ def distinct(topics: Iterable[Topic]) -> tuple[Topic, ...]:
 def parse_topic(wire: str) -> Topic:
     """The topic whose `str()` is *wire*: `/market/ticker:BTC-USDT`, `/market/candles:BTC-USDT_1min`.
 
+    `/market/ticker:all` is the one topic of all spot tickers.
     Mark price, index price and funding rate of a contract share one wire topic, `/contract/instrument:XBTUSDTM`; of
     these, it returns the mark price. `UsageError` where there is none.
     """
+    if (whole := _BY_PATH.get(wire)) is not None and whole.symbol_in_subject:
+        return Topic(whole, ALL)
     path, colon, symbol = wire.partition(":")
     channel = _BY_PATH.get(path)
     if channel is None or not colon:
@@ -126,7 +134,7 @@ def market_of(symbol: str) -> Market:
     """The market *symbol* belongs to; `UsageError` with a suggestion where no market could have it."""
     if not isinstance(symbol, str):
         raise UsageError(f"a symbol is text such as 'XBTUSDTM' or 'BTC-USDT', not {symbol!r}")
-    if _SPOT_SYMBOL.fullmatch(symbol):
+    if spot.SYMBOL.fullmatch(symbol):
         return spot.SPOT
     if _FUTURES_SYMBOL.fullmatch(symbol):
         return futures.FUTURES
@@ -154,5 +162,5 @@ def suggestions(symbol: str) -> list[str]:
             found = [word if _FUTURES_SYMBOL.fullmatch(word) else word.replace("BTC", "XBT", 1)]
     else:
         found = []
-    possible = [one for one in found if _SPOT_SYMBOL.fullmatch(one) or _FUTURES_SYMBOL.fullmatch(one)]
+    possible = [one for one in found if spot.SYMBOL.fullmatch(one) or _FUTURES_SYMBOL.fullmatch(one)]
     return [one for one in possible if one != symbol]

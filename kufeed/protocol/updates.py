@@ -89,6 +89,10 @@ class Update:
     """This machine's clock when the bytes were read, in nanoseconds since the epoch (UTC)."""
     gap_before: Gap | None = attrs.field(default=None, kw_only=True, eq=False)
     """What is missing directly before this update, for the subscription that received it; None where nothing is."""
+    late: bool = attrs.field(default=False, kw_only=True, eq=False)
+    """Whether it was older than `FeedConfig.latency_warning` when it came; never true of one that is `misdated`."""
+    misdated: bool = attrs.field(default=False, kw_only=True, eq=False)
+    """Whether its `exchange_time_ns` is more than an hour behind or a minute ahead of this machine's clock."""
     raw: dict[str, Any] | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
     """The whole decoded message, where `FeedConfig(keep_raw=True)` asks for it; else None.
 

@@ -86,8 +86,8 @@ class Channel:
             symbol, _, interval = argument.rpartition("_")
             if interval not in self.intervals:
                 return None
-        if self.prefix == "/market/ticker" and symbol == "all":
-            return ActiveTopic(name, self, None, symbol)
+        if symbol == "all":
+            return ActiveTopic(name, self, None, symbol) if self.prefix == "/market/ticker" else None
         model = market.find(self.market, symbol)
         if model is None and not any_symbol:
             return None

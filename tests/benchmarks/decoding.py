@@ -1,8 +1,9 @@
 """What a message costs from its bytes to its record, for each channel: `python tests/benchmarks/decoding.py`.
 
-With `ujson` and `orjson`, with exact numbers and floats: CPU microseconds per message, the median of interleaved rounds
-and their least and greatest. JSON and decoder only: no socket, no routing, no delivery. The messages are those of the
-simulated exchange, many for each channel; where it only plays what it is given, one of that shape.
+With the default decoder, which is strict, with `ujson` and `orjson`, with exact numbers and floats: CPU microseconds of
+a message, the median of interleaved rounds and their least and greatest. JSON and decoder only: no socket, no routing,
+no delivery. The messages are those of the simulated exchange, many for each channel; where it only plays what it is
+given, one of that shape.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import orjson
 import ujson
 
+from kufeed import _json
 from kufeed._streams import Stream
 from kufeed.protocol import CHANNELS, Channel, Topic
 from kufeed.testing import wire
@@ -47,6 +49,8 @@ PLAYED: dict[str, dict[str, Any]] = {
     "/contract/announcement": {"symbol": "XBTUSDTM", "fundingTime": MS, "fundingRate": -0.002966, "timestamp": MS},
 }
 WAYS: list[tuple[str, Callable[[bytes], Any], type]] = [
+    ("strict, Decimal", _json.loads, Decimal),
+    ("strict, float", _json.loads, float),
     ("ujson, Decimal", ujson.loads, Decimal),
     ("ujson, float", ujson.loads, float),
     ("orjson, Decimal", orjson.loads, Decimal),

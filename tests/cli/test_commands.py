@@ -22,8 +22,8 @@ async def test_topics_lists_the_channel_table() -> None:
         [
             channel.kind,
             channel.market.name,
-            channel.path,
-            ", ".join(channel.subjects),
+            str(channel),
+            ", ".join(channel.subjects) or "the symbol",
             channel.record.__name__,
             channel.time,
             channel.sizes or "-",
@@ -33,12 +33,13 @@ async def test_topics_lists_the_channel_table() -> None:
         ]
         for channel in CHANNELS
     ]
+    assert ["ticker", "spot", "/market/ticker:all"] in [line.split("\t")[:3] for line in ended.out]
 
 
 async def test_help_and_version() -> None:
     ended = await run("--help")
     assert ended.code == 0
-    for command in ("demo", "watch", "exchange", "topics"):
+    for command in ("demo", "watch", "exchange", "symbols", "topics"):
         assert any(command in line for line in ended.out)
     ended = await run("--version")
     assert (ended.code, ended.out) == (0, [kufeed.__version__])

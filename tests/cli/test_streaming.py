@@ -115,6 +115,19 @@ async def test_json_lines_hold_every_field_exactly() -> None:
         assert type(update["size"]) is (str if "-" in update["symbol"] else int)
 
 
+async def test_all_is_every_spot_ticker() -> None:
+    async with Exchange(generated=3).listen() as address:
+        urls = ("--spot-url", address.spot_url)
+        ended = await run("watch", "ticker", "all", "--json", "--count", "40", *urls)
+        trades = await run("watch", "trades", "all", *urls)
+    assert ended.code == 0
+    every = {"BTC-USDT", "ETH-USDT", "T0001-USDT", "T0002-USDT", "T0003-USDT"}
+    assert {json.loads(line)["symbol"] for line in ended.out} == every
+    assert {json.loads(line)["topic"] for line in ended.out} == {f"/market/ticker:{symbol}" for symbol in every}
+    assert trades.code == 2
+    assert trades.err == ["kufeed: trade has no topic of all symbols"]
+
+
 @posix
 @pytest.mark.parametrize("arguments", [("demo",), ("watch", "ticker", "XBTUSDTM")])
 async def test_a_terminal_gets_a_live_table(arguments: tuple[str, ...]) -> None:

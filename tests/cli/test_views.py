@@ -192,6 +192,26 @@ def test_a_row_puts_together_what_its_kinds_say(reverse: bool) -> None:
     assert values == ["XBTUSDTM", "88987.4 x 713", "88987.5 x 1037", "sell", "3", "90503.9", "12.0 ms", "2"]
 
 
+def test_all_symbols_get_their_rows_as_they_come() -> None:
+    board = Board(["all", "XBTUSDTM"])
+    assert board.draw("up", most=10).row_count == 1, "`all` is none"
+    ticker = made("/market/ticker:BTC-USDT")
+    for number in range(7):
+        board.take(attrs.evolve(ticker, symbol=f"A{number}-USDT"))
+    table = board.draw("up", most=10)
+    assert (table.row_count, table.caption) == (8, "up")
+
+
+def test_more_rows_than_the_terminal_has_are_counted() -> None:
+    """Painting a thousand rows takes 0.4 s of CPU, several times a second."""
+    board = Board(["all"])
+    ticker = made("/market/ticker:BTC-USDT")
+    for number in range(1000):
+        board.take(attrs.evolve(ticker, symbol=f"A{number}-USDT"))
+    table = board.draw("up", most=30)
+    assert (table.row_count, table.caption) == (30, "970 symbols more; up")
+
+
 def test_no_text_of_a_peer_is_obeyed_by_a_terminal() -> None:
     """Neither as an escape sequence nor as rich's own markup; and none is longer than a line bears."""
     update = attrs.evolve(made("funding.begin"), event="[red]\x1b[2J\r\n" + "x" * 10_000, symbol="A\x07-B")

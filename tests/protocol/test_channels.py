@@ -149,12 +149,14 @@ MESSAGES: dict[str, dict[str, Any]] = {
     "/contractMarket/snapshot:ABCDM": FUTURES_STATS,
     "/contract/announcement:ABCDM": ANNOUNCEMENT,
     "/market/ticker:AB-CD": SPOT_TICKER,
+    "/market/ticker:all": SPOT_TICKER,
     "/market/match:AB-CD": SPOT_TRADE,
     "/contractMarket/tickerV2:ABCDM": FUTURES_TICKER,
     "/contractMarket/execution:ABCDM": FUTURES_TRADE,
 }
 MAY_BE_MISSING = {
     ("/market/ticker:AB-CD", "time"),
+    ("/market/ticker:all", "time"),
     ("/market/level2:AB-CD", "time"),
     ("/contractMarket/tickerV2:ABCDM", "sequence"),
     ("/contractMarket/level2Depth5:ABCDM", "sequence"),
@@ -177,7 +179,8 @@ EMPTY_SIDE = ("bestBid", "bestAsk", "price", "size")
 def decode(wire: str, data: Any) -> Any:
     """What the exact decoder says; that of floats takes the same messages, and refuses the others in the same words."""
     wanted = topic_of(wire)
-    message = {"topic": str(wanted), "subject": wanted.channel.subjects[0], "data": data}
+    # Where it names the symbol, it is the one of the other messages here.
+    message = {"topic": str(wanted), "subject": (*wanted.channel.subjects, "AB-CD")[0], "data": data}
     exact, of_floats = (partial(wanted.channel.decoders[kind], message, wanted, NOW) for kind in (Decimal, float))
     try:
         update = exact()
@@ -218,6 +221,26 @@ def test_spot_ticker() -> None:
         price=Decimal("101.5"),
         size=Decimal("0.25"),
     )
+
+
+def test_a_spot_ticker_of_all_symbols_is_its_own_symbols() -> None:
+    """PROTOCOL.md, section 6: the subject is the symbol, the data are a ticker's."""
+    every = topic("ticker", "all")
+
+    def of_all(wanted: Topic, subject: Any) -> Any:
+        message = {"topic": "/market/ticker:all", "subject": subject, "data": SPOT_TICKER}
+        return every.channel.decoders[Decimal](message, wanted, NOW)
+
+    one = of_all(every, "AB-CD")
+    assert one == attrs.evolve(decode("/market/ticker:AB-CD", SPOT_TICKER), topic=one.topic)
+    assert (str(one.topic), one.topic.channel, one.symbol) == ("/market/ticker:AB-CD", every.channel, "AB-CD")
+    assert of_all(one.topic, "AB-CD") == one
+    for wrong in ("trade.ticker", "all", "ABCDM", "ab-cd", "", None, 7, ["AB-CD"], "AB-CD ", "A" * 21 + "-B"):
+        with pytest.raises(MessageRefused) as caught:
+            of_all(every, wrong)
+        assert caught.value.cause == "subject"
+    with pytest.raises(MessageRefused):
+        of_all(one.topic, "EF-GH")
 
 
 def test_spot_trade() -> None:
@@ -474,8 +497,9 @@ def test_no_data_whatever_makes_a_decoder_raise_anything_unforeseen(damage: dict
 
 def test_the_table_states_what_delivery_relies_on() -> None:
     """One row per channel; a market, a kind and its levels name it, or path and kind; books are numbered, no holes."""
-    assert len({(channel.path, channel.kind) for channel in CHANNELS}) == len(CHANNELS)
-    assert len({(channel.market, channel.kind, channel.levels) for channel in CHANNELS}) == len(CHANNELS)
+    assert len({(str(channel), channel.kind) for channel in CHANNELS}) == len(CHANNELS)
+    named = {(channel.market, channel.kind, channel.levels, channel.symbol_in_subject) for channel in CHANNELS}
+    assert len(named) == len(CHANNELS)
     assert {topic_of(wire).channel for wire in MESSAGES} == set(CHANNELS)
     assert len(MESSAGES) == len(CHANNELS)
     keys = {
@@ -490,10 +514,11 @@ def test_the_table_states_what_delivery_relies_on() -> None:
         assert channel.merge_key is keys.get(channel.kind, MergeKey.TIME)
         contiguous = channel.merge_key is MergeKey.CONTIGUOUS
         assert channel.merge_key.gap == ("times and numbers" if contiguous else "times")
-        assert channel.subjects
+        assert bool(channel.subjects) is not channel.symbol_in_subject
         assert channel.source
         assert channel.time
-        assert channel.path in repr(channel)
+        assert str(channel).startswith(channel.path)
+        assert str(channel) in repr(channel)
 
 
 def test_the_limits_are_the_lower_where_sources_disagree() -> None:

@@ -44,6 +44,15 @@ def test_topics_of_one_channel_are_joined_by_commas() -> None:
     assert messages.joined(iter(made)) == "/contractMarket/execution:XBTUSDTM,ETHUSDTM"
 
 
+def test_the_topic_of_all_symbols_has_a_frame_of_its_own() -> None:
+    """Comma lists are documented for symbols; nobody says what `all` among them does."""
+    made = [topic("ticker", symbol) for symbol in ("BTC-USDT", "all", "ETH-USDT")]
+    assert [messages.joined(batch) for batch in messages.batches(made)] == [
+        "/market/ticker:BTC-USDT,ETH-USDT",
+        "/market/ticker:all",
+    ]
+
+
 @given(topic_sets)
 def test_a_batch_is_of_one_channel_and_at_most_100_symbols(wanted: list[Topic]) -> None:
     """Every topic is in exactly one, in its order; no frame more than needed."""

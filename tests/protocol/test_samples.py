@@ -19,8 +19,10 @@ import pytest
 import ujson
 
 from kufeed import ExchangeError
+from kufeed._lateness import Lateness
+from kufeed._refusals import Refusals
 from kufeed._rest import Rest
-from kufeed._streams import Refusals, Routes, Stream, stage
+from kufeed._streams import Routes, Stream, stage
 from kufeed.protocol import (
     CHANNELS,
     Announcement,
@@ -41,9 +43,11 @@ from kufeed.protocol import (
     Topic,
     Trade,
     Update,
+    parse_topic,
 )
 from kufeed.protocol import topic as topic_of
 from kufeed.protocol.session import Acked, Failed, LinkFull, Rejected, Session, Slowed, Unknown, Welcomed
+from kufeed.protocol.symbols import LISTS, read_row
 
 from .. import samples
 from ..test_rest import fetch, reply
@@ -127,6 +131,8 @@ def inner(key: str, convert: Callable[[Any], Any]) -> Spec:
     return (lambda data: convert(data[key]), ("data",))
 
 
+ALL_TICKERS = "/market/ticker:all"
+"""One topic for all symbols: which of them a message concerns stands in its subject alone (section 5)."""
 ALL_OF_IT = ("",)
 """In place of a name: the whole of `data`."""
 NONE: Spec = (str, ())
@@ -181,18 +187,21 @@ ANNOUNCEMENT: dict[str, Spec] = {
 # PROTOCOL.md, sections 5 (units), 6 and 7: attribute of the record -> (what it is, its names in `data`, best first).
 # `matchSize` and `time` are how the futures documents of 2019 call them; `size` is then what is left of the order.
 BUILT: dict[tuple[str, str], tuple[type[Update], dict[str, Spec]]] = {
-    ("/market/ticker", "trade.ticker"): (
-        Ticker,
-        {
-            "sequence": (int, ("sequence",)),
-            "exchange_time_ns": (milliseconds, ("time", "Time")),
-            "bid": (price, ("bestBid",)),
-            "bid_size": (price, ("bestBidSize",)),
-            "ask": (price, ("bestAsk",)),
-            "ask_size": (price, ("bestAskSize",)),
-            "price": (price, ("price",)),
-            "size": (price, ("size",)),
-        },
+    **dict.fromkeys(
+        [("/market/ticker", "trade.ticker"), (ALL_TICKERS, "")],
+        (
+            Ticker,
+            {
+                "sequence": (int, ("sequence",)),
+                "exchange_time_ns": (milliseconds, ("time", "Time")),
+                "bid": (price, ("bestBid",)),
+                "bid_size": (price, ("bestBidSize",)),
+                "ask": (price, ("bestAsk",)),
+                "ask_size": (price, ("bestAskSize",)),
+                "price": (price, ("price",)),
+                "size": (price, ("size",)),
+            },
+        ),
     ),
     ("/market/match", "trade.l3match"): (
         Trade,
@@ -340,21 +349,42 @@ def is_built(sample: Sample) -> bool:
     path, _, argument = str(message.get("topic")).partition(":")
     if path == "/market/snapshot" and "-" not in argument:
         return False  # of a whole market: one topic for many symbols, left out
-    return (path, message.get("subject")) in BUILT
+    return key_of(message) in BUILT
+
+
+def key_of(message: dict[str, Any]) -> tuple[str, Any]:
+    if message.get("topic") == ALL_TICKERS:
+        return ALL_TICKERS, ""
+    return str(message.get("topic")).partition(":")[0], message.get("subject")
+
+
+def symbol_of(message: dict[str, Any]) -> tuple[str, str | None]:
+    """The symbol that *message* concerns, of candles with the interval."""
+    if message["topic"] == ALL_TICKERS:
+        return message["subject"], None
+    symbol, _, interval = (message["topic"].partition(":")[2] or message["data"]["symbol"]).partition("_")
+    return symbol, interval or None
 
 
 def wanted_by(sample: Sample) -> list[Topic]:
     """The topics of what is expected of *sample*, in the order of the table's rows."""
     message = read(sample)
-    path, _, argument = message["topic"].partition(":")
-    symbol, _, interval = (argument or message["data"]["symbol"]).partition("_")
-    rows = [row for row in CHANNELS if row.path == path and message["subject"] in row.subjects]
-    return [Topic(row, symbol, interval or None) for row in rows]
+    path = message["topic"].partition(":")[0]
+    if message["topic"] == ALL_TICKERS:
+        rows = [row for row in CHANNELS if str(row) == ALL_TICKERS]
+    else:
+        rows = [row for row in CHANNELS if row.path == path and message["subject"] in row.subjects]
+    return [Topic(row, *symbol_of(message)) for row in rows]
+
+
+def subscribed_by(sample: Sample) -> list[Topic]:
+    """What has to be subscribed to for it."""
+    return [parse_topic(ALL_TICKERS) if topic.channel.symbol_in_subject else topic for topic in wanted_by(sample)]
 
 
 def rights(sample: Sample) -> list[tuple[Topic, type[Update], dict[str, Spec]]]:
     message = read(sample)
-    key = (message["topic"].partition(":")[0], message["subject"])
+    key = key_of(message)
     expected = [table[key] for table in (BUILT, ALSO) if key in table]
     return [(topic, *row) for topic, row in zip(wanted_by(sample), expected, strict=True)]
 
@@ -362,7 +392,7 @@ def rights(sample: Sample) -> list[tuple[Topic, type[Update], dict[str, Spec]]]:
 def assert_right(update: Any, sample: Sample, number: int = 0) -> None:
     message = read(sample)
     path, _, argument = message["topic"].partition(":")
-    symbol, _, interval = (argument or message["data"]["symbol"]).partition("_")
+    symbol, interval = symbol_of(message)
     topic, record, fields = rights(sample)[number]
     texts = {"event": message["subject"]} if record is Announcement else {"interval": interval} if interval else {}
     assert type(update) is record, sample
@@ -370,7 +400,7 @@ def assert_right(update: Any, sample: Sample, number: int = 0) -> None:
     assert decoded == {*fields, *texts, "topic", "symbol", "received_time_ns"}
     assert {name: getattr(update, name) for name in texts} == texts, sample
     assert update.topic == topic, sample
-    wire = message["topic"] if argument else f"{path}:{symbol}"
+    wire = message["topic"] if argument not in ("", "all") else f"{path}:{symbol}"
     assert (str(update.topic), update.symbol, update.received_time_ns) == (wire, symbol, NOW), sample
     data = {**message["data"], "": message["data"]}
     for name, (convert, keys) in fields.items():
@@ -386,7 +416,7 @@ def assert_right(update: Any, sample: Sample, number: int = 0) -> None:
 @cache
 def every_topic() -> tuple[Topic, ...]:
     """What is subscribed to in these tests."""
-    return tuple(dict.fromkeys(one for sample in samples.load() if is_built(sample) for one in wanted_by(sample)))
+    return tuple(dict.fromkeys(one for sample in samples.load() if is_built(sample) for one in subscribed_by(sample)))
 
 
 class Staged:
@@ -403,6 +433,7 @@ class Staged:
             received_time_ns=NOW,
             on_control=self.control.append,
             refusals=self.refusals,
+            lateness=Lateness(0.1),
         )
 
     def _routes(self) -> Routes:
@@ -465,9 +496,18 @@ def refusal_reply(sample: Sample) -> None:
 
 
 def no_reader(sample: Sample) -> None:
-    """A REST answer that nothing in kufeed asks for: the token is all that `Rest` fetches."""
+    """A REST answer that nothing in kufeed asks for: the token is all that `Rest` reads, and symbols all else."""
     assert read(sample)["code"] == "200000", sample
-    assert {name for name in vars(Rest) if not name.startswith("_")} == {"fetch_token"}
+    assert {name for name in vars(Rest) if not name.startswith("_")} == {"fetch_token", "request"}
+    assert "multiplier" not in sample.text, sample
+    assert "baseIncrement" not in sample.text, sample
+
+
+def symbol_list(sample: Sample) -> None:
+    """Read by `Feed.symbols`; `test_the_recorded_contracts_are_read` and its like have the values."""
+    (market,) = (one for one in LISTS if one.name == ("spot" if "spot" in sample.file else "futures"))
+    for row in ujson.loads(sample.text)["data"]:
+        assert read_row(row, market, 0).symbol == row["symbol"]
 
 
 def recorded(sample: Sample) -> None:
@@ -526,7 +566,7 @@ FATES = {
     "private_spot_balance.jsonl": Fate(unwanted=2, why=private),
     "private_spot_orders.jsonl": Fate(unwanted=5, why=private),
     "private_spot_stop_orders.jsonl": Fate(unwanted=2, why=private),
-    "rest_contracts_active.jsonl": Fate(control=2, why=no_reader),
+    "rest_contracts_active.jsonl": Fate(control=2, why=symbol_list),
     "rest_errors.jsonl": Fate(control=4, why=refusal_reply),
     "rest_futures_bullet.jsonl": Fate(control=2, why=token_reply),
     "rest_futures_funding_rate.jsonl": Fate(control=1, why=no_reader),
@@ -540,7 +580,7 @@ FATES = {
     "rest_spot_histories.jsonl": Fate(control=1, why=no_reader),
     "rest_spot_level1.jsonl": Fate(control=1, why=no_reader),
     "rest_spot_level2_snapshot.jsonl": Fate(control=2, why=no_reader),
-    "rest_spot_symbols.jsonl": Fate(control=1, why=no_reader),
+    "rest_spot_symbols.jsonl": Fate(control=1, why=symbol_list),
     "rest_status.jsonl": Fate(control=2, why=no_reader),
     "rest_timestamp.jsonl": Fate(control=2, why=no_reader),
     "session_spot_2021-04-23_ticker_match.jsonl": Fate(800, control=3, why=recorded),
@@ -555,7 +595,7 @@ FATES = {
     "spot_match.jsonl": Fate(3),
     "spot_snapshot.jsonl": Fate(2, unwanted=3, why=left_out),
     "spot_ticker.jsonl": Fate(4),
-    "spot_ticker_all.jsonl": Fate(unwanted=3, why=left_out),
+    "spot_ticker_all.jsonl": Fate(3),
     "uta_balance.jsonl": Fate(control=1, why=uta),
     "uta_control.jsonl": Fate(control=4, why=uta),
     "uta_execution.jsonl": Fate(control=1, why=uta),
@@ -632,7 +672,7 @@ def test_every_line_of_a_channel_built_here_has_the_right_values(
     assert len(expected) == len(built) + 2, "two messages carry a mark and an index price"
     for update, (sample, number) in zip(staged.updates, expected, strict=True):
         assert_right(update, sample, number)
-    assert {stream.topic for stream in staged.touched} == {one for sample in built for one in wanted_by(sample)}
+    assert {stream.topic for stream in staged.touched} == {one for sample in built for one in subscribed_by(sample)}
     assert {stream.topic.channel for stream in staged.touched} == set(CHANNELS), "each row of the table was tried"
 
 
@@ -668,7 +708,6 @@ def test_the_table_says_what_sizes_count(messages: list[Sample]) -> None:
 
 LEFT_OUT = {
     "/market/snapshot:{market}": "never recorded, two shapes documented, and each symbol has a topic of its own",
-    "/market/ticker:all": "one topic for all symbols",
     "/margin/fundingBook:{ccy}": "gone",
     "/contractMarket/ticker:{s}": "deprecated; tickerV2 has the quotes, execution the trades",
     "/contractMarket/candle": "gone; limitCandle is today's",
@@ -689,7 +728,8 @@ def test_the_channel_table_is_complete_against_the_protocol_document() -> None:
     assert len(named) > 20
     assert named >= {name for name in LEFT_OUT if ":" in name}
     assert all(f"`{name}" in public for name in LEFT_OUT)
-    assert {name.partition(":")[0] for name in named - LEFT_OUT.keys()} == {channel.path for channel in CHANNELS}
+    built = {name if name == ALL_TICKERS else name.partition(":")[0] for name in named - LEFT_OUT.keys()}
+    assert built == {str(channel) for channel in CHANNELS}
 
 
 def _full(name: str, before: list[str]) -> str:

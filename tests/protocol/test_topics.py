@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kufeed.errors import UsageError
+from kufeed.errors import MessageRefused, UsageError
 from kufeed.protocol import CHANNELS, Topic, UpdateType, market_of, parse_topic, topic
 from kufeed.protocol.futures import FUTURES
-from kufeed.protocol.spot import SPOT
+from kufeed.protocol.spot import SPOT, one_of_all
 from kufeed.protocol.topics import distinct, suggestions, topics
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -65,9 +65,9 @@ def test_a_topic_reads_as_it_is_written(kind: UpdateType, symbol: str) -> None:
     assert topic(str(kind), symbol, **options) == made, "a kind may be named by its text"
 
 
-@pytest.mark.parametrize("channel", CHANNELS, ids=lambda channel: channel.path)
+@pytest.mark.parametrize("channel", CHANNELS, ids=str)
 def test_every_channel_has_topics(channel: Any) -> None:
-    symbol = "BTC-USDT" if channel.market is SPOT else "XBTUSDTM"
+    symbol = "all" if channel.symbol_in_subject else "BTC-USDT" if channel.market is SPOT else "XBTUSDTM"
     interval = None if channel.intervals is None else "1min"
     made = topic(channel.kind, symbol, levels=channel.levels, interval=interval)
     assert made == Topic(channel, symbol, interval)
@@ -132,6 +132,61 @@ def test_two_currencies_with_a_dash_are_spot(symbol: str) -> None:
     assert market_of(symbol) is SPOT
 
 
+def test_all_spot_tickers_are_one_topic() -> None:
+    """PROTOCOL.md, section 6: `/market/ticker:all`."""
+    made = topic("ticker", "all")
+    assert (str(made), made.symbol, made.kind, made.channel.market) == ("/market/ticker:all", "all", "ticker", SPOT)
+    assert parse_topic("/market/ticker:all") == made == topic(UpdateType.TICKER, "all")
+    assert str(made.channel) == "/market/ticker:all"
+    assert made not in {topic("ticker", "BTC-USDT"), topic("ticker", "XBTUSDTM")}
+    assert topics("ticker", ["all", "BTC-USDT", "XBTUSDTM"])[0] == made
+
+
+@pytest.mark.parametrize("kind", [kind for kind in UpdateType if kind is not UpdateType.TICKER])
+def test_no_other_kind_has_a_topic_of_all_symbols(kind: UpdateType) -> None:
+    with pytest.raises(UsageError, match=f"{kind} has no topic of all symbols"):
+        topic(kind, "all", **OPTIONS.get(kind, {}))
+    with pytest.raises(UsageError, match="has no levels"):
+        topic("ticker", "all", levels=5)
+    with pytest.raises(UsageError, match="has no interval"):
+        topic("ticker", "all", interval="1min")
+
+
+def test_one_symbol_of_the_topic_of_all_is_no_topic_to_subscribe_to() -> None:
+    """An update of `all` has such a topic: it is another stream than the ticker of that symbol, and says so."""
+    part = one_of_all(topic("ticker", "all"), "BTC-USDT")
+    own = topic("ticker", "BTC-USDT")
+    assert (str(part), part.symbol, part.kind) == (str(own), "BTC-USDT", "ticker")
+    assert part != own
+    assert part == one_of_all(topic("ticker", "all"), "BTC-USDT")
+    assert hash(part) == hash(one_of_all(topic("ticker", "all"), "BTC-USDT"))
+    assert repr(part) == "<Topic /market/ticker:BTC-USDT of /market/ticker:all>"
+    assert repr(topic("ticker", "all")) == "<Topic /market/ticker:all>"
+    with pytest.raises(UsageError, match=r"BTC-USDT is one symbol of /market/ticker:all"):
+        distinct([own, part])
+
+
+@given(spot_symbols | futures_symbols | anything_written | st.none() | st.integers() | st.lists(st.text(), max_size=2))
+def test_a_subject_names_a_spot_symbol_or_is_refused(subject: Any) -> None:
+    try:
+        part = one_of_all(topic("ticker", "all"), subject)
+    except MessageRefused as refusal:
+        assert refusal.cause == "subject"  # noqa: PT017  # one of two right outcomes
+        assert not is_spot(subject)
+    else:
+        assert part.symbol == subject
+        assert is_spot(subject)
+    with pytest.raises(MessageRefused):
+        one_of_all(topic("ticker", "BTC-USDT"), "ETH-USDT")
+
+
+def is_spot(symbol: Any) -> bool:
+    try:
+        return market_of(symbol) is SPOT
+    except UsageError:
+        return False
+
+
 def test_topics_differ_by_channel_and_symbol_alone() -> None:
     made = {topic("ticker", "BTC-USDT"), topic("trade", "BTC-USDT"), topic("ticker", "ETH-USDT")}
     assert len(made | {parse_topic("/market/ticker:BTC-USDT")}) == 3
@@ -169,7 +224,7 @@ def test_topics_differ_by_channel_and_symbol_alone() -> None:
 def test_a_misspelt_symbol_is_told_how_kucoin_spells_it(written: str, meant: list[str]) -> None:
     assert suggestions(written) == meant
     with pytest.raises(UsageError) as caught:
-        topic("ticker", written)
+        market_of(written)
     assert repr(written) in str(caught.value)
     for one in meant:
         assert one in str(caught.value)
@@ -202,7 +257,13 @@ def test_any_wire_topic_parses_or_is_a_usage_error(symbol: str, path: str) -> No
     [
         *("/market/ticker", "/market/ticker:", "market/ticker:BTC-USDT", "/market/level9:BTC-USDT", ""),
         *("/market/ticker:XBTUSDTM", "/contractMarket/tickerV2:BTC-USDT", "/market/ticker:BTC-USDT,ETH-USDT"),
-        *("/market/ticker:all", "/market/ticker:BTC-USDT:BTC-USDT", "/MARKET/TICKER:BTC-USDT"),
+        *("/market/match:all", "/market/ticker:BTC-USDT:BTC-USDT", "/MARKET/TICKER:BTC-USDT"),
+        *(
+            "/contractMarket/tickerV2:all",
+            "/market/candles:all_1min",
+            "/market/ticker:BTC-USDT,all",
+            "/market/ticker:ALL",
+        ),
     ],
 )
 def test_a_wire_topic_of_no_channel_or_of_the_other_market_is_a_usage_error(wire: str) -> None:

@@ -96,7 +96,9 @@ RECORDS = [
     *((record, in_order(record, {**WHERE, **WHEN, **values})) for record, values in MORE.items()),
 ]
 
-UNSET = {record: {field.name: None for field in attrs.fields(record) if field.kw_only} for record, _ in RECORDS}
+UNSET = {
+    record: {field.name: field.default for field in attrs.fields(record) if field.kw_only} for record, _ in RECORDS
+}
 """What a decoder does not know."""
 
 records = pytest.mark.parametrize(("record", "values"), RECORDS, ids=lambda value: getattr(value, "__name__", ""))
@@ -124,10 +126,10 @@ def test_the_fast_way_builds_the_very_same_value(record: Any, values: dict[str, 
 
 @records
 def test_every_field_counts_in_a_comparison_but_what_others_know_of_it(record: Any, values: dict[str, Any]) -> None:
-    """`gap_before` says something of the subscription that received it, `raw` how it was written."""
+    """Not `gap_before`, which is the subscription's, `late` and `misdated`, which are our clock's, and `raw`."""
     made = quick(record, values)
     gap = Gap(made.topic, GapCause.RECONNECT, None, None, 1, 2)
-    assert attrs.evolve(made, gap_before=gap) == made
+    assert attrs.evolve(made, gap_before=gap, late=True, misdated=True) == made
     assert attrs.evolve(made, raw={"data": 1}) == made
     assert hash(attrs.evolve(made, raw={"data": 1})) == hash(made)
     for field in attrs.fields(record):
@@ -240,7 +242,7 @@ def test_a_copy_of_a_candle_with_a_gap_before_it_learns_of_later_ones_too() -> N
     assert repr(made) == repr(snapshots[0])
 
 
-@pytest.mark.parametrize("channel", CHANNELS, ids=lambda channel: channel.path)
+@pytest.mark.parametrize("channel", CHANNELS, ids=str)
 def test_every_channel_has_a_record_of_its_kind(channel: Any) -> None:
     assert issubclass(channel.record, Update)
     assert isinstance(channel.record.kind, UpdateType)

@@ -157,6 +157,40 @@ async def test_the_all_symbols_ticker_tells_the_symbol_in_its_subject(tools: Any
     assert {push["subject"] for push in pushes} == {"BTC-USDT", "ETH-USDT"} | {f"T000{n}-USDT" for n in range(1, 6)}
 
 
+@pytest.mark.parametrize("any_symbol", [False, True])
+async def test_only_spot_tickers_have_a_topic_of_all_symbols(
+    tools: Any, autojump_clock: object, any_symbol: bool
+) -> None:
+    """Also where any symbol may be subscribed: `all` is none."""
+    exchange = Exchange(accept_any_symbol=any_symbol)
+    async with MemoryNetwork(exchange) as network:
+        for market in ("spot", "futures"):
+            async with tools.Dialler(network).open(market) as client:
+                for (owner, prefix), channel in CHANNELS.items():
+                    if owner == market:
+                        argument = "all_1min" if channel.intervals else "all"
+                        answer = await client.subscribe(f"{prefix}:{argument}")
+                        assert answer["type"] == ("ack" if prefix == "/market/ticker" else "error"), prefix
+
+
+async def test_all_symbols_count_as_one_topic(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange(generated=50, limits=Limits(spot_topics=2))
+    async with tools.connected(exchange, "spot") as client:
+        assert (await client.subscribe("/market/ticker:all"))["type"] == "ack"
+        assert (await client.subscribe("/market/ticker:BTC-USDT"))["type"] == "ack"
+        assert (await client.subscribe("/market/ticker:ETH-USDT"))["code"] == 509
+        assert exchange.sessions[0].topics == ("/market/ticker:all", "/market/ticker:BTC-USDT")
+
+
+async def test_a_script_plays_to_who_holds_all_symbols(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange(live=False)
+    async with tools.connected(exchange, "spot") as client:
+        await client.subscribe("/market/ticker:all")
+        frame = json.dumps({"type": "message", "topic": "/market/ticker:all", "subject": "BTC-USDT", "data": {}})
+        assert await exchange.play([frame, frame.replace(":all", ":BTC-USDT")]) == 1
+        assert await client.receive_until("message") == json.loads(frame)
+
+
 async def test_mark_prices_come_each_second_and_funding_rates_each_minute(tools: Any, autojump_clock: object) -> None:
     async with tools.connected(Exchange()) as client:
         await client.subscribe("/contract/instrument:XBTUSDTM")

@@ -80,7 +80,11 @@ async def iterate(feed: Feed) -> None:
     async with feed.trades("XBTUSDTM", overflow=kufeed.Overflow.RAISE, buffer=10) as trades:
         async for trade in trades:
             assert_type(trade, Trade)
-    async with feed.subscribe(kufeed.topic("ticker", "XBTUSDTM")) as updates:
+    feed.depth("XBTUSDTM", levels=50, overflow="latest", buffer=None, changes_only=True)
+    feed.candles("XBTUSDTM", interval="1min", changes_only=False)
+    options: kufeed.SubscriptionOptions = {"buffer": 10, "changes_only": True}
+    assert_type(feed.level1("BTC-USDT", **options), Subscription[kufeed.Level1])
+    async with feed.subscribe(kufeed.topic("ticker", "XBTUSDTM"), changes_only=True) as updates:
         async for update in updates:
             assert_type(update, Update)
             assert_type(update.gap_before, kufeed.Gap | None)
@@ -88,8 +92,17 @@ async def iterate(feed: Feed) -> None:
                 assert_type(update.ask, Decimal | None)
 
 
+def look(feed: Feed) -> None:
+    assert_type(feed.latest(kufeed.topic("ticker", "XBTUSDTM")), kufeed.Latest | None)
+    if (latest := feed.latest(kufeed.topic("ticker", "XBTUSDTM"))) is not None:
+        assert_type(latest.update, Update)
+        assert_type(latest.age, float)
+        latest.age = 0.0  # type: ignore[misc]
+
+
 def every_kind(feed: Feed) -> None:
     assert_type(feed.ticker("BTC-USDT", overflow="latest", buffer=1), Subscription[Ticker])
+    assert_type(feed.all_tickers(overflow="block", buffer=1), Subscription[Ticker])
     assert_type(feed.trades("BTC-USDT"), Subscription[Trade])
     assert_type(feed.level1("BTC-USDT"), Subscription[Level1])
     assert_type(feed.depth("BTC-USDT", levels=50), Subscription[Depth])
@@ -133,6 +146,8 @@ def any_update(update: Update, topic: Topic) -> None:
     assert_type(update.exchange_time_ns, int | None)
     assert_type(update.received_time_ns, int)
     assert_type(update.gap_before, Gap | None)
+    assert_type(update.late, bool)
+    assert_type(update.misdated, bool)
     assert_type(update.raw, dict[str, Any] | None)
     assert_type(update.time_ns, int)
     assert_type(update.latency, float | None)
@@ -143,6 +158,7 @@ def any_update(update: Update, topic: Topic) -> None:
     assert_type(topic.interval, str | None)
     assert_type(topic.wire, str)
     assert_type(topic.argument, str)
+    assert_type(topic.is_part, bool)
     assert_type(topic.kind, UpdateType)
     update.symbol = "frozen"  # type: ignore[misc]
 
@@ -250,6 +266,8 @@ def accounts(
     assert_type(feed.refused, Mapping[str, int])
     assert_type(feed.refused_samples, Mapping[str, str])
     assert_type(feed.unwanted, int)
+    assert_type(feed.late, int)
+    assert_type(feed.misdated, int)
     assert_type(link.number, int)
     assert_type(link.market, str)
     assert_type(link.topics, int)
@@ -290,12 +308,17 @@ def match_records(update: Update) -> None:
 
 def wrong_subscriptions(feed: Feed) -> None:
     feed.candles("XBTUSDTM")  # type: ignore[call-arg]
+    feed.all_tickers("BTC-USDT")  # type: ignore[call-arg, arg-type]  # it has no symbols to choose
     feed.ticker("XBTUSDTM", levels=5)  # type: ignore[call-arg]
     feed.ticker(1)  # type: ignore[arg-type]
     feed.ticker(["XBTUSDTM", "ETHUSDTM"])  # type: ignore[arg-type]
     feed.trades("XBTUSDTM", buffer="10")  # type: ignore[arg-type]
     feed.trades("XBTUSDTM", overflow=1)  # type: ignore[arg-type]
+    feed.trades("XBTUSDTM", changes_only="yes")  # type: ignore[arg-type]
+    feed.trades("XBTUSDTM", bufer=10)  # type: ignore[call-arg]
+    feed.ticker("XBTUSDTM", levels=5)  # type: ignore[call-arg]
     feed.subscribe("XBTUSDTM")  # type: ignore[arg-type]
+    feed.latest("XBTUSDTM")  # type: ignore[arg-type]
     trades: Subscription[Trade] = feed.ticker("XBTUSDTM")  # type: ignore[assignment]
     del trades
 
@@ -446,6 +469,41 @@ def wrong_policies(feed: Feed) -> None:
     feed.open_handlers(on_error=decide_later)  # type: ignore[arg-type]
     feed.open_handlers(handler_nursery=NoNursery())  # type: ignore[arg-type]
     feed.open_handlers(handler_nursery=open_persistent())  # type: ignore[arg-type]
+
+
+# -- symbols ----------------------------------------------------------------------------------------------------------
+
+
+async def symbols(feed: Feed) -> None:
+    assert_type(await feed.symbols("futures"), Mapping[str, kufeed.SymbolInfo])
+
+
+def symbol_info(info: kufeed.SymbolInfo) -> None:
+    assert_type(info.symbol, str)
+    assert_type(info.market, str)
+    assert_type(info.type, kufeed.SymbolType)
+    assert_type(info.base, str)
+    assert_type(info.quote, str)
+    assert_type(info.settle, str)
+    assert_type(info.tick, Decimal)
+    assert_type(info.lot, Decimal | int)
+    assert_type(info.multiplier, Decimal)
+    assert_type(info.is_inverse, bool)
+    assert_type(info.status, kufeed.SymbolStatus)
+    assert_type(info.exchange_status, str | bool)
+    assert_type(info.expiry, datetime | None)
+    assert_type(info.funding_interval, float | None)
+    assert_type(info.next_funding, datetime | None)
+    assert_type(info.base_size(1), Decimal)
+    assert_type(info.base_size(Decimal(1), 80_000), Decimal)
+
+
+async def wrong_symbols(feed: Feed) -> None:
+    await feed.symbols("margin")  # type: ignore[arg-type]
+    listed = await feed.symbols("spot")
+    listed["BTC-USDT"] = listed["ETH-USDT"]  # type: ignore[index]
+    listed["BTC-USDT"].tick = Decimal(1)  # type: ignore[misc]
+    listed["BTC-USDT"].base_size(1.5)  # type: ignore[arg-type]
 
 
 # -- the rest ---------------------------------------------------------------------------------------------------------
