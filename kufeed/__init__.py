@@ -20,6 +20,7 @@ from ._buffers import Overflow
 from ._channels import QueueStatistics
 from ._config import FeedConfig
 from ._connection import ConnectionStatistics
+from ._credentials import Credentials
 from ._feed import Feed, FeedStatistics, open_feed
 from ._handler import HandlerStatistics
 from ._handlers import HandlerNursery, Handlers
@@ -94,6 +95,7 @@ __all__ = [
     "CircuitStatistics",
     "ConnectionFailed",
     "ConnectionStatistics",
+    "Credentials",
     "Depth",
     "DialBudget",
     "DialError",

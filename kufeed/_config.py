@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 import ujson
 
+from ._credentials import Credentials
 from ._proxy import Proxy
 from ._untrusted import read_host, read_url
 from .errors import UsageError
@@ -148,8 +149,9 @@ class FeedConfig:
     """Whether updates keep their decoded JSON. Without effect yet."""
     on_reject: Literal["raise", "skip"] = attrs.field(default="raise")
     """What a refused topic does to the subscription that asks for it. `"skip"` is without effect yet."""
-    credentials: Any = attrs.field(default=None, repr=False)
-    """API key for the full spot book. Not supported yet: anything but None is a `UsageError`."""
+    credentials: Credentials | None = attrs.field(default=None)
+    """What signs the requests for whole spot books. Without effect yet. Never read from the environment by a feed:
+    `Credentials.from_env()` does so when asked."""
 
     @budget_share.validator
     def _check_share(self, _: object, value: Any) -> None:
@@ -189,8 +191,8 @@ class FeedConfig:
 
     @credentials.validator
     def _check_credentials(self, _: object, value: Any) -> None:
-        if value is not None:
-            raise UsageError("credentials are not supported yet")
+        if value is not None and not isinstance(value, Credentials):
+            raise UsageError("credentials must be kufeed.Credentials or None")
 
     def __attrs_post_init__(self) -> None:
         if self.max_reconnect_delay < self.reconnect_delay:
@@ -228,10 +230,10 @@ class FeedConfig:
 def _from_text(field: attrs.Attribute[Any], text: str) -> Any:
     """Text as a value of the field's type, which its default or its annotation tells."""
     annotation = str(field.type)
+    if annotation.startswith(("ssl", "Callable", "type", "Credentials")):
+        raise UsageError(f"{field.name} cannot be set from the environment")
     if "None" in annotation and text.lower() == "none":
         return None
-    if annotation.startswith(("ssl", "Callable", "type", "Any")):
-        raise UsageError(f"{field.name} cannot be set from the environment")
     try:
         if annotation.startswith("float"):
             return float(text)

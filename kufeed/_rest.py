@@ -11,6 +11,7 @@ from urllib.parse import quote
 import attrs
 
 from ._budget import Quiet
+from ._credentials import Secret, repeats
 from ._untrusted import Url, is_visible, printable, read_host, read_url
 from .errors import ExchangeError
 from .protocol import rest
@@ -28,19 +29,6 @@ _LONGEST_TOKEN_REPLY = 64 * 2**10
 _MOST_SERVERS = 32
 _KUCOIN_DOMAINS = ("kucoin.com", "kucoin.eu")
 _CODE = re.compile(r"[0-9A-Za-z_.-]{1,20}")
-
-
-_TELLING = 12
-"""How much of a token counts as telling it."""
-
-
-class Secret(str):
-    """Text that no repr shows: neither does a traceback that comes with the values of variables."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "<secret>"
 
 
 @attrs.frozen
@@ -69,8 +57,7 @@ class Token:
     def hide(self, text: str) -> str:
         """*text* of the server's, unless it repeats the token, be it a piece of it: a close reason has 123 bytes."""
         for form in (self._secret, quote(self._secret, safe="")):
-            pieces = range(max(1, len(form) - _TELLING + 1))
-            if len(form) >= _TELLING and any(form[start : start + _TELLING] in text for start in pieces):
+            if repeats(text, form):
                 return "(a text that repeats the token)"
         return text
 

@@ -15,6 +15,7 @@ PACKAGE = Path(kufeed.__file__).parent
 LAYERS = [
     ["errors"],
     ["_untrusted"],
+    ["_credentials"],
     ["protocol.market"],
     ["protocol.events"],
     ["protocol.updates"],
