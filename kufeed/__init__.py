@@ -30,7 +30,9 @@ from ._shared_budget import SharedDialBudget
 from ._subscription import Subscription
 from .errors import (
     CircuitOpen,
+    ClockOff,
     ConnectionFailed,
+    CredentialsRefused,
     DialError,
     ExchangeError,
     KufeedError,
@@ -93,9 +95,11 @@ __all__ = [
     "CircuitOpen",
     "CircuitState",
     "CircuitStatistics",
+    "ClockOff",
     "ConnectionFailed",
     "ConnectionStatistics",
     "Credentials",
+    "CredentialsRefused",
     "Depth",
     "DialBudget",
     "DialError",

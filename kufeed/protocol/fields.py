@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .market import Topic
-    from .updates import Number
 
 _PLAIN = "0123456789."
 _MAX_DIGITS = 200
@@ -73,13 +72,23 @@ def optional_signed_decimal(value: object, field: str) -> Decimal | None:
     return None if value is None or value == "" else signed_decimal(value, field)
 
 
-def levels(value: object, field: str, size: Callable[[object, str], Number], *, descending: bool) -> tuple[Level, ...]:
+def levels(
+    value: object,
+    field: str,
+    size: Callable[[object, str], Any],
+    *,
+    descending: bool,
+    price: Callable[[object, str], Any] = decimal,
+    most: int = _MAX_LEVELS,
+) -> tuple[Level, ...]:
     """One side of a book, best first: the order on the wire has changed over the years (futures documents, 2020)."""
-    if type(value) is not list or len(value) > _MAX_LEVELS:
+    if type(value) is not list:
         raise MessageRefused(field, shown(value))
+    if len(value) > most:
+        raise MessageRefused(field, f"{len(value)} levels, of which there are {most} at most")
     if any(type(row) is not list or len(row) != 2 for row in value):
         raise MessageRefused(field, "not pairs of price and size")
-    found = [Level(decimal(price, field), size(amount, field)) for price, amount in value]
+    found = [Level(price(at, field), size(amount, field)) for at, amount in value]
     found.sort(reverse=descending, key=_price)
     return tuple(found)
 
