@@ -13,6 +13,7 @@ import ujson
 
 from ._credentials import Credentials
 from ._proxy import Proxy
+from ._rest import is_loopback
 from ._untrusted import read_host, read_url
 from .errors import UsageError
 from .protocol.futures import FUTURES
@@ -200,6 +201,10 @@ class FeedConfig:
                 f"max_reconnect_delay must be at least reconnect_delay, not {self.max_reconnect_delay!r} "
                 f"with {self.reconnect_delay!r}"
             )
+        if self.credentials is not None:
+            base = read_url(self.spot_url, "http", "https")
+            if base.scheme == "http" and not is_loopback(base.host):
+                raise UsageError("credentials need a spot_url that is https://: others could read what is signed")
 
     @classmethod
     def from_env(cls, prefix: str = "KUFEED_", environ: Mapping[str, str] | None = None) -> FeedConfig:

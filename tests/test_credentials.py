@@ -170,6 +170,15 @@ def test_the_configuration_takes_credentials_and_nothing_else(value: Any) -> Non
     assert FeedConfig(credentials=Credentials(**WORDS)).credentials == Credentials(**WORDS)
 
 
+def test_what_is_signed_goes_out_encrypted_or_nowhere() -> None:
+    credentials = Credentials(**WORDS)
+    for base in ("https://gateway.example/kucoin", "http://127.0.0.1:8000/spot", "http://[::1]:80"):
+        assert FeedConfig(spot_url=base, credentials=credentials).spot_url == base
+    with pytest.raises(UsageError, match=r"^credentials need a spot_url that is https://"):
+        FeedConfig(spot_url="http://gateway.example", credentials=credentials)
+    assert FeedConfig(futures_url="http://gateway.example", credentials=credentials), "futures books are public"
+
+
 @pytest.mark.parametrize("text", ["key", "none"])
 def test_the_environment_of_a_feed_has_none(text: str) -> None:
     with pytest.raises(UsageError, match=r"^KUFEED_CREDENTIALS: credentials cannot be set from the environment"):
