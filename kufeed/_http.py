@@ -67,7 +67,7 @@ async def exchange_bytes(
         reply = await _exchange(stream, method, target, headers, max_body)
     except httpcore2.ProtocolError as error:
         raise ExchangeError(f"the answer from {url.host} is not HTTP: {http_problem(error)}") from None
-    except trio.BrokenResourceError as error:
+    except (trio.BrokenResourceError, ExchangeError) as error:
         _forget_values(error)
         raise
     finally:
