@@ -38,10 +38,12 @@ class Skewed:
         self.network = network
         self.ahead = 0.0
         self.slow = 0.0
+        self.streams: list[trio.abc.Stream] = []
 
     async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
         await trio.sleep(self.slow)
-        return await self.network.open_stream(host, port, tls)
+        self.streams.append(await self.network.open_stream(host, port, tls))
+        return self.streams[-1]
 
     def time_ns(self) -> int:
         return self.network.time_ns() + round(self.ahead * 1e9)
@@ -462,4 +464,7 @@ async def test_a_cancelled_request_leaves_nothing_open_and_the_next_one_is_good(
         credentials = exchange.issue_credentials()
         with trio.move_on_after(rng.uniform(0, 3.5)):
             await rest.fetch_book(SPOT, credentials)
+        for stream in network.streams:
+            with trio.fail_after(1), pytest.raises(trio.ClosedResourceError):
+                await stream.receive_some(1)
         assert (await rest.fetch_book(SPOT, credentials)).limit is None
