@@ -254,8 +254,11 @@ class Exchange:
         """Make *count* changes of the book of *symbol*, drawn by the seed, and push them to whoever holds its topics.
 
         Returns the book's sequence. Beside the market's own beats, so best with ``live=False``. Spot level-2 messages
-        carry up to four changes of one call each, futures ones one. Raises `LookupError` for an unknown symbol.
+        carry up to four changes of one call each, futures ones one. Raises `LookupError` for an unknown symbol,
+        `ValueError` for a count below 1.
         """
+        if count < 1:
+            raise ValueError(f"count must be 1 or more, not {count!r}")
         model = self._model(symbol)
         beat = model.change(self._now_ns(), count)
         for route in self._routes_of(model):
@@ -265,8 +268,11 @@ class Exchange:
     def renumber_book(self, symbol: str, sequence: int = 0) -> None:
         """Number the book of *symbol* anew: it has *sequence* now, and its next change the one after that.
 
-        Nothing is pushed. KuCoin did so at least once, in 2022. Raises `LookupError` for an unknown symbol.
+        Nothing is pushed. KuCoin did so at least once, in 2022. Raises `LookupError` for an unknown symbol, `ValueError`
+        for a number below 0.
         """
+        if sequence < 0:
+            raise ValueError(f"sequence must be 0 or more, not {sequence!r}")
         self._model(symbol).renumber(sequence)
 
     def freeze(self) -> None:

@@ -270,8 +270,6 @@ class SymbolModel:
         self.time_ns = time_ns
         changes: list[BookChange] = []
         while len(changes) < count:
-            if self._mend_depth(self.bids, "buy", changes) or self._mend_depth(self.asks, "sell", changes):
-                continue
             roll = self._rng.random()
             if roll < 0.5 or self.asks.best - self.bids.best > _WIDEST_SPREAD:
                 self._place(changes)
@@ -370,26 +368,17 @@ class SymbolModel:
         self._set(levels, side, 0, 0, changes)
 
     def _keep_depth(self, levels: BookSide, side: Side, changes: list[BookChange]) -> None:
-        while self._mend_depth(levels, side, changes):
-            pass
-
-    def _mend_depth(self, levels: BookSide, side: Side, changes: list[BookChange]) -> bool:
-        """Take one level away where there are too many, or add one where there are too few."""
-        if len(levels) > self._levels + _MORE:
+        while len(levels) > self._levels + _MORE:
             self._set(levels, side, levels.deepest, 0, changes)
-        elif len(levels) < self._levels - _FEWER:
+        while len(levels) < self._levels - _FEWER:
             step = self._rng.randint(1, 3)
             price = levels.deepest - step if side == "buy" else levels.deepest + step
             self._set(levels, side, price, self._some_size(), changes)
-        else:
-            return False
-        return True
 
     def _set(self, levels: BookSide, side: Side, price: int, size: int, changes: list[BookChange]) -> None:
         self._log.add(self._past, Undo(self.sequence, side, price, levels.size_at(price)))
         self.sequence += 1
-        if price:
-            levels.set(price, size)
+        levels.set(price, size)
         changes.append(BookChange(self.sequence, side, price, size))
 
     def _either_side(self) -> tuple[Side, BookSide]:

@@ -51,12 +51,16 @@ def test_the_book_at_each_sequence_is_what_it_was(seed: int, symbol: str, steps:
     moments = {model.sequence: sides(model)}
     rng = random.Random(seed)
     for number, step in enumerate(steps):
-        if isinstance(step, int):
-            assert len(model.change(START_NS + number, step).changes) == step
-        elif step == "beat":
-            model.advance(START_NS + number * 10**8)
-        else:
+        if step == "renumber":
             model.renumber(rng.randrange(100))
+        elif isinstance(step, int):
+            passed = model.change(START_NS + number, step).changes
+            assert len(passed) == step
+            for change in passed:
+                moments.pop(change.sequence, None)  # it had this number before, and has it again now
+        else:
+            for change in model.advance(START_NS + number * 10**8).changes:
+                moments.pop(change.sequence, None)
         moments[model.sequence] = sides(model)
     for sequence, then in moments.items():
         moment = model.moment_at(sequence)
@@ -105,11 +109,11 @@ def test_the_log_forgets_the_oldest_of_all() -> None:
 @pytest.mark.parametrize("symbol", ["BTC-USDT", "XBTUSDTM"])
 def test_a_book_keeps_its_size_and_never_crosses(symbol: str, levels: int) -> None:
     model = model_of(symbol, levels=levels)
-    for number in range(400):
-        if number % 2:
-            model.change(START_NS + number, 5)
-        else:
+    for number in range(1200):
+        if number < 200:
             model.advance(START_NS + number * 10**8)
+        else:
+            model.change(START_NS + number * 10**8, 10)
         assert 0 < model.bids.deepest <= model.bids.best < model.asks.best
         for side in (model.bids, model.asks):
             assert levels - 35 <= len(side) <= levels + 35
@@ -222,6 +226,10 @@ def test_the_true_book_is_exact_and_what_is_not_there_is_said() -> None:
     for change in (exchange.change_book, exchange.renumber_book):
         with pytest.raises(LookupError, match="does not have NOPE"):
             change("NOPE")
+    with pytest.raises(ValueError, match="count must be 1 or more, not 0"):
+        exchange.change_book("BTC-USDT", 0)
+    with pytest.raises(ValueError, match="sequence must be 0 or more, not -1"):
+        exchange.renumber_book("BTC-USDT", -1)
 
 
 @pytest.mark.parametrize("levels", [39, 3001])
