@@ -268,8 +268,8 @@ class Exchange:
     def renumber_book(self, symbol: str, sequence: int = 0) -> None:
         """Number the book of *symbol* anew: it has *sequence* now, and its next change the one after that.
 
-        Nothing is pushed. KuCoin did so at least once, in 2022. Raises `LookupError` for an unknown symbol, `ValueError`
-        for a number below 0.
+        Nothing is pushed. KuCoin did so at least once, in 2022. Raises `LookupError` for an unknown symbol,
+        `ValueError` for a number below 0.
         """
         if sequence < 0:
             raise ValueError(f"sequence must be 0 or more, not {sequence!r}")
