@@ -20,6 +20,7 @@ from ._buffers import Overflow
 from ._channels import QueueStatistics
 from ._config import FeedConfig
 from ._connection import ConnectionStatistics
+from ._credentials import Credentials
 from ._feed import Feed, FeedStatistics, Latest, SubscriptionOptions, open_feed
 from ._handler import HandlerStatistics
 from ._handlers import HandlerNursery, Handlers
@@ -29,7 +30,9 @@ from ._shared_budget import SharedDialBudget
 from ._subscription import Subscription
 from .errors import (
     CircuitOpen,
+    ClockOff,
     ConnectionFailed,
+    CredentialsRefused,
     DialError,
     ExchangeError,
     KufeedError,
@@ -96,8 +99,11 @@ __all__ = [
     "CircuitOpen",
     "CircuitState",
     "CircuitStatistics",
+    "ClockOff",
     "ConnectionFailed",
     "ConnectionStatistics",
+    "Credentials",
+    "CredentialsRefused",
     "Depth",
     "DialBudget",
     "DialError",

@@ -221,8 +221,12 @@ class BookKeeper:
             if not wires or topic.wire in wires:
                 if isinstance(error, SubscriptionRejected):
                     self._lost(book)
-                for reader in book.readers.values():
-                    reader.sink.fail(error)
+                self.fail_book(book, error)
+
+    def fail_book(self, book: KeptBook, error: Exception) -> None:
+        """Have *error* raised to all who read *book*, at this place in their streams."""
+        for reader in book.readers.values():
+            reader.sink.fail(error)
 
     # -- room: that of the readers ------------------------------------------------------------------------------------
 

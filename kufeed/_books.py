@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from ._backoff import Backoff
 from ._bookkeeper import BookKeeper, KeptBook, Reader
+from ._budget import OTHER_LANE, SNAPSHOT_LANE
 from ._delivery import hand_out
 from ._supervisor import one_error
-from .errors import BookNotReady, ExchangeError, KufeedError, UsageError
+from .errors import BookNotReady, ClockOff, CredentialsRefused, ExchangeError, KufeedError, UsageError
 from .protocol.bookview import BookFigures, OrderBook, check_depth
 from .protocol.market import UpdateType
 from .protocol.orderbook import BookEvent, BookState, BookSync
+from .protocol.spot import SPOT
 from .protocol.topics import topic as make_topic
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ._bookkeeper import BookStatistics
     from ._channels import Sink
+    from ._config import FeedConfig
     from ._pool import Entering, Pool
     from .protocol.market import Topic
     from .protocol.orderbook import BookSnapshot
@@ -34,6 +38,9 @@ _log = logging.getLogger("kufeed.books")
 
 _PLACES = 8
 """Snapshots under way at once: each is a connection of its own."""
+MOST_PUBLIC_DEPTH = 50
+"""Levels of a spot book that a public seed of 100 can promise for some time: the top is consumed, and the seed knows
+nothing of what moves up from below (a recorded session differed at level 99 after 30 s)."""
 _BACKOFF = Backoff(0.25, max=32.0)
 """The first snapshot is often older than the first change: asking again at once would be as early."""
 
@@ -41,17 +48,10 @@ _BACKOFF = Backoff(0.25, max=32.0)
 class Books:
     """Keeps each book that somebody reads. `run()` owns the tasks that fetch snapshots; the rest returns at once."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        fetch: Callable[[Topic], Awaitable[BookSnapshot]],
-        rng: random.Random,
-        audit_every: float | None,
-    ) -> None:
+    def __init__(self, pool: Pool, config: FeedConfig, rng: random.Random) -> None:
         self._pool = pool
-        self._fetch = fetch
+        self._config = config
         self._rng = rng
-        self._audit_every = audit_every
         self._shared = BookKeeper(self._want)
         self._exclusive: dict[Sink, BookKeeper] = {}
         self._places = trio.CapacityLimiter(_PLACES)
@@ -63,8 +63,8 @@ class Books:
             with one_error() as body:
                 async with trio.open_nursery() as self._nursery:
                     with body.watched():
-                        if self._audit_every is not None:
-                            self._nursery.start_soon(self._audit_all, self._audit_every, name="book audits")
+                        if (every := self._config.book_audit_every) is not None:
+                            self._nursery.start_soon(self._audit_all, every, name="book audits")
                         task_status.started()
                         await trio.sleep_forever()
         finally:
@@ -76,8 +76,20 @@ class Books:
         """What subscriptions of *depth* levels attach to."""
         return BooksAtDepth(self, depth)
 
+    def check_depth(self, topics: Iterable[Topic], depth: int) -> None:
+        """Raise `UsageError` where a book of *topics* cannot be known to *depth* without credentials."""
+        if depth <= MOST_PUBLIC_DEPTH or self._config.credentials is not None:
+            return
+        for topic in topics:
+            if topic.channel.market is SPOT:
+                raise UsageError(
+                    f"depth of a spot book ({topic.symbol}) is at most {MOST_PUBLIC_DEPTH} without "
+                    f"FeedConfig(credentials=...), not {depth}: the public gets 100 levels, and some are used up"
+                )
+
     def attach(self, topics: Sequence[Topic], sink: Sink, depth: int) -> Entering:
         """Have views of the books of *topics* delivered to *sink*. Raises as `Pool.attach` does, nothing changed."""
+        self.check_depth(topics, depth)
         keeper = self._exclusive.setdefault(sink, BookKeeper(self._want, blocks=True)) if sink.blocks else self._shared
         for topic in topics:
             book = keeper.books.setdefault(topic, KeptBook(BookSync(topic)))
@@ -171,11 +183,13 @@ class Books:
         async with self._places:
             ticket = sync.ask()
             try:
-                snapshot = await self._fetch(sync.topic)
+                snapshot = await self._fetch(sync.topic, SNAPSHOT_LANE)
             except KufeedError as error:
                 book.failed += 1
                 if failures == 0:
                     _log.warning("no snapshot of %s: %s; trying again", sync.topic.symbol, error)
+                    if isinstance(error, CredentialsRefused):
+                        keeper.fail_book(book, error)  # only the user can mend that
                 wait = error.retry_after if isinstance(error, ExchangeError) else None
                 return _BACKOFF.delay(failures + 1, self._rng, retry_after=wait)
         event = sync.seed(ticket, snapshot)
@@ -187,6 +201,20 @@ class Books:
         book.stir()
         await hand_out([keeper], _wait_for_room)
         return None
+
+    async def _fetch(self, topic: Topic, lane: int) -> BookSnapshot:
+        """A snapshot, in its turn. Where the clock of a signature was off, it is set and another one tried."""
+        credentials = self._config.credentials
+        rest = self._pool.rest(topic.channel.market)
+        for is_last in (False, True):
+            endpoint, weight = rest.book_request(topic, credentials)
+            send = partial(rest.fetch_book, topic, credentials, self._config.numbers)
+            try:
+                return await self._pool.requests.run(rest, endpoint, weight, lane, send)
+            except ClockOff:
+                if is_last:
+                    raise
+        raise AssertionError("the loop returns or raises")
 
     async def _audit_all(self, every: float) -> None:
         while True:
@@ -201,7 +229,7 @@ class Books:
         async with self._places:
             ticket = sync.ask()
             try:
-                snapshot = await self._fetch(sync.topic)
+                snapshot = await self._fetch(sync.topic, OTHER_LANE)
             except KufeedError as error:
                 _log.warning("no snapshot of %s for its audit: %s", sync.topic.symbol, error)
                 return

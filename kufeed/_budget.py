@@ -48,11 +48,12 @@ class DialBudget(SlidingWindowLimiter):
 class RestBudget(SlidingWindowLimiter):
     """REST requests by their weight: at most *weight* in any *window* seconds; KuCoin allows 2000 in 30 s.
 
-    A request counts from its end, as a dial does. Lane 0 is for what cannot wait: the tokens of connections.
+    A request counts from its end, as a dial does. Lane 0 is for what cannot wait: the tokens of
+    connections; then come the snapshots of books, lane 1, and the rest.
     """
 
     def __init__(self, weight: int = rest.WEIGHT_PER_WINDOW, window: float = rest.WINDOW) -> None:
-        super().__init__(weight, window, None, lanes=2, count_from="release")
+        super().__init__(weight, window, None, lanes=3, count_from="release")
 
     @staticmethod
     def of_this_run(budget_share: float = 1.0) -> RestBudget:
@@ -94,8 +95,8 @@ _dials: trio.lowlevel.RunVar[dict[tuple[str, int], DialBudget]] = trio.lowlevel.
 _weights: trio.lowlevel.RunVar[dict[int, RestBudget]] = trio.lowlevel.RunVar("REST budgets")
 _quiet: trio.lowlevel.RunVar[dict[str, Quiet]] = trio.lowlevel.RunVar("hosts to be left alone")
 
-TOKEN_LANE, SNAPSHOT_LANE = 0, 1
-"""Of a REST budget: without a token nothing streams at all, so tokens go first."""
+TOKEN_LANE, SNAPSHOT_LANE, OTHER_LANE = 0, 1, 2
+"""Of a REST budget: without a token nothing streams at all, and without a snapshot a book cannot be read."""
 
 
 def dial_budgets(base_url: str, market: Market, share: float) -> tuple[DialLimiter, ...]:

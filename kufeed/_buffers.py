@@ -44,6 +44,7 @@ DEFAULT_OVERFLOW: Mapping[UpdateType, Overflow] = {
     UpdateType.LEVEL1: Overflow.LATEST,
     UpdateType.DEPTH: Overflow.LATEST,
     UpdateType.BOOK_DELTA: Overflow.RAISE,
+    UpdateType.BOOK: Overflow.LATEST,
     UpdateType.MARK_PRICE: Overflow.LATEST,
     UpdateType.INDEX_PRICE: Overflow.LATEST,
     UpdateType.FUNDING_RATE: Overflow.LATEST,

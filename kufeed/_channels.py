@@ -7,7 +7,7 @@ import math
 import time
 from bisect import bisect_left
 from operator import attrgetter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import trio
@@ -82,11 +82,11 @@ class Sink(Protocol):
         """Take what is staged as far as that loses nothing; true when nothing is left."""
         ...
 
-    def backlog(self) -> int:
+    def backlog(self) -> Any:
         """A mark for `has_taken()`: all that waits now."""
         ...
 
-    def has_taken(self, backlog: int) -> bool:
+    def has_taken(self, backlog: Any) -> bool:
         """Whether all that waited then has been taken, whatever has come since."""
         ...
 
@@ -100,6 +100,10 @@ class Sink(Protocol):
 
     async def wait_room(self) -> None:
         """Return when there is room again, or nothing will be taken any more."""
+        ...
+
+    def acked(self, topic: Topic) -> None:
+        """The exchange streams *topic* to it from now on; again after each reconnect."""
         ...
 
     def tell(self, event: StreamEvent) -> None:
@@ -207,6 +211,8 @@ class UpdateQueue:
         self._most_pending = max(self._most_pending, len(items))
         self._consumers.unpark(count=len(items))
         return not staged
+
+    def acked(self, topic: Topic) -> None: ...
 
     def backlog(self) -> int:
         return self._delivered + self._buffer.withdrawn + len(self._items)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from ._credentials import Credentials
 from ._json import loads as strict_loads
 from ._proxy import Proxy
+from ._rest import is_loopback
 from ._untrusted import read_host, read_url
 from .errors import UsageError
 from .protocol.futures import FUTURES
@@ -117,6 +119,11 @@ class FeedConfig:
     max_message_size: int = attrs.field(default=4 * 2**20, validator=_Checked.count(1024))
     """Bytes of one message; a larger one closes the link with code 1009."""
 
+    book_audit_every: float | None = attrs.field(default=None, validator=_Checked.seconds(optional=True))
+    """How often each live order book is compared with a fresh snapshot at the same sequence; None: never.
+
+    One that differs is begun anew. Each comparison costs a request of the weight of a snapshot.
+    """
     stale_after: float = attrs.field(default=60.0, validator=_Checked.seconds())
     """Silence after which a stream counts as stale. Without effect yet."""
     latency_warning: float | None = attrs.field(default=0.100, validator=_Checked.seconds(optional=True))
@@ -157,8 +164,9 @@ class FeedConfig:
     """Whether `Update.raw` is the whole decoded message of each update; else it is None."""
     on_reject: Literal["raise", "skip"] = attrs.field(default="raise")
     """What a refused topic does to the subscription that asks for it. `"skip"` is without effect yet."""
-    credentials: Any = attrs.field(default=None, repr=False)
-    """API key for the full spot book. Not supported yet: anything but None is a `UsageError`."""
+    credentials: Credentials | None = attrs.field(default=None)
+    """What signs the requests for whole spot books. Never read from the environment by a feed:
+    `Credentials.from_env()` does so when asked."""
 
     @budget_share.validator
     def _check_share(self, _: object, value: Any) -> None:
@@ -198,8 +206,8 @@ class FeedConfig:
 
     @credentials.validator
     def _check_credentials(self, _: object, value: Any) -> None:
-        if value is not None:
-            raise UsageError("credentials are not supported yet")
+        if value is not None and not isinstance(value, Credentials):
+            raise UsageError("credentials must be kufeed.Credentials or None")
 
     def __attrs_post_init__(self) -> None:
         if self.max_reconnect_delay < self.reconnect_delay:
@@ -207,6 +215,10 @@ class FeedConfig:
                 f"max_reconnect_delay must be at least reconnect_delay, not {self.max_reconnect_delay!r} "
                 f"with {self.reconnect_delay!r}"
             )
+        if self.credentials is not None:
+            base = read_url(self.spot_url, "http", "https")
+            if base.scheme == "http" and not is_loopback(base.host):
+                raise UsageError("credentials need a spot_url that is https://: others could read what is signed")
 
     @classmethod
     def from_env(cls, prefix: str = "KUFEED_", environ: Mapping[str, str] | None = None) -> FeedConfig:
@@ -237,10 +249,10 @@ class FeedConfig:
 def _from_text(field: attrs.Attribute[Any], text: str) -> Any:
     """Text as a value of the field's type, which its default or its annotation tells."""
     annotation = str(field.type)
+    if annotation.startswith(("ssl", "Callable", "type", "Credentials")):
+        raise UsageError(f"{field.name} cannot be set from the environment")
     if "None" in annotation and text.lower() == "none":
         return None
-    if annotation.startswith(("ssl", "Callable", "type", "Any")):
-        raise UsageError(f"{field.name} cannot be set from the environment")
     try:
         if annotation.startswith("float"):
             return float(text)

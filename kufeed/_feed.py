@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 import attrs
 import trio
 
+from ._books import Books, LiveBooks
 from ._buffers import DEFAULT_OVERFLOW, Overflow
 from ._channels import UpdateQueue
 from ._config import FeedConfig
@@ -23,6 +24,7 @@ from ._supervisor import one_error
 from ._symbols import fetch_symbols
 from ._tls import default_context
 from .errors import UsageError
+from .protocol.bookview import OrderBook, check_depth
 from .protocol.market import ALL, Topic, UpdateType
 from .protocol.topics import MARKETS, distinct, topics
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
+    from ._bookkeeper import BookStatistics
     from ._budget import DialLimiter
     from ._connection import ConnectionStatistics
     from ._handlers import HandlerNursery, Policy
@@ -59,6 +62,8 @@ class FeedStatistics:
     """What a feed has done so far; a snapshot."""
 
     connections: tuple[ConnectionStatistics, ...]
+    books: tuple[BookStatistics, ...]
+    """Each order book that is kept."""
     refused: Mapping[str, int]
     """Messages that were not valid, by cause: the field at fault, or `json`, `envelope`, `data`."""
     refused_samples: Mapping[str, str]
@@ -130,6 +135,7 @@ class Feed:
             dial_limiter=dial_limiter,
             close_deadline=lambda: self._close_deadline,
         )
+        self._books = Books(self._pool, config, rng)
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
@@ -168,6 +174,23 @@ class Feed:
         As for `ticker`, but a full buffer raises `Overflowed` (`Overflow.RAISE`): a hole makes a book wrong.
         """
         return self._subscribe(UpdateType.BOOK_DELTA, symbols, options)
+
+    def book(
+        self, *symbols: str, depth: int = 20, **options: Unpack[SubscriptionOptions]
+    ) -> Subscription[OrderBook]:
+        """The order books of *symbols*, kept right: views of the best *depth* levels of each side, any number from 1.
+
+        Each view is the book as it stood at its `sequence`; one that might be wrong is not shown, and begun anew from a
+        snapshot: `Gap` and `Resynced` tell of it. By default the latest view of each symbol waits, one of each batch of
+        changes; `Overflow.BLOCK` gives one of every change. Entering returns when the exchange streams the changes; the
+        first view comes when a snapshot has joined them.
+
+        Otherwise as `ticker`. A spot *depth* above 50 needs `FeedConfig.credentials` (`UsageError`).
+        """
+        chosen = topics(UpdateType.BOOK_DELTA, symbols)
+        self._books.check_depth(chosen, check_depth(depth))
+        make_queue = self._queue_maker([UpdateType.BOOK], **options)
+        return Subscription(chosen, UpdateType.BOOK_DELTA, self._books.at_depth(depth), make_queue)
 
     def mark_price(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[MarkPrice]:
         """Mark price of contracts, every second, or of margin pairs such as USDT-BTC. Otherwise as `ticker`."""
@@ -319,6 +342,11 @@ class Feed:
         pool = self._pool
         return await fetch_symbols(pool.requests, pool.rest(chosen), chosen, pool.refusals)
 
+    @property
+    def books(self) -> LiveBooks:
+        """The books that subscriptions of this feed keep, by symbol: ``feed.books["XBTUSDTM"].best_bid``."""
+        return LiveBooks(self._books)
+
     # -- watching -----------------------------------------------------------------------------------------------------
 
     def latest(self, topic: Topic) -> Latest | None:
@@ -341,6 +369,7 @@ class Feed:
         refusals = self._pool.refusals
         return FeedStatistics(
             connections=tuple(connection.statistics() for connection in self._pool.connections),
+            books=self._books.statistics(),
             refused=dict(refusals.causes),
             refused_samples=dict(refusals.samples),
             unwanted=refusals.unwanted,
@@ -414,24 +443,29 @@ async def open_feed(
         random.Random() if rng is None else rng,  # noqa: S311  # jitter, not secrets
         dial_limiter,
     )
-    lifeline = trio.CancelScope()
+    pool_lifeline, book_lifeline = trio.CancelScope(), trio.CancelScope()
 
     async def run_pool(*, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128  # the pool calls it
-        with lifeline:
+        with pool_lifeline:
             await feed._pool.run(task_status=task_status)  # noqa: SLF001  # the other half of Feed
+
+    async def run_books(*, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128  # the books call it
+        with book_lifeline:
+            await feed._books.run(task_status=task_status)  # noqa: SLF001
 
     with one_error() as body:
         async with trio.open_nursery() as nursery:
             await nursery.start(run_pool, name="pool")
+            await nursery.start(run_books, name="books")
             # From here on the body is cancelled before the connections it uses. A shield any earlier would leave
             # `start()` stuck for ever when it is cancelled; and where a cancel came since, the pool is ending already.
             await trio.lowlevel.checkpoint_if_cancelled()
-            lifeline.shield = True
+            pool_lifeline.shield = book_lifeline.shield = True
             feed._nursery = nursery  # noqa: SLF001
             try:
                 with body.watched():
                     yield feed
             finally:
                 feed._close()  # noqa: SLF001
-                lifeline.shield = False
+                pool_lifeline.shield = book_lifeline.shield = False
                 nursery.cancel_scope.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,7 +15,7 @@ from .errors import ExchangeError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ._network import Network
     from ._untrusted import Url
@@ -23,27 +24,33 @@ _LONGEST_HEAD = 16 * 1024
 _READ_SIZE = 4096
 """Bytes fed to h11 at once: an answer in a thousand tiny pieces must not hold up the event loop."""
 
+_NONE: Mapping[str, str] = MappingProxyType({})
+
 
 @attrs.frozen
 class Reply:
     """An answer, read whole."""
 
     status: int
-    headers: dict[str, str]
+    headers: dict[str, str] = attrs.field(repr=False)  # a peer may send back what it was sent
     """By name in lower case; of several with one name, the last."""
     body: bytes = attrs.field(repr=False)  # a token may stand in it
 
 
 async def exchange_bytes(
-    network: Network, method: str, url: Url, tls: Callable[[], ssl.SSLContext], max_body: int
+    network: Network,
+    method: str,
+    url: Url,
+    tls: Callable[[], ssl.SSLContext],
+    max_body: int,
+    more_headers: Mapping[str, str] = _NONE,
 ) -> Reply:
     """Send a request without a body, return the answer; the connection is closed afterwards.
 
     Raises `ExchangeError` where the answer is not HTTP or longer than *max_body*, and what the network raises.
     """
-    target = httpcore2.URL(
-        scheme=url.scheme.encode(), host=url.host.encode(), port=url.port, target=url.path.encode() or b"/"
-    )
+    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    target = httpcore2.URL(scheme=url.scheme.encode(), host=url.host.encode(), port=url.port, target=path.encode())
     context = tls() if url.scheme == "https" else None
     headers = [
         ("Host", url.authority),
@@ -52,6 +59,7 @@ async def exchange_bytes(
         ("Connection", "close"),
         ("Content-Length", "0"),
         ("Content-Type", "application/json"),
+        *more_headers.items(),
     ]
     # Opened here and not by a pool of httpcore2's, which would drop the cause of an error (`raise ... from None`).
     stream = await network.open_stream(url.host, url.port, context)
@@ -59,8 +67,8 @@ async def exchange_bytes(
         reply = await _exchange(stream, method, target, headers, max_body)
     except httpcore2.ProtocolError as error:
         raise ExchangeError(f"the answer from {url.host} is not HTTP: {http_problem(error)}") from None
-    except trio.BrokenResourceError as error:
-        error.with_traceback(None)  # the values in its frames are those of the answer, and a token may be there
+    except (trio.BrokenResourceError, ExchangeError) as error:
+        _forget_values(error)
         raise
     finally:
         # The answer has been read whole, or nobody wants the rest: no manners are needed, and none may hang.
@@ -68,6 +76,14 @@ async def exchange_bytes(
     if reply is None:
         raise ExchangeError(f"the answer from {url.host} has more than {max_body} bytes")
     return reply
+
+
+def _forget_values(error: BaseException) -> None:
+    """The values in its frames are those of a request and its answer: a token or a signature may be there."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
 
 
 async def _exchange(

@@ -110,6 +110,8 @@ class InlineSink:
         gap = self._gaps.pop(update.topic, None)
         return update if gap is None else attrs.evolve(update, gap_before=gap)
 
+    def acked(self, topic: Topic) -> None: ...
+
     def backlog(self) -> int:
         return 0
 

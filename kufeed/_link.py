@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     from ._budget import DialLimiter
     from ._channels import Sink
     from ._config import FeedConfig
+    from ._credentials import Secret
     from ._lateness import Lateness
     from ._network import Network
     from ._refusals import Refusals
-    from ._rest import Rest, Secret, Server
+    from ._rest import Rest, Server
     from ._streams import Routes
     from ._untrusted import Url
     from ._websocket import WebSocket

@@ -38,9 +38,11 @@ if TYPE_CHECKING:
 class Entering:
     """A subscription's wait until every one of its wire topics is acknowledged."""
 
-    def __init__(self, topics: Iterable[Topic], sink: Sink) -> None:
+    def __init__(self, topics: Iterable[Topic], sink: Sink, reader: Sink) -> None:
         self.pending = {topic.wire for topic in topics}
         self.sink = sink
+        self.reader = reader
+        """Where the subscription gets its updates: *sink*, or what others stand between."""
         self._error: Exception | None = None
         self._over = trio.Event()
 
@@ -115,18 +117,22 @@ class Pool:
 
     # -- what subscriptions ask for -----------------------------------------------------------------------------------
 
-    def attach(self, topics: Sequence[Topic], sink: Sink) -> Entering:
-        """Have *topics* delivered to *sink*. Raises `UsageError`, with nothing changed, beyond `max_connections`."""
+    def attach(self, topics: Sequence[Topic], sink: Sink, *, reader: Sink | None = None) -> Entering:
+        """Have *topics* delivered to *sink*. Raises `UsageError`, with nothing changed, beyond `max_connections`.
+
+        *reader* is who enters, where *sink* serves others too.
+        """
         if self._nursery is None or self._closed:
             raise UsageError("the feed is closed")
         owner = _owner(sink)
         self._place([self._stream(topic) for topic in topics if (topic, owner) not in self._streams], owner)
-        entering = Entering(topics, sink)
+        entering = Entering(topics, sink, reader or sink)
         for topic in topics:
             stream, connection = self._streams[topic, owner]
             stream.add(sink)
             if connection.has_acked(topic.wire):
                 entering.acked([topic.wire])
+                sink.acked(topic)
             elif connection.failed is not None:
                 entering.fail(ConnectionFailed([topic.wire], connection.failed))
         self._entering.add(entering)
@@ -297,7 +303,8 @@ class Pool:
             if missing := entering.waits_for(connection, wires):
                 entering.fail(SubscriptionTimeout(sorted(missing), seconds))
                 # At once, and not when its task wakes: nothing would ask again for somebody who joins in between.
-                self.detach([stream.topic for stream in _streams_of(connection, missing)], entering.sink)
+                if entering.reader is entering.sink:
+                    self.detach([stream.topic for stream in _streams_of(connection, missing)], entering.sink)
         restored = _streams_of(connection, wires)
         silent: dict[Sink, list[str]] = {}
         for stream in restored:
@@ -334,7 +341,7 @@ class Pool:
         told = [entering for entering in self._entering if entering.waits_for(connection, wires)]
         for entering in told:
             entering.fail(error)
-        waiting = {entering.sink for entering in told}
+        waiting = {entering.reader for entering in told}
         for sink in {sink for stream in streams for sink in stream.sinks} - waiting:
             sink.fail(error)
 

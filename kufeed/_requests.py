@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from ._budget import SNAPSHOT_LANE
+from ._budget import OTHER_LANE
 from ._network import network_problem
 from .errors import RequestFailed, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from ._limiter import Permit
     from ._rest import Answer, Rest
     from .protocol.rest import Endpoint
+
+
+T = TypeVar("T")
 
 
 class Requests:
@@ -25,34 +31,38 @@ class Requests:
         self._closed = False
 
     async def ask(self, rest: Rest, endpoint: Endpoint, max_body: int) -> Answer:
-        """Ask once, when the exchange does not want to be left alone and the budgets have room.
+        """Ask once for *endpoint*, whose answer has *max_body* bytes at most. Raises as `run()` does."""
+        return await self.run(rest, endpoint.path, endpoint.weight, OTHER_LANE, partial(rest.request, endpoint, max_body))
 
-        That wait has no bound of its own; from then on an answer of *max_body* bytes at most is due within the
-        timeout. Raises `ExchangeError` where the exchange says no or something else, `RequestFailed` where there is no
-        answer, `UsageError` where the feed is closed, before or meanwhile. Cancelled, it closes the connection and
-        gives its turn back where nothing was sent yet.
+    async def run(self, rest: Rest, path: str, weight: int, lane: int, send: Callable[[], Awaitable[T]]) -> T:
+        """Await ``send()`` once, when the exchange does not want to be left alone and the budgets have room.
+
+        That wait has no bound of its own; from then on *send* has the timeout. Raises `ExchangeError` where the
+        exchange says no or something else, `RequestFailed` where there is no answer, `UsageError` where the feed is
+        closed, before or meanwhile. Cancelled, it closes the connection and gives its turn back where nothing was sent
+        yet.
         """
         if self._closed:
             raise UsageError("the feed is closed")
         with trio.CancelScope() as scope:
             self._open.add(scope)
             try:
-                return await self._ask(rest, endpoint, max_body)
+                return await self._run(rest, path, weight, lane, send)
             finally:
                 self._open.discard(scope)
-        raise UsageError(f"the feed was closed while {endpoint.path} was asked for")
+        raise UsageError(f"the feed was closed while {path} was asked for")
 
-    async def _ask(self, rest: Rest, endpoint: Endpoint, max_body: int) -> Answer:
-        permits = await _take_turn(rest, endpoint.weight)
+    async def _run(self, rest: Rest, path: str, weight: int, lane: int, send: Callable[[], Awaitable[T]]) -> T:
+        permits = await _take_turn(rest, weight, lane)
         try:
             with trio.move_on_after(self._timeout):
-                return await rest.request(endpoint, max_body)
+                return await send()
         except (OSError, trio.BrokenResourceError) as error:
-            raise RequestFailed(endpoint.path, network_problem(error)) from error
+            raise RequestFailed(path, network_problem(error)) from error
         finally:
             for permit in permits:
                 permit.release()
-        raise RequestFailed(endpoint.path, f"nothing within {self._timeout:g} s")
+        raise RequestFailed(path, f"nothing within {self._timeout:g} s")
 
     def close(self) -> None:
         """End all that is being asked, and ask nothing more. Idempotent."""
@@ -61,14 +71,14 @@ class Requests:
             scope.cancel()
 
 
-async def _take_turn(rest: Rest, weight: int) -> list[Permit]:
+async def _take_turn(rest: Rest, weight: int, lane: int) -> list[Permit]:
     """A permit of each budget. Whether the exchange asks to be left alone is looked at again when all are there."""
     permits: list[Permit] = []
     try:
         while True:
             await rest.quiet.wait_over()
             for weights in rest.budgets:
-                permits.append(await weights.acquire(weight, lane=SNAPSHOT_LANE))  # noqa: PERF401  # none may get lost
+                permits.append(await weights.acquire(weight, lane=lane))  # noqa: PERF401  # none may get lost
             if rest.quiet.until() <= trio.current_time():
                 return permits
             _give_back(permits)

@@ -1,46 +1,47 @@
-"""REST requests over the network seam, and the connection token they fetch."""
+"""REST requests over the network seam: the connection token, books, and the exchange's time."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import attrs
 
 from ._budget import Quiet
+from ._credentials import Secret, repeats, signed_headers
 from ._untrusted import Url, is_visible, printable, read_host, read_url
-from .errors import ExchangeError
+from .errors import ClockOff, ExchangeError, MessageRefused
 from .protocol import rest
+from .protocol.clock import ServerClock
+from .protocol.fields import milliseconds
+from .protocol.futures import FUTURES
+from .protocol.snapshots import read_book
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
+    from ._credentials import Credentials
     from ._http import Reply
     from ._limiter import SlidingWindowLimiter
     from ._network import Network
+    from .protocol.market import Topic
+    from .protocol.orderbook import BookSnapshot
 
 _LONGEST_TOKEN_REPLY = 64 * 2**10
 """Bytes; one has about 500. What decoding JSON costs of memory and of the event loop's time is bounded by it."""
+_LONGEST_BOOK_REPLY = 4 * 2**20
+"""A level has 16 to 25 bytes: this is more than `snapshots.MOST_LEVELS` on both sides with numbers of usual length."""
+_LONGEST_PART_REPLY = 64 * 2**10
+"""200 levels have about 5 kB."""
+_LONGEST_TIME_REPLY = 1024
 _MOST_SERVERS = 32
 _KUCOIN_DOMAINS = ("kucoin.com", "kucoin.eu")
 _CODE = re.compile(r"[0-9A-Za-z_.-]{1,20}")
-
-
-_TELLING = 12
-"""How much of a token counts as telling it."""
-
-
-class Secret(str):
-    """Text that no repr shows: neither does a traceback that comes with the values of variables."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "<secret>"
 
 
 @attrs.frozen
@@ -69,8 +70,7 @@ class Token:
     def hide(self, text: str) -> str:
         """*text* of the server's, unless it repeats the token, be it a piece of it: a close reason has 123 bytes."""
         for form in (self._secret, quote(self._secret, safe="")):
-            pieces = range(max(1, len(form) - _TELLING + 1))
-            if len(form) >= _TELLING and any(form[start : start + _TELLING] in text for start in pieces):
+            if repeats(text, form):
                 return "(a text that repeats the token)"
         return text
 
@@ -107,6 +107,7 @@ class Rest:
         self._network = network
         self._tls = tls
         self._loads = loads
+        self._clock: ServerClock | None = None
 
     async def fetch_token(self) -> Token:
         """`POST /api/v1/bullet-public` (KuCoin: apply connect token, public).
@@ -137,21 +138,89 @@ class Rest:
         if endpoint.scheme != "wss" and not plain_loopback:
             raise ExchangeError(f"the token reply names {endpoint.scheme}://{host}; only wss:// is encrypted")
 
-    async def request(self, endpoint: rest.Endpoint, max_body: int) -> Answer:
+    def book_request(self, topic: Topic, credentials: Credentials | None) -> tuple[str, int]:
+        """The path that `fetch_book()` asks for with these arguments, and the weight of all that it sends."""
+        if topic.channel.market is FUTURES:
+            return rest.FUTURES_BOOK.path, rest.FUTURES_BOOK.weight
+        if credentials is None:
+            return rest.SPOT_BOOK_100.path, rest.SPOT_BOOK_100.weight
+        return rest.SPOT_BOOK.path, rest.SPOT_BOOK.weight + (rest.SPOT_TIME.weight if self._clock is None else 0)
+
+    async def fetch_book(
+        self, topic: Topic, credentials: Credentials | None = None, numbers: type[Decimal] | type[float] = Decimal
+    ) -> BookSnapshot:
+        """The book of the topic's symbol: whole, but of spot without *credentials* the best 100 levels of each side.
+
+        Takes nothing from `budgets`, as `fetch_token()`. Raises `ExchangeError` where the answer is not a book (its
+        cause is then the `MessageRefused` that names the field), `CredentialsRefused` where it does not take the
+        signature, `OSError` or `trio.BrokenResourceError` where there is no answer. Cancellation closes the connection.
+        """
+        market = topic.channel.market
+        query = f"symbol={quote(topic.symbol, safe='')}"
+        path, limit = rest.SPOT_BOOK.path, None
+        if market is FUTURES:
+            path = rest.FUTURES_BOOK.path
+            answer = await self.request(rest.FUTURES_BOOK, _LONGEST_BOOK_REPLY, query)
+        elif credentials is not None:
+            answer = await self._signed_request(rest.SPOT_BOOK, _LONGEST_BOOK_REPLY, query, credentials)
+        else:
+            path, limit = rest.SPOT_BOOK_100.path, 100
+            answer = await self.request(rest.SPOT_BOOK_100, _LONGEST_PART_REPLY, query)
+        try:
+            return read_book(answer.data, market, limit, answer.received_time_ns, symbol=topic.symbol, numbers=numbers)
+        except MessageRefused as error:
+            raise ExchangeError(f"{path}: not a book: {error}") from error
+
+    async def _signed_request(
+        self, endpoint: rest.SignedEndpoint, max_body: int, query: str, credentials: Credentials
+    ) -> Answer:
+        """`request()` with a signature by the exchange's clock, which is asked before the first one.
+
+        Where the exchange finds the clock wrong all the same, it is asked before the next one: ours may have been set.
+        """
+        clock = self._clock or await self._fetch_clock()
+        time_ms = clock.time_ms(self._network.time_ns())
+        headers = signed_headers(credentials, endpoint.method, f"{endpoint.path}?{query}", "", time_ms)
+        try:
+            return await self.request(endpoint, max_body, query, headers)
+        except ClockOff:
+            if self._clock is clock:  # else another request has asked meanwhile
+                self._clock = None
+            raise
+
+    async def _fetch_clock(self) -> ServerClock:
+        """`GET /api/v1/timestamp` of the spot market, the only one that signed requests go to."""
+        sent_ns = self._network.time_ns()
+        answer = await self.request(rest.SPOT_TIME, _LONGEST_TIME_REPLY)
+        try:
+            told_ns = milliseconds(answer.data, "data")
+        except MessageRefused as error:
+            raise ExchangeError(f"{rest.SPOT_TIME.path}: not a time: {error}") from error
+        self._clock = ServerClock.learned(told_ns, sent_ns, answer.received_time_ns)
+        return self._clock
+
+    async def request(
+        self,
+        endpoint: rest.Endpoint | rest.SignedEndpoint,
+        max_body: int,
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         """The `data` of an answer whose `code` is KuCoin's word for success, and which has *max_body* bytes at most.
 
         Takes nothing from `budgets`, has no deadline, and raises as `fetch_token` does. Where the answer asks to be
-        left alone, `quiet` knows it afterwards.
+        left alone, `quiet` knows it afterwards. No error repeats a `Secret` of *headers*.
         """
         # Not at the top: importing httpcore2 takes longer than all of kufeed, and a program may never dial.
         from ._http import exchange_bytes
 
-        url = attrs.evolve(self._base, path=self._base.path + endpoint.path)
-        reply = await exchange_bytes(self._network, endpoint.method, url, self._tls, max_body)
+        url = attrs.evolve(self._base, path=self._base.path + endpoint.path, query=query)
+        headers = headers or {}
+        reply = await exchange_bytes(self._network, endpoint.method, url, self._tls, max_body, headers)
         received_time_ns = self._network.time_ns()
-        return Answer(self._unwrap(endpoint.path, reply), received_time_ns)
+        return Answer(self._unwrap(endpoint.path, reply, headers), received_time_ns)
 
-    def _unwrap(self, path: str, reply: Reply) -> Any:
+    def _unwrap(self, path: str, reply: Reply, sent: Mapping[str, str]) -> Any:
         try:
             answer = self._loads(reply.body)
         except (ValueError, RecursionError):
@@ -170,11 +239,19 @@ class Rest:
                 budget.pause(wait)
         elif wait:
             self.quiet.ask(wait)
-        message = answer.get("msg") if isinstance(answer, Mapping) else None
+        message = _told(answer, sent) or f"HTTP {reply.status} without KuCoin's envelope"
         del answer  # a token may be there: no traceback that comes with the values of variables shows it
-        without = f"HTTP {reply.status} without KuCoin's envelope"
-        shown = printable(message) if message and isinstance(message, str) else without
-        raise ExchangeError(f"{path}: {shown}", code=code, retry_after=wait)
+        raise rest.refusal(f"{path}: {message}", code=code, retry_after=wait)
+
+
+def _told(answer: Any, sent: Mapping[str, str]) -> str:
+    """The message of a refusal, unless it repeats a secret header; empty where there is none."""
+    message = answer.get("msg") if isinstance(answer, Mapping) else None
+    if not isinstance(message, str):
+        return ""
+    if any(isinstance(value, Secret) and repeats(message, value) for value in sent.values()):
+        return "(a text that repeats the credentials)"
+    return printable(message)
 
 
 def is_loopback(host: str) -> bool:

@@ -109,7 +109,9 @@ class Stream:
         self._choose_stagers()
 
     def restore(self, now: float) -> None:
-        """The exchange streams it again."""
+        """The exchange streams it, for the first time or again."""
+        for sink in self.sinks:
+            sink.acked(self.topic)
         if self._lost_at is not None:
             duration = now - self._lost_at
             self._lost_at = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import trio
 
@@ -12,22 +12,34 @@ from .protocol.topics import distinct, topics
 from .protocol.updates import Update
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from types import TracebackType
 
-    from ._channels import QueueStatistics, UpdateQueue
+    from ._channels import QueueStatistics, Sink, UpdateQueue
     from ._inline import InlineSink
-    from ._pool import Pool
+    from ._pool import Entering
     from .protocol.events import StreamEvent
     from .protocol.market import UpdateType
 
 T = TypeVar("T", bound=Update)
 
 
+class Source(Protocol):
+    """Where subscriptions get their updates from."""
+
+    def attach(self, topics: Sequence[Topic], sink: Sink) -> Entering: ...
+
+    def entered(self, entering: Entering) -> None: ...
+
+    def detach(self, topics: Iterable[Topic], sink: Sink) -> None: ...
+
+    def has(self, topic: Topic, sink: Sink) -> bool: ...
+
+
 class _Shared:
     """What the clones of one subscription have in common."""
 
-    def __init__(self, chosen: tuple[Topic, ...], kind: UpdateType | None, pool: Pool, queue: UpdateQueue) -> None:
+    def __init__(self, chosen: tuple[Topic, ...], kind: UpdateType | None, pool: Source, queue: UpdateQueue) -> None:
         self.topics = chosen
         self.kind = kind
         """What all of its updates are; None where they may be anything."""
@@ -72,7 +84,7 @@ class Subscription(Generic[T]):
     """
 
     def __init__(
-        self, chosen: tuple[Topic, ...], kind: UpdateType | None, pool: Pool, make_queue: Callable[[], UpdateQueue]
+        self, chosen: tuple[Topic, ...], kind: UpdateType | None, pool: Source, make_queue: Callable[[], UpdateQueue]
     ) -> None:
         self.closed = False
         """Whether this end was closed; another clone may still be open."""

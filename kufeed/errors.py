@@ -3,7 +3,9 @@
 KufeedError
 ├── UsageError              a bug in the calling code: mend it (also a `ValueError`)
 ├── ExchangeError           the exchange said no, or said something that is not its protocol
-│   └── SubscriptionRejected    it refused a topic: `topic`, `code`, `message`
+│   ├── SubscriptionRejected    it refused a topic: `topic`, `code`, `message`
+│   └── CredentialsRefused      it refused a signed request: `code` tells what to mend about the key
+│       └── ClockOff                the time of signing was too far from its own (400002): set this machine's clock
 ├── RequestFailed           a request got no answer: `path`, and the cause in `__cause__`; ask again
 ├── SubscriptionTimeout     it never acknowledged a topic: `topics`
 ├── CircuitOpen             a circuit breaker lets nobody in: `until`, `cause`
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 __all__ = [
     "BookNotReady",
     "CircuitOpen",
+    "ClockOff",
     "ConnectionFailed",
+    "CredentialsRefused",
     "DialError",
     "ExchangeError",
     "InsufficientDepth",
@@ -91,6 +95,22 @@ class RequestFailed(KufeedError):
     def __init__(self, path: str, problem: object) -> None:
         super().__init__(f"{path}: {_told(problem)}")
         self.path = path
+
+
+class CredentialsRefused(ExchangeError):
+    """The exchange refused a signed request because of who signed it, and will again until that is mended.
+
+    By `code`: 400003, the key is unknown; 400004, the passphrase is another; 400005, the secret is another; 400006, the
+    key does not allow this machine's address; 400007, the key lacks the "General" permission; 400001, a header is
+    missing (KuCoin, REST authentication).
+    """
+
+
+class ClockOff(CredentialsRefused):
+    """The time in a signed request was more than 5 s from the exchange's, also after asking for its time (400002).
+
+    kufeed goes by the exchange's clock as it learned it, so this machine's has jumped, or an answer took very long.
+    """
 
 
 class SubscriptionTimeout(KufeedError):

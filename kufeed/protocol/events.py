@@ -23,6 +23,8 @@ class GapCause(StrEnum):
     """The exchange's own numbers have a hole while the connection was up."""
     OVERFLOW = "overflow"
     """The consumer was slower than the wire, and its buffer full."""
+    BOOK = "book"
+    """The book contradicted itself, or a snapshot, or was not known deep enough: it is begun anew."""
 
 
 @attrs.frozen

@@ -100,14 +100,22 @@ class Numbers:
         return None if value is None or value == "" else self.signed_decimal(value, field)
 
     def levels(
-        self, value: object, field: str, size: Callable[[object, str], Number], *, descending: bool
+        self,
+        value: object,
+        field: str,
+        size: Callable[[object, str], Number],
+        *,
+        descending: bool,
+        most: int = _MAX_LEVELS,
     ) -> tuple[Level, ...]:
         """One side of a book, best first: the order on the wire has changed over the years (futures documents, 2020).
 
         *size* reads the other number of a level.
         """
-        if type(value) is not list or len(value) > _MAX_LEVELS:
+        if type(value) is not list:
             raise MessageRefused(field, shown(value))
+        if len(value) > most:
+            raise MessageRefused(field, f"{len(value)} levels, of which there are {most} at most")
         if any(type(row) is not list or len(row) != 2 for row in value):
             raise MessageRefused(field, "not pairs of price and size")
         decimal = self.decimal

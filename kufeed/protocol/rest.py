@@ -1,13 +1,15 @@
-"""REST: what requests cost, and how long a reply asks us to wait. Requests are sent elsewhere."""
+"""REST: what requests cost, what refusals mean, and how long a reply asks us to wait. Requests are sent elsewhere."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
+
+from ..errors import ClockOff, CredentialsRefused, ExchangeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,12 +30,21 @@ _CLOUDFLARE_BLOCK = re.compile(rb"\b1015\b")
 
 @attrs.frozen
 class Endpoint:
-    """A request that kufeed sends."""
+    """A request that kufeed sends; anybody may."""
 
-    method: str
+    method: Literal["GET", "POST"]
     path: str
     weight: int
     """What it costs of `WEIGHT_PER_WINDOW`."""
+
+
+@attrs.frozen
+class SignedEndpoint:
+    """A request that must be signed, with a key of "General" permission. It only ever reads."""
+
+    method: ClassVar[Literal["GET"]] = "GET"
+    path: str
+    weight: int
 
 
 TOKEN = Endpoint("POST", "/api/v1/bullet-public", 10)
@@ -42,12 +53,26 @@ SPOT_BOOK_100 = Endpoint("GET", "/api/v1/market/orderbook/level2_100", 2)
 """100 levels of each side of a spot book, public (KuCoin, get part order book)."""
 FUTURES_BOOK = Endpoint("GET", "/api/v1/level2/snapshot", 3)
 """A whole futures book, public (KuCoin, get full order book)."""
-FUTURES_BOOK_100 = Endpoint("GET", "/api/v1/level2/depth100", 5)
-"""100 levels of each side of a futures book, public (KuCoin, get part order book)."""
 SPOT_SYMBOLS = Endpoint("GET", "/api/v2/symbols", 4)
 """All spot symbols (KuCoin, get all symbols; version 1 is deprecated since 2022-10-20)."""
 FUTURES_CONTRACTS = Endpoint("GET", "/api/v1/contracts/active", 3)
 """All futures contracts that are open (KuCoin, get all symbols)."""
+SPOT_BOOK = SignedEndpoint("/api/v3/market/orderbook/level2", 3)
+"""A whole spot book (KuCoin, get full order book). Its weight is one of the user's pool (4000 in 30 s), and is taken
+from the address' all the same: the smaller one."""
+SPOT_TIME = Endpoint("GET", "/api/v1/timestamp", 3)
+"""Milliseconds since the epoch (KuCoin, get server time)."""
+
+_CLOCK_OFF = "400002"
+_REFUSED_CREDENTIALS = ("400001", "400003", "400004", "400005", "400006", "400007")
+
+
+def refusal(message: str, *, code: str | None = None, retry_after: float | None = None) -> ExchangeError:
+    """The error that says what to do next about KuCoin's *code* (KuCoin, REST errors)."""
+    if code == _CLOCK_OFF:
+        return ClockOff(message, code=code, retry_after=retry_after)
+    kind = CredentialsRefused if code in _REFUSED_CREDENTIALS else ExchangeError
+    return kind(message, code=code, retry_after=retry_after)
 
 
 def retry_after(

@@ -1,13 +1,15 @@
 """A small KuCoin for your own tests: `Exchange`, over loopback TCP or in memory (`MemoryNetwork`)."""
 
+from kufeed.testing.books import TrueBook
 from kufeed.testing.exchange import Exchange
 from kufeed.testing.limits import Limits
 from kufeed.testing.network import MemoryNetwork
-from kufeed.testing.records import Address, Dial, ExchangeStatistics, Faults
+from kufeed.testing.records import Address, BookFault, Dial, ExchangeStatistics, Faults
 from kufeed.testing.session import Session
 
 __all__ = [
     "Address",
+    "BookFault",
     "Dial",
     "Exchange",
     "ExchangeStatistics",
@@ -15,8 +17,9 @@ __all__ = [
     "Limits",
     "MemoryNetwork",
     "Session",
+    "TrueBook",
 ]
 
-for _public in (Address, Dial, Exchange, ExchangeStatistics, Faults, Limits, MemoryNetwork, Session):
-    _public.__module__ = __name__
-del _public
+for _name in __all__:
+    globals()[_name].__module__ = __name__
+del _name

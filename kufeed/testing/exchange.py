@@ -18,11 +18,13 @@ import trio_websocket
 import wsproto
 
 from kufeed.testing import rest, wire
+from kufeed.testing.books import TrueBook
 from kufeed.testing.gate import Gate
 from kufeed.testing.http import ENDPOINTS, MARKETS, Where, locate, next_request, send_reply
+from kufeed.testing.keys import KeyOffice
 from kufeed.testing.limits import Limits, SlidingWindow, WeightPool
-from kufeed.testing.market import MarketModel
-from kufeed.testing.records import Address, Dial, ExchangeStatistics, Faults
+from kufeed.testing.market import CHANGES_KEPT, LEAST_LEVELS, LEVELS, MOST_LEVELS, MarketModel
+from kufeed.testing.records import Address, BookFault, Dial, ExchangeStatistics, Faults
 from kufeed.testing.services import open_services
 from kufeed.testing.session import CONNECTION_LOST, Session
 from kufeed.testing.streams import SharedStream
@@ -32,12 +34,14 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Iterable
 
+    from kufeed import Credentials
     from kufeed.testing.market import Beat, SymbolModel
 
 _LOST = (*CONNECTION_LOST, h11.RemoteProtocolError, trio_websocket.HandshakeError, wsproto.utilities.ProtocolError)
 _IDLE_HTTP = 75.0  # seconds an HTTP connection may wait for its next request
 _HANDSHAKE = 10.0  # seconds for the WebSocket upgrade
 _DROP_AFTER_509 = 0.07  # seconds; ISS cryptofeed 838 saw the connection dropped about 70 ms after the error
+_NO_FAULT = BookFault()
 _DIALS_KEPT = 10_000
 _BREATH = 200  # symbols advanced between two checkpoints
 _TOPIC = re.compile(r'"topic"\s*:\s*"([^"\\]*)"')
@@ -64,6 +68,8 @@ class Exchange:
     With ``live=False`` the market is silent (only `play()` sends) and any symbol may be subscribed;
     *accept_any_symbol* sets the latter by itself. *partial_subscribe* decides what KuCoin leaves undocumented: whether
     one bad symbol refuses its whole frame (False) or is refused alone, by an error frame ahead of the ack (True).
+    *book_levels* (40 to 3000) is about how many levels each side of a book has. The newest *changes_kept* changes of
+    all books together are remembered, for `book()`.
     *send_buffer* bounds, in bytes, what waits for one slow client. The time stamps come from the door that is open:
     `time.time_ns` over TCP, the virtual clock in memory.
 
@@ -84,19 +90,26 @@ class Exchange:
         live: bool = True,
         accept_any_symbol: bool | None = None,
         partial_subscribe: bool = False,
+        book_levels: int = LEVELS,
+        changes_kept: int = CHANGES_KEPT,
         send_buffer: int = 1_048_576,
     ) -> None:
         for name, value in (
             ("update_interval", update_interval),
             ("ping_interval", ping_interval),
             ("ping_timeout", ping_timeout),
+            ("changes_kept", changes_kept),
             ("send_buffer", send_buffer),
         ):
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive, not {value!r}")
+        if not LEAST_LEVELS <= book_levels <= MOST_LEVELS:
+            raise ValueError(f"book_levels must be from {LEAST_LEVELS} to {MOST_LEVELS}, not {book_levels!r}")
         self.limits = Limits() if limits is None else limits
         self.faults = Faults()
-        self.model = MarketModel(seed=seed, futures=futures, spot=spot, generated=generated)
+        self.model = MarketModel(
+            seed=seed, futures=futures, spot=spot, generated=generated, levels=book_levels, changes_kept=changes_kept
+        )
         self._update_interval = update_interval
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
@@ -106,6 +119,7 @@ class Exchange:
         self._send_buffer = send_buffer
         self._rng = random.Random(f"{seed}:exchange")
         self._tokens = TokenOffice(seed, self.limits.token_life)
+        self._keys = KeyOffice(seed)
         self._dial_windows = {market: SlidingWindow(self.limits.dials_per_minute, 60.0) for market in MARKETS}
         self._weights = WeightPool(self.limits.rest_weight)
         self._time_ns: Callable[[], int] | None = None
@@ -232,6 +246,35 @@ class Exchange:
         """All tokens issued so far are expired for later dials; open connections stay."""
         self._tokens.expire_all()
 
+    def issue_credentials(self) -> Credentials:
+        """API credentials that this exchange accepts: they sign requests for whole spot books. Each time others."""
+        return self._keys.issue()
+
+    def change_book(self, symbol: str, count: int = 1) -> int:
+        """Make *count* changes of the book of *symbol*, drawn by the seed, and push them to whoever holds its topics.
+
+        Returns the book's sequence. Beside the market's own beats, so best with ``live=False``. Spot level-2 messages
+        carry up to four changes of one call each, futures ones one. Raises `LookupError` for an unknown symbol,
+        `ValueError` for a count below 1.
+        """
+        if count < 1:
+            raise ValueError(f"count must be 1 or more, not {count!r}")
+        model = self._model(symbol)
+        beat = model.change(self._now_ns(), count)
+        for route in self._routes_of(model):
+            self._publish(route, model, beat)
+        return model.sequence
+
+    def renumber_book(self, symbol: str, sequence: int = 0) -> None:
+        """Number the book of *symbol* anew: it has *sequence* now, and its next change the one after that.
+
+        Nothing is pushed. KuCoin did so at least once, in 2022. Raises `LookupError` for an unknown symbol,
+        `ValueError` for a number below 0.
+        """
+        if sequence < 0:
+            raise ValueError(f"sequence must be 0 or more, not {sequence!r}")
+        self._model(symbol).renumber(sequence)
+
     def freeze(self) -> None:
         """Fall silent: connections stay open and are accepted, but nothing is read, answered or pushed any more."""
         self._gate.shut()
@@ -241,6 +284,23 @@ class Exchange:
         self._gate.open()
 
     # What tests look at
+
+    def book(self, symbol: str, sequence: int | None = None) -> TrueBook:
+        """The book of *symbol* as it stands, or as it was at *sequence* (the last time that it had this number).
+
+        Raises `LookupError` for an unknown symbol, and for a sequence that it never had or that is forgotten.
+        """
+        model = self._model(symbol)
+        moment = model.moment() if sequence is None else model.moment_at(sequence)
+        if moment is None:
+            raise LookupError(f"{symbol} never had the sequence {sequence}, or it is forgotten")
+        return TrueBook.at(moment)
+
+    def _model(self, symbol: str) -> SymbolModel:
+        model = self.model.find("spot" if "-" in symbol else "futures", symbol)
+        if model is None:
+            raise LookupError(f"this exchange does not have {symbol}")
+        return model
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -286,7 +346,7 @@ class Exchange:
     def _now_ns(self) -> int:
         if self._time_ns is None:
             raise RuntimeError("this exchange is not open: use listen(), open() or MemoryNetwork")
-        return self._time_ns()
+        return self._time_ns() + round(self.faults.clock_skew * 1e9)
 
     async def _serve_http(self, stream: trio.abc.Stream, host: str) -> None:
         connection = h11.Connection(h11.SERVER)
@@ -316,14 +376,16 @@ class Exchange:
                     await send_reply(connection, stream, refusal or rest.Reply(404, ""), close=True)
                 return
             secure = isinstance(stream, trio.SSLStream)
-            reply = self._answer(request.method.decode(), where, secure=secure)
+            reply = self._answer(request.method.decode(), where, headers, secure=secure)
+            if reply.delay:
+                await trio.sleep(reply.delay)
             await send_reply(connection, stream, reply)
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
             raw = bytearray(connection.trailing_data[0])
             connection.start_next_cycle()
 
-    def _answer(self, method: str, where: Where | None, *, secure: bool) -> rest.Reply:
+    def _answer(self, method: str, where: Where | None, headers: dict[str, str], *, secure: bool) -> rest.Reply:
         self._requests += 1
         if where is None:
             return rest.failure("404000", "Url Not Found", status=404)
@@ -338,12 +400,37 @@ class Exchange:
             reply = self._faulty(self.faults.request_error)
         elif method != "GET":
             reply = rest.failure("404000", "Url Not Found", status=404)
+        elif rest.is_book(where.market, where.path):
+            reply = self._answer_book(where, headers)
         else:
-            request = rest.Request(where.market, where.path, where.query, self._now_ns())
-            reply = rest.answer(self.model, request)
+            reply = rest.answer(self.model, rest.Request(where.market, where.path, where.query, self._now_ns()))
         if reply.body:  # a bare status comes from some gateway, which knows nothing of quotas
             reply = attrs.evolve(reply, headers=(*reply.headers, *quota))
         return reply
+
+    def _answer_book(self, where: Where, headers: dict[str, str]) -> rest.Reply:
+        fault = self._next_book_fault(where.query.get("symbol", ""))
+        now = self._now_ns()
+        refusal: tuple[str, str] | None = None
+        if where.path == rest.SIGNED_BOOK:
+            refusal = self._keys.refusal(headers, "GET", where.target, now // 1_000_000)
+        if isinstance(fault.error, int):
+            reply = rest.Reply(fault.error, "", self._retry_after())
+        elif error := fault.error or refusal:
+            reply = rest.failure(*error)
+        else:
+            reply = rest.answer(self.model, rest.Request(where.market, where.path, where.query, now, fault.stale))
+            if fault.damage is not None:
+                reply = rest.damaged(reply, fault.damage)
+        return attrs.evolve(reply, delay=fault.delay)
+
+    def _next_book_fault(self, symbol: str) -> BookFault:
+        fault = self.faults.book
+        if fault is None or (fault.symbols is not None and symbol not in fault.symbols):
+            return _NO_FAULT
+        if fault.times is not None:
+            self.faults.book = attrs.evolve(fault, times=fault.times - 1) if fault.times > 1 else None
+        return fault
 
     def _issue_token(self, method: str, where: Where, now: float, *, secure: bool) -> rest.Reply:
         if method != "POST":
@@ -565,14 +652,20 @@ class Exchange:
         for number, model in enumerate(models):
             if number % _BREATH == _BREATH - 1:
                 await trio.lowlevel.checkpoint()
-            routes = self._by_symbol.get(model)
-            if routes is None and everything is None:
+            routes = self._routes_of(model)
+            if not routes:
                 continue  # its last holder left during a checkpoint
             beat = model.advance(now)
-            for route in tuple(routes.values()) if routes else ():
+            for route in routes:
                 self._publish(route, model, beat)
-            if everything is not None and model.instrument.market == "spot":
-                self._publish(everything, model, beat)
+
+    def _routes_of(self, model: SymbolModel) -> list[_Route]:
+        """The held topics that tell about a symbol."""
+        routes = list(self._by_symbol.get(model, {}).values())
+        everything = self._routes.get("/market/ticker:all")
+        if everything is not None and model.instrument.market == "spot":
+            routes.append(everything)
+        return routes
 
     def _publish(self, route: _Route, model: SymbolModel, beat: Beat) -> None:
         topic = route.topic

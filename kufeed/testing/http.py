@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import attrs
 import h11
@@ -38,6 +38,8 @@ class Where:
     host: str
     path: str
     query: dict[str, str]
+    target: str
+    """Path and query as one text, without percent signs: what a signature is about."""
 
 
 def locate(target: str, host: str) -> Where | None:
@@ -47,9 +49,13 @@ def locate(target: str, host: str) -> Where | None:
     first, _, path = parts.path.removeprefix("/").partition("/")
     for market in MARKETS:
         if first == market:
-            return Where(market, True, host, f"/{path}", query)
+            return Where(market, True, host, f"/{path}", query, _target(f"/{path}", parts.query))
     named = HOSTS.get(host.rpartition(":")[0] or host)
-    return None if named is None else Where(named, False, host, parts.path, query)
+    return None if named is None else Where(named, False, host, parts.path, query, _target(parts.path, parts.query))
+
+
+def _target(path: str, query: str) -> str:
+    return unquote(f"{path}?{query}" if query else path)
 
 
 async def next_request(connection: h11.Connection, stream: trio.abc.Stream, raw: bytearray) -> h11.Request | None:

@@ -14,10 +14,12 @@ from bisect import bisect_left, insort
 from calendar import monthrange
 from collections import deque
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from kufeed.testing.books import ChangeLog, Moment, Undo
 from kufeed.testing.candles import CandleHistory
 
 if TYPE_CHECKING:
@@ -35,10 +37,12 @@ _INTEREST = 0.0001
 _INTEREST_BAND = 0.0005
 _BASIS_DEVIATION = 0.0007  # wide enough that the funding rate leaves the interest rate now and then
 
-# A side of the book never gets thinner than the 100 levels which the public snapshots promise, nor grows for ever.
-_FIRST_LEVELS = 130
-_LEAST_LEVELS = 110
-_MOST_LEVELS = 160
+# A side of the book has so many levels, give or take: by itself not fewer than the 100 of the public snapshots.
+LEVELS = 130
+# What can be asked for: one beat may take twelve levels of a side, and more would reach down to a price of 0.
+LEAST_LEVELS, MOST_LEVELS = 40, 3000
+_FEWER, _MORE = 20, 30
+CHANGES_KEPT = 100_000
 _LEVELS_TAKEN = 3  # by one market order at most: the book must not be swept empty near the fair value
 _WIDEST_SPREAD = 20  # ticks; in a wider market nobody takes or cancels until it is quoted again
 
@@ -177,10 +181,20 @@ class SymbolModel:
     """One symbol: its order book, its trades, and the prices that follow from them.
 
     `sequence` numbers the book without holes; `trade_sequence` is another number space, increasing with holes, as on
-    the exchange since 2022. The best bid is always below the best ask and both sides hold at least 100 levels.
+    the exchange since 2022. The best bid is always below the best ask and both sides hold at least *levels* - 20
+    levels. *log* bounds how much of the past is kept.
     """
 
-    def __init__(self, instrument: Instrument, rng: random.Random, *, price: int, typical_size: int) -> None:
+    def __init__(
+        self,
+        instrument: Instrument,
+        rng: random.Random,
+        *,
+        price: int,
+        typical_size: int,
+        levels: int = LEVELS,
+        log: ChangeLog | None = None,
+    ) -> None:
         self.instrument = instrument
         self.bids = BookSide(descending=True)
         self.asks = BookSide(descending=False)
@@ -190,6 +204,9 @@ class SymbolModel:
         self.recent_trades: deque[Trade] = deque(maxlen=100)  # the length of the exchange's trade history reply
         self.history = CandleHistory()
         self.time_ns = 0
+        self._log = ChangeLog(CHANGES_KEPT) if log is None else log
+        self._past: deque[Undo] = deque()
+        self._levels = levels
         self._rng = rng
         self._typical_size = typical_size
         self._first_price = price
@@ -202,7 +219,7 @@ class SymbolModel:
             self.sequence = rng.randrange(1_690_000_000_000, 1_710_000_000_000)
             self.trade_sequence = rng.randrange(1_740_000_000_000, 1_800_000_000_000)
         bid, ask = price - 1, price + 1
-        for _ in range(_FIRST_LEVELS):
+        for _ in range(levels):
             self.bids.set(bid, self._some_size())
             self.asks.set(ask, self._some_size())
             bid -= rng.randint(1, 3)
@@ -259,6 +276,48 @@ class SymbolModel:
         self._premium += 0.01 * (premium - self._premium)
         return Beat(time_ns, tuple(changes), tuple(trades))
 
+    def change(self, time_ns: int, count: int) -> Beat:
+        """Make *count* changes of the book, and no trades, at *time_ns*."""
+        self.time_ns = time_ns
+        changes: list[BookChange] = []
+        while len(changes) < count:
+            roll = self._rng.random()
+            if roll < 0.5 or self.asks.best - self.bids.best > _WIDEST_SPREAD:
+                self._place(changes)
+            elif roll < 0.9 or self.instrument.market != "spot":
+                self._cancel(changes)
+            else:
+                self._pass(changes)
+        return Beat(time_ns, tuple(changes), ())
+
+    def renumber(self, sequence: int) -> None:
+        """The book as it stands has this number from now on; the next change has the one after it."""
+        self._log.add(self._past, Undo(self.sequence, "buy", 0, 0))
+        self.sequence = sequence
+
+    def moment(self, changes_ago: int = 0) -> Moment:
+        """The book as it was so many changes ago, or as far back as is kept."""
+        past = {"buy": dict(self.bids), "sell": dict(self.asks)}
+        sequence = self.sequence
+        for undo in islice(reversed(self._past), changes_ago):
+            sequence = undo.sequence
+            if undo.size:
+                past[undo.side][undo.price] = undo.size
+            else:
+                past[undo.side].pop(undo.price, None)
+        return Moment(
+            self.instrument, sequence, sorted(past["buy"].items(), reverse=True), sorted(past["sell"].items())
+        )
+
+    def moment_at(self, sequence: int) -> Moment | None:
+        """The book as it was at *sequence*, the last time that it had this number; None where that is not kept."""
+        if sequence == self.sequence:
+            return self.moment()
+        for ago, undo in enumerate(reversed(self._past), start=1):
+            if undo.sequence == sequence:
+                return self.moment(ago)
+        return None
+
     def _take(self, changes: list[BookChange], trades: list[Trade]) -> None:
         """A market order: takes the best levels one after the other, one trade for each."""
         rng = self._rng
@@ -308,7 +367,7 @@ class SymbolModel:
         """An order leaves, wholly or in part, mostly near the best price."""
         rng = self._rng
         side, levels = self._either_side()
-        if len(levels) < _LEAST_LEVELS:
+        if len(levels) < self._levels - _FEWER:
             return
         price = levels.price_at(min(int(rng.expovariate(1 / 10)), len(levels) - 1))
         size = levels.size_at(price)
@@ -316,19 +375,19 @@ class SymbolModel:
 
     def _pass(self, changes: list[BookChange]) -> None:
         """The sequence advances and the visible book does not (price 0; PROTOCOL section 8)."""
-        side, _ = self._either_side()
-        self.sequence += 1
-        changes.append(BookChange(self.sequence, side, 0, 0))
+        side, levels = self._either_side()
+        self._set(levels, side, 0, 0, changes)
 
     def _keep_depth(self, levels: BookSide, side: Side, changes: list[BookChange]) -> None:
-        while len(levels) > _MOST_LEVELS:
+        while len(levels) > self._levels + _MORE:
             self._set(levels, side, levels.deepest, 0, changes)
-        while len(levels) < _LEAST_LEVELS:
+        while len(levels) < self._levels - _FEWER:
             step = self._rng.randint(1, 3)
             price = levels.deepest - step if side == "buy" else levels.deepest + step
             self._set(levels, side, price, self._some_size(), changes)
 
     def _set(self, levels: BookSide, side: Side, price: int, size: int, changes: list[BookChange]) -> None:
+        self._log.add(self._past, Undo(self.sequence, side, price, levels.size_at(price)))
         self.sequence += 1
         levels.set(price, size)
         changes.append(BookChange(self.sequence, side, price, size))
@@ -416,13 +475,23 @@ class MarketModel:
 
     *futures* and *spot* name symbols beside the four that are always there; *generated* adds as many pairs
     `T0001USDTM`, `T0001-USDT`, … Contracts in USD are inverse (`XBTUSDM`), one that is named like `XBTMH27` ends in
-    that month. Raises `ValueError` for a spot symbol without a dash or a futures symbol with one.
+    that month. Each side of a book has about *levels* levels. The newest *changes_kept* changes of all books together
+    can be undone. Raises `ValueError` for a spot symbol without a dash or a futures symbol with one.
     """
 
     def __init__(
-        self, *, seed: int = 0, futures: Iterable[str] = (), spot: Iterable[str] = (), generated: int = 0
+        self,
+        *,
+        seed: int = 0,
+        futures: Iterable[str] = (),
+        spot: Iterable[str] = (),
+        generated: int = 0,
+        levels: int = LEVELS,
+        changes_kept: int = CHANGES_KEPT,
     ) -> None:
         self._seed = seed
+        self._levels = levels
+        self._log = ChangeLog(changes_kept)
         names = [f"T{number:04d}" for number in range(1, generated + 1)]
         futures = (*DEFAULT_FUTURES, *futures, *(f"{name}USDTM" for name in names))
         spot = (*DEFAULT_SPOT, *spot, *(f"{name}-USDT" for name in names))
@@ -486,4 +555,4 @@ class MarketModel:
                 expiry_ms=_expiry_ms(dated) if dated else None,
             )
             price, size = rng.randrange(20_000, 900_000), 10 ** rng.randint(2, 4)
-        return SymbolModel(instrument, rng, price=price, typical_size=size)
+        return SymbolModel(instrument, rng, price=price, typical_size=size, levels=self._levels, log=self._log)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
 
@@ -10,6 +10,39 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
     from kufeed.testing.market import MarketName
+
+
+Damage = Literal["crossed", "duplicate", "garbage"]
+
+
+def _not_negative(_: object, field: attrs.Attribute[Any], value: float) -> None:
+    if not value >= 0:
+        raise ValueError(f"{field.name} must be zero or more, not {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class BookFault:
+    """What is wrong with the answers to requests for books over REST; all of it together, where several are set.
+
+    - `error`: an HTTP status, or KuCoin's code and message in a reply with HTTP 200, instead of a book.
+    - `delay`: seconds between the request, whose moment the book is of, and the answer; `math.inf` hangs.
+    - `stale`: the book is as it was so many changes ago, or as far back as the exchange remembers.
+    - `damage`: "crossed", the best bid and ask have each other's price; "duplicate", two bids have one price;
+      "garbage", half of the JSON is missing.
+    - `times`: how many requests meet it; None for all.
+    - `symbols`: whose books; None for all.
+
+    Raises `ValueError` naming the field that is out of range.
+    """
+
+    error: int | tuple[str, str] | None = None
+    delay: float = attrs.field(default=0.0, validator=_not_negative)
+    stale: int = attrs.field(default=0, validator=_not_negative)
+    damage: Damage | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.in_(get_args(Damage)))
+    )
+    times: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
+    symbols: Container[str] | None = None
 
 
 @attrs.define(kw_only=True)
@@ -25,6 +58,8 @@ class Faults:
     - `ignore_topics`: a subscribe naming one of these wire topics (one symbol each) is not answered, and they get no
       pushes.
     - `mute_topics`: acked as usual, but never pushed.
+    - `book`: what is wrong with books over REST, see `BookFault`; None again when it was met as often as it says.
+    - `clock_skew`: seconds that the exchange's clock is ahead, in time stamps and where signatures are judged.
     """
 
     withhold_welcome: bool = False
@@ -37,6 +72,8 @@ class Faults:
     retry_after: str | None = None
     ignore_topics: Container[str] = ()
     mute_topics: Container[str] = ()
+    book: BookFault | None = None
+    clock_skew: float = 0.0
 
 
 @attrs.frozen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,9 +13,17 @@ from kufeed.testing.wire import compact, futures_ticker, spot_ticker
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from kufeed.testing.market import BookSide, MarketModel, MarketName, SymbolModel
+    from kufeed.testing.books import Moment
+    from kufeed.testing.market import MarketModel, MarketName, SymbolModel
+    from kufeed.testing.records import Damage
 
 _SPOT_BOOK = "/api/v1/market/orderbook/level2_"
+SIGNED_BOOK = "/api/v3/market/orderbook/level2"
+_WHOLE = 1_000_000
+_BOOKS: dict[MarketName, dict[str, int]] = {
+    "spot": {SIGNED_BOOK: _WHOLE, f"{_SPOT_BOOK}20": 20, f"{_SPOT_BOOK}100": 100},
+    "futures": {"/api/v1/level2/snapshot": _WHOLE, "/api/v1/level2/depth20": 20, "/api/v1/level2/depth100": 100},
+}
 
 
 @attrs.frozen
@@ -24,6 +33,7 @@ class Reply:
     status: int
     body: str
     headers: tuple[tuple[str, str], ...] = ()
+    delay: float = 0.0
 
 
 def success(data: object) -> Reply:
@@ -56,6 +66,8 @@ class Request:
     path: str
     query: Mapping[str, str]
     time_ns: int
+    changes_ago: int = 0
+    """How old a book is when it is told."""
 
 
 def weight(market: MarketName, path: str) -> int:
@@ -68,16 +80,38 @@ def weight(market: MarketName, path: str) -> int:
         return 3 if market == "spot" else 2
     return {
         "/api/v1/bullet-public": 10,
-        "/api/v3/market/orderbook/level2": 3,
+        SIGNED_BOOK: 3,
         "/api/v1/level2/snapshot": 3,
         "/api/v2/symbols": 4,
         "/api/v1/contracts/active": 3,
     }.get(path, 1)
 
 
+def is_book(market: MarketName, path: str) -> bool:
+    """Whether a request is for a book, or the best levels of one."""
+    return path in _BOOKS[market]
+
+
+def damaged(reply: Reply, damage: Damage) -> Reply:
+    """A good *reply* with a book, spoilt; others as they are."""
+    if damage == "garbage":
+        return attrs.evolve(reply, body=reply.body[: len(reply.body) // 2])
+    answer = json.loads(reply.body)
+    if answer["code"] != "200000":
+        return reply
+    bids, asks = answer["data"]["bids"], answer["data"]["asks"]
+    if damage == "crossed":
+        bids[0][0], asks[0][0] = asks[0][0], bids[0][0]
+    else:
+        bids[1][0] = bids[0][0]
+    return attrs.evolve(reply, body=compact(answer))
+
+
 def answer(model: MarketModel, request: Request) -> Reply:
-    """The reply to any GET request but the token's (which is a POST)."""
+    """The reply to any GET request but the token's (which is a POST); whoever is signed was looked at before."""
     path = request.path
+    if is_book(request.market, path):
+        return _with_symbol(model, request, lambda symbol: _book(symbol.moment(request.changes_ago), request))
     if path == "/api/v1/timestamp":
         return success(request.time_ns // 1_000_000)
     if path == "/api/v1/status":
@@ -108,12 +142,6 @@ def _spot(model: MarketModel, request: Request) -> Reply:
         if request.query.get("market", "USDS") != "USDS":
             return success([])
         return success([_spot_symbol(symbol) for symbol in _all(model, "spot")])
-    if path == "/api/v3/market/orderbook/level2":
-        # Signed requests only (DN api-3470164); this exchange knows no keys.
-        return failure("400001", "Please check the header of your request for KC-API-KEY")
-    if path in (_SPOT_BOOK + "20", _SPOT_BOOK + "100"):
-        levels = int(path.removeprefix(_SPOT_BOOK))
-        return _with_symbol(model, request, lambda symbol: _spot_book(symbol, levels, now))
     if path == "/api/v1/market/orderbook/level1":
         return _with_symbol(model, request, lambda symbol: spot_ticker(symbol, now))
     if path == "/api/v1/market/histories":
@@ -133,12 +161,6 @@ def _futures(model: MarketModel, request: Request) -> Reply:
         case ["funding-rate", name, "current"]:
             found = model.find("futures", name)
             return _unknown_symbol("futures") if found is None else success(_funding(found, now))
-        case ["level2", "snapshot"]:
-            return _with_symbol(model, request, lambda symbol: _futures_book(symbol, 1_000_000, now))
-        case ["level2", "depth20"]:
-            return _with_symbol(model, request, lambda symbol: _futures_book(symbol, 20, now))
-        case ["level2", "depth100"]:
-            return _with_symbol(model, request, lambda symbol: _futures_book(symbol, 100, now))
         case ["trade", "history"]:
             return _with_symbol(model, request, _futures_trades)
         case ["ticker"]:
@@ -151,28 +173,27 @@ def _all(model: MarketModel, market: MarketName) -> list[SymbolModel]:
     return [found for name in model.symbols(market) if (found := model.find(market, name)) is not None]
 
 
-def _spot_book(symbol: SymbolModel, levels: int, time_ns: int) -> dict[str, object]:
-    instrument = symbol.instrument
+def _book(book: Moment, request: Request) -> dict[str, object]:
+    levels = _BOOKS[request.market][request.path]
+    instrument = book.instrument
+    if request.market == "futures":
+        number = instrument.price_number
+        return {
+            "sequence": book.sequence,
+            "symbol": instrument.symbol,
+            "bids": [[number(price), size] for price, size in book.bids[:levels]],
+            "asks": [[number(price), size] for price, size in book.asks[:levels]],
+            "ts": request.time_ns,
+        }
 
-    def side(levels_of: BookSide) -> list[list[str]]:
-        return [[instrument.price_text(price), instrument.size_text(size)] for price, size in levels_of.top(levels)]
+    def side(of: list[tuple[int, int]]) -> list[list[str]]:
+        return [[instrument.price_text(price), instrument.size_text(size)] for price, size in of[:levels]]
 
     return {
-        "time": time_ns // 1_000_000,
-        "sequence": str(symbol.sequence),
-        "bids": side(symbol.bids),
-        "asks": side(symbol.asks),
-    }
-
-
-def _futures_book(symbol: SymbolModel, levels: int, time_ns: int) -> dict[str, object]:
-    number = symbol.instrument.price_number
-    return {
-        "sequence": symbol.sequence,
-        "symbol": symbol.instrument.symbol,
-        "bids": [[number(price), size] for price, size in symbol.bids.top(levels)],
-        "asks": [[number(price), size] for price, size in symbol.asks.top(levels)],
-        "ts": time_ns,
+        "time": request.time_ns // 1_000_000,
+        "sequence": str(book.sequence),
+        "bids": side(book.bids),
+        "asks": side(book.asks),
     }
 
 

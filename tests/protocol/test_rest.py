@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kufeed.protocol import retry_after
-from kufeed.protocol.rest import LONGEST_WAIT, TOKEN, WEIGHT_PER_WINDOW, WINDOW
+from kufeed import ClockOff, CredentialsRefused, ExchangeError
+from kufeed.protocol import rest, retry_after
+from kufeed.protocol.rest import LONGEST_WAIT, TOKEN, WEIGHT_PER_WINDOW, WINDOW, refusal
 
 EARLY, LATE = "Tue, 15 Nov 2026 08:12:31 GMT", "Tue, 15 Nov 2026 08:13:01 GMT"
 LATE_NS = 1_794_730_381 * 10**9
@@ -76,3 +77,41 @@ def test_whatever_a_server_says_is_a_bounded_wait_or_none(
 
 def test_what_a_token_costs() -> None:
     assert (TOKEN.weight, WEIGHT_PER_WINDOW, WINDOW) == (10, 2000, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "method", "path", "weight"),
+    [
+        (rest.SPOT_BOOK, "GET", "/api/v3/market/orderbook/level2", 3),
+        (rest.SPOT_BOOK_100, "GET", "/api/v1/market/orderbook/level2_100", 2),
+        (rest.FUTURES_BOOK, "GET", "/api/v1/level2/snapshot", 3),
+        (rest.FUTURES_BOOK_100, "GET", "/api/v1/level2/depth100", 5),
+        (rest.SPOT_TIME, "GET", "/api/v1/timestamp", 3),
+        (rest.FUTURES_TIME, "GET", "/api/v1/timestamp", 2),
+    ],
+)
+def test_what_other_requests_are_and_cost(endpoint: Any, method: str, path: str, weight: int) -> None:
+    assert (endpoint.method, endpoint.path, endpoint.weight) == (method, path, weight)
+
+
+def test_a_signed_request_only_reads() -> None:
+    with pytest.raises(TypeError):
+        rest.SignedEndpoint("/api/v1/orders", 2, method="POST")  # type: ignore[call-arg]
+    with pytest.raises(AttributeError):
+        rest.SPOT_BOOK.method = "POST"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("400001", CredentialsRefused),
+        ("400002", ClockOff),
+        *((f"40000{last}", CredentialsRefused) for last in range(3, 8)),
+        *((code, ExchangeError) for code in ("400000", "400008", "400100", "429000", "404000", None)),
+    ],
+)
+def test_an_error_says_what_to_do_next(code: str | None, kind: type[ExchangeError]) -> None:
+    error = refusal("no", code=code, retry_after=3.0)
+    assert type(error) is kind
+    assert isinstance(error, CredentialsRefused) == (code is not None and "400001" <= code <= "400007")
+    assert (error.code, error.message, error.retry_after) == (code, "no", 3.0)

@@ -513,3 +513,12 @@ async def main() -> None:
     async with kufeed.open_feed(kufeed.FeedConfig(reconnect_delay=0.5)) as feed:
         assert_type(feed, Feed)
         await iterate(feed)
+
+
+def sign() -> None:
+    credentials = kufeed.Credentials.from_env()
+    assert_type(credentials.key, str)
+    kufeed.FeedConfig(credentials=credentials)
+    kufeed.FeedConfig(credentials="key")  # type: ignore[arg-type]
+    kufeed.Credentials("key", "secret")  # type: ignore[call-arg]
+    credentials.key = "other"  # type: ignore[misc]
