@@ -19,7 +19,9 @@ import kufeed
 from kufeed import Disconnected, Dropped, Gap, GapCause, Overflow, Restored, StreamEvent, Ticker, Update, topic
 from kufeed._buffers import Overflow as Policy
 from kufeed._channels import UpdateQueue
-from kufeed._streams import Refusals, Routes, Stream, stage
+from kufeed._lateness import Lateness
+from kufeed._refusals import Refusals
+from kufeed._streams import Routes, Stream, stage
 from kufeed._whole_market import MOST_SYMBOLS, stream_of
 from kufeed.errors import LinkClosed
 from kufeed.protocol import UpdateType
@@ -88,6 +90,7 @@ class Desk:
             received_time_ns=T0,
             on_control=pytest.fail,
             refusals=self.refusals,
+            lateness=Lateness(None),
         )
         for sink in {sink for stream in touched for sink in stream.sinks}:
             assert sink.hand_over()

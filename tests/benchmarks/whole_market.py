@@ -21,7 +21,9 @@ import ujson
 from kufeed import Overflow, Topic, topic
 from kufeed._channels import UpdateQueue
 from kufeed._delivery import hand_out
-from kufeed._streams import Refusals, Routes, stage
+from kufeed._lateness import Lateness
+from kufeed._refusals import Refusals
+from kufeed._streams import Routes, stage
 from kufeed._whole_market import stream_of
 from kufeed.protocol import UpdateType
 
@@ -69,6 +71,7 @@ async def deliver(topics: list[Topic], symbols: list[str], slices: list[list[byt
                 received_time_ns=1_654_032_320_700_000_000,
                 on_control=print,
                 refusals=refusals,
+                lateness=Lateness(None),
             )
             await hand_out({sink for stream in touched for sink in stream.sinks}, hold)
             await trio.lowlevel.checkpoint()
