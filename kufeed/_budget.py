@@ -66,6 +66,7 @@ class Quiet:
     def __init__(self, everywhere: Quiet | None = None) -> None:
         self.everywhere = everywhere
         self._until = -math.inf
+        self._lifted = trio.Event()
 
     def ask(self, seconds: float) -> None:
         """From now on; a longer wait stays."""
@@ -73,11 +74,19 @@ class Quiet:
 
     def lift(self) -> None:
         self._until = -math.inf
+        self._lifted.set()
+        self._lifted = trio.Event()
         if self.everywhere is not None:
             self.everywhere.lift()
 
     def until(self) -> float:
         return self._until if self.everywhere is None else max(self._until, self.everywhere.until())
+
+    async def wait_over(self) -> None:
+        """Wait until nothing is asked for any more, or it was lifted; not at all where that is so already."""
+        while (until := self.until()) > trio.current_time():
+            with trio.move_on_at(until):
+                await self._lifted.wait()
 
 
 # Trio's clock belongs to one run, so does a limiter: a module global would make the next run wait for hours.

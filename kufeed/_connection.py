@@ -221,10 +221,7 @@ class Connection:
         quiet = self._around.rest.quiet
         with trio.CancelScope() as self._wait_to_dial:
             while True:
-                while (until := quiet.until()) > trio.current_time():
-                    self._try_now = trio.Event()
-                    with trio.move_on_at(until):
-                        await self._try_now.wait()
+                await quiet.wait_over()
                 if await self._take_turn() and quiet.until() <= trio.current_time():
                     return True
                 self._end_turn(unused=True)

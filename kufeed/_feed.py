@@ -6,7 +6,7 @@ import math
 import random
 import weakref
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import attrs
 import trio
@@ -20,10 +20,11 @@ from ._pool import Pool
 from ._proxy import Proxy, ProxyNetwork
 from ._subscription import Subscription
 from ._supervisor import one_error
+from ._symbols import fetch_symbols
 from ._tls import default_context
 from .errors import UsageError
 from .protocol.market import ALL, Topic, UpdateType
-from .protocol.topics import distinct, topics
+from .protocol.topics import MARKETS, distinct, topics
 
 if TYPE_CHECKING:
     import ssl
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ._handlers import HandlerNursery, Policy
     from ._inline import InlineSink
     from ._network import Network
+    from .protocol.symbols import SymbolInfo
     from .protocol.updates import (
         Announcement,
         BookDelta,
@@ -296,6 +298,26 @@ class Feed:
             self._network.perf_counter,
             register=self._queues.add,
         )
+
+    # -- what is traded -----------------------------------------------------------------------------------------------
+
+    async def symbols(self, market: Literal["futures", "spot"]) -> Mapping[str, SymbolInfo]:
+        """All that *market* trades, by symbol and in the exchange's order: `GET /api/v1/contracts/active`, or
+        `GET /api/v2/symbols` of spot. The mapping cannot be changed.
+
+        Asked anew at each call, and once: nothing is kept, nothing is tried again. The request waits for its turn in
+        the run's budget of REST weight, behind the tokens of connections, and while the exchange asks to be left alone
+        (`Feed.reset` ends that); then it has `FeedConfig.connect_timeout` seconds. It takes no subscription.
+
+        A row that is not valid is left out and counted in `statistics().refused`. Raises `ExchangeError` where the
+        exchange refuses, or its answer is no list of symbols; `RequestFailed` where there is no answer; `UsageError`
+        for another market, and where the feed is closed, be it meanwhile. Cancelled, it leaves nothing behind.
+        """
+        chosen = next((one for one in MARKETS if one.name == market), None)
+        if chosen is None:
+            raise UsageError(f"market must be 'futures' or 'spot', not {market!r}")
+        pool = self._pool
+        return await fetch_symbols(pool.requests, pool.rest(chosen), chosen, pool.refusals)
 
     # -- watching -----------------------------------------------------------------------------------------------------
 

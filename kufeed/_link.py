@@ -17,6 +17,7 @@ import trio
 
 from ._delivery import hand_out
 from ._limiter import SlidingWindowLimiter
+from ._network import network_problem
 from ._streams import stage
 from ._supervisor import one_error
 from ._websocket import run_websocket
@@ -170,7 +171,7 @@ class Link:
                 )
                 return websocket
             except (OSError, trio.BrokenResourceError) as error:
-                raise DialError(phase, _plain(error.__cause__ or error)) from error
+                raise DialError(phase, network_problem(error)) from error
             except ExchangeError as error:
                 raise DialError(phase, error, retry_after=error.retry_after) from error
         assert scope.cancelled_caught
@@ -334,10 +335,3 @@ class Link:
     def _session(self) -> Session:
         assert self.session is not None, "the session is made before the first byte is read"
         return self.session
-
-
-def _plain(error: BaseException) -> BaseException | str:
-    """Happy eyeballs fails with one error for each address it tried."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    return "; ".join(dict.fromkeys(str(_plain(one)) for one in error.exceptions))

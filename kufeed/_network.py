@@ -51,3 +51,15 @@ class RealNetwork:
     # The functions themselves, not methods around them: they are called once for each update.
     time_ns = staticmethod(time.time_ns)
     perf_counter = staticmethod(time.perf_counter)
+
+
+def network_problem(error: BaseException) -> BaseException | str:
+    """What to say of an error that a network raised: its cause, where it has one."""
+    return _plain(error.__cause__ or error)
+
+
+def _plain(error: BaseException) -> BaseException | str:
+    """Happy eyeballs fails with one error for each address it tried."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    return "; ".join(dict.fromkeys(str(_plain(one)) for one in error.exceptions))

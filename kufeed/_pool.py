@@ -12,6 +12,7 @@ from ._connection import Connection
 from ._lateness import Lateness
 from ._link import Surroundings
 from ._refusals import Refusals
+from ._requests import Requests
 from ._rest import Rest
 from ._streams import newest
 from ._supervisor import one_error
@@ -79,6 +80,7 @@ class Pool:
         self.refusals = Refusals(perf_counter=network.perf_counter)
         self.lateness: list[Lateness] = []
         """One for each market."""
+        self.requests = Requests(config.connect_timeout)
         self._config = config
         self._network = network
         self._rng = rng
@@ -105,8 +107,9 @@ class Pool:
             self._nursery = None
 
     def close(self) -> None:
-        """Take no more subscriptions, and let nobody wait for an ack that will not come. Idempotent."""
+        """Take no more subscriptions, and let nobody wait for an answer that will not come. Idempotent."""
         self._closed = True
+        self.requests.close()
         for entering in self._entering:
             entering.fail(UsageError("the feed was closed while a subscription was being entered"))
 
@@ -174,6 +177,10 @@ class Pool:
 
     def _stream(self, topic: Topic) -> Stream:
         return stream_of(topic, numbers=self._config.numbers, keep_raw=self._config.keep_raw)
+
+    def rest(self, market: Market) -> Rest:
+        """Where *market* is asked by REST."""
+        return self._surroundings(market).rest
 
     # -- where a topic lives ------------------------------------------------------------------------------------------
 

@@ -75,6 +75,15 @@ class Token:
         return text
 
 
+@attrs.frozen
+class Answer:
+    """What a request was answered with."""
+
+    data: Any = attrs.field(repr=False)  # a token may stand in it
+    received_time_ns: int
+    """This machine's clock when it had been read whole, and not been decoded yet."""
+
+
 class Rest:
     """Requests to one market's REST base, each on a connection of its own (a feed asks seldom)."""
 
@@ -106,7 +115,7 @@ class Rest:
         where the answer is not a token, `OSError` or `trio.BrokenResourceError` where there is none. Cancellation
         closes the connection.
         """
-        data = await self._request(rest.TOKEN, _LONGEST_TOKEN_REPLY)
+        data = (await self.request(rest.TOKEN, _LONGEST_TOKEN_REPLY)).data
         try:
             token = _read_token(data)
         except ValueError as error:
@@ -128,18 +137,19 @@ class Rest:
         if endpoint.scheme != "wss" and not plain_loopback:
             raise ExchangeError(f"the token reply names {endpoint.scheme}://{host}; only wss:// is encrypted")
 
-    async def _request(self, endpoint: rest.Endpoint, max_body: int) -> Any:
+    async def request(self, endpoint: rest.Endpoint, max_body: int) -> Answer:
         """The `data` of an answer whose `code` is KuCoin's word for success, and which has *max_body* bytes at most.
 
-        Where the answer asks to be left alone, `quiet` knows it afterwards.
+        Takes nothing from `budgets`, has no deadline, and raises as `fetch_token` does. Where the answer asks to be
+        left alone, `quiet` knows it afterwards.
         """
         # Not at the top: importing httpcore2 takes longer than all of kufeed, and a program may never dial.
         from ._http import exchange_bytes
 
         url = attrs.evolve(self._base, path=self._base.path + endpoint.path)
-        return self._unwrap(
-            endpoint.path, await exchange_bytes(self._network, endpoint.method, url, self._tls, max_body)
-        )
+        reply = await exchange_bytes(self._network, endpoint.method, url, self._tls, max_body)
+        received_time_ns = self._network.time_ns()
+        return Answer(self._unwrap(endpoint.path, reply), received_time_ns)
 
     def _unwrap(self, path: str, reply: Reply) -> Any:
         try:

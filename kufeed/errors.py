@@ -4,6 +4,7 @@ KufeedError
 ├── UsageError              a bug in the calling code: mend it (also a `ValueError`)
 ├── ExchangeError           the exchange said no, or said something that is not its protocol
 │   └── SubscriptionRejected    it refused a topic: `topic`, `code`, `message`
+├── RequestFailed           a request got no answer: `path`, and the cause in `__cause__`; ask again
 ├── SubscriptionTimeout     it never acknowledged a topic: `topics`
 ├── CircuitOpen             a circuit breaker lets nobody in: `until`, `cause`
 ├── ConnectionFailed        reconnecting was given up for now: `topics`, `cause`; iterating again waits for recovery
@@ -37,6 +38,7 @@ __all__ = [
     "MessageRefused",
     "Overflowed",
     "ProtocolViolation",
+    "RequestFailed",
     "SendStuck",
     "SubscriptionRejected",
     "SubscriptionTimeout",
@@ -74,6 +76,17 @@ class SubscriptionRejected(ExchangeError):
         super().__init__(f"{topic} was refused: {message}", code=str(code))
         self.topic = topic
         self.message = message
+
+
+class RequestFailed(KufeedError):
+    """A REST request, such as for the symbols, got no answer: no connection, one that broke, or nothing in time.
+
+    `path` is what was asked for. Nothing is tried again by itself.
+    """
+
+    def __init__(self, path: str, problem: object) -> None:
+        super().__init__(f"{path}: {_told(problem)}")
+        self.path = path
 
 
 class SubscriptionTimeout(KufeedError):

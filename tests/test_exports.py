@@ -38,7 +38,7 @@ PROMISED = [
 ]
 PROMISED_FEED = ["ticker", "trades", "subscribe", "latest", "statistics", "tree", "reset"]
 PROMISED_FEED += ["level1", "depth", "book_deltas", "mark_price", "funding_rate", "candles", "stats_24h"]
-PROMISED_FEED += ["announcements", "index_price", "call_auction", "call_auction_depth"]
+PROMISED_FEED += ["announcements", "index_price", "call_auction", "call_auction_depth", "symbols"]
 PROMISED_SUBSCRIPTION = ["add", "remove", "clone", "receive", "receive_nowait", "statistics"]
 PROMISED_FIELDS = [
     "futures_url",

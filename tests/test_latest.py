@@ -214,6 +214,7 @@ async def test_of_the_topic_of_all_symbols_each_has_its_own(autojump_clock: Mock
     async with simulated(exchange) as (_, feed), feed.all_tickers() as tickers:
         await exchange.play([of_all(7, "ETH-USDT", 1), of_all(3, "BTC-USDT", 2), of_all(4, "BTC-USDT", 3)])
         await exchange.play([of_all(8, "ETH-USDT", 2)])
+        await trio.sleep(1)
         seen = {update.symbol: update for update in [await tickers.receive(), await tickers.receive()]}
         assert number(feed, seen["BTC-USDT"].topic) == 4
         assert number(feed, seen["ETH-USDT"].topic) == 8

@@ -38,7 +38,7 @@ RECORDS = [
     one
     for one in CLASSES
     if issubclass(one, (Update, StreamEvent, Level, kufeed.BookChange, Topic, kufeed.QueueStatistics))
-    or one in (kufeed.FeedStatistics, kufeed.ConnectionStatistics, kufeed.HandlerStatistics)
+    or one in (kufeed.SymbolInfo, kufeed.FeedStatistics, kufeed.ConnectionStatistics, kufeed.HandlerStatistics)
 ]
 
 

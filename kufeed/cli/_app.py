@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import trio
 from cyclopts import App, CycloptsError, Parameter, validators
@@ -19,6 +19,7 @@ from ..testing import Exchange, Limits
 from ._output import Output, OutputClosed, complain
 from ._running import DONE, MISUSED, NOBODY_READS, CommandFailed, run
 from ._stress import stress_limiter
+from ._symbols import Listing
 from ._views import as_json
 from ._watching import Kind, Watch
 
@@ -234,6 +235,46 @@ def stress(
             await output.write(line + "\n")
 
     return run(command)
+
+
+@app.command
+def symbols(
+    market: Literal["futures", "spot"] | None = None,
+    /,
+    *,
+    match: str = "",
+    futures_url: str = _DEFAULTS.futures_url,
+    spot_url: str = _DEFAULTS.spot_url,
+    json: Annotated[bool, Parameter(negative=())] = False,
+    verbose: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """List what is traded: tick, lot, multiplier, status, funding. A table on a terminal, tabs when piped.
+
+    Parameters
+    ----------
+    market
+        One of the markets; without it, both.
+    match
+        Only symbols with this text in them, in capitals or not.
+    futures_url
+        REST base of the futures market, as `kufeed exchange` prints it.
+    spot_url
+        REST base of the spot market.
+    json
+        One JSON object a line: decimals as text, times in ISO 8601.
+    verbose
+        Also show the library's log on standard error.
+    """
+    _log_if(verbose)
+    listing = Listing(
+        config=FeedConfig(futures_url=futures_url, spot_url=spot_url),
+        markets=("futures", "spot") if market is None else (market,),
+        match=match,
+        json=json,
+        output=Output(),
+        console=Console(),
+    )
+    return run(listing.run)
 
 
 @app.command

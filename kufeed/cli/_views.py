@@ -24,6 +24,7 @@ from ..protocol import (
     Level1,
     MarkPrice,
     Stats24h,
+    SymbolInfo,
     Ticker,
     Topic,
     Trade,
@@ -132,10 +133,17 @@ def as_json(update: Update) -> str:
 
     A level is a list of price and size, a change of a book one of side, price, size and sequence.
     """
-    record = {"kind": update.kind.value}
     # What is decoded, and what was missing before it; not how it was written.
     names = [field.name for field in attrs.fields(type(update)) if field.name not in ("raw", "_latest")]
-    record.update((name, getattr(update, name)) for name in names)
+    return _one_line({"kind": update.kind.value, **{name: getattr(update, name) for name in names}})
+
+
+def info_as_json(info: SymbolInfo) -> str:
+    """The same for a symbol, its times in ISO 8601."""
+    return _one_line(attrs.asdict(info, recurse=False))
+
+
+def _one_line(record: dict[str, Any]) -> str:
     return json.dumps(record, separators=(",", ":"), default=_plain) + "\n"
 
 
@@ -143,6 +151,8 @@ def _plain(value: Any) -> Any:
     """What JSON has no word for."""
     if isinstance(value, Decimal):
         return number(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
     return str(value) if isinstance(value, Topic) else attrs.asdict(value, recurse=False)
 
 

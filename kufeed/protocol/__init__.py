@@ -3,6 +3,7 @@
 from .events import Disconnected, Dropped, Gap, GapCause, Restored, Resynced, SlowConsumer, Stale, StreamEvent
 from .market import Channel, Market, MergeKey, Topic, UpdateType
 from .rest import retry_after
+from .symbols import SymbolInfo, SymbolStatus, SymbolType
 from .topics import CHANNELS, MARKETS, market_of, parse_topic, topic
 from .updates import (
     Announcement,
@@ -53,6 +54,9 @@ __all__ = [
     "Stale",
     "Stats24h",
     "StreamEvent",
+    "SymbolInfo",
+    "SymbolStatus",
+    "SymbolType",
     "Ticker",
     "Topic",
     "Trade",

@@ -35,6 +35,7 @@ MAX_CHANGES = 100_000
 """Of one side of a book in one message: a bound, where documents state none."""
 _MAX_LEVELS = 1000
 """Of one side in one message; the deepest channel has 50."""
+_LONGEST_WORD = 64
 _price = itemgetter(0)
 _SIDES = {"buy": Side.BUY, "sell": Side.SELL}
 
@@ -197,6 +198,19 @@ def side(value: object, field: str = "side") -> Side:
 
 def text(value: object, field: str) -> str:
     if type(value) is str:
+        return value
+    raise MessageRefused(field, shown(value))
+
+
+def word(value: object, field: str) -> str:
+    """A name, such as a symbol or a currency: short, and nothing in it but what can be seen."""
+    if type(value) is str and 0 < len(value) <= _LONGEST_WORD and value.isprintable() and " " not in value:
+        return value
+    raise MessageRefused(field, shown(value))
+
+
+def flag(value: object, field: str) -> bool:
+    if type(value) is bool:
         return value
     raise MessageRefused(field, shown(value))
 

@@ -44,6 +44,10 @@ FUTURES_BOOK = Endpoint("GET", "/api/v1/level2/snapshot", 3)
 """A whole futures book, public (KuCoin, get full order book)."""
 FUTURES_BOOK_100 = Endpoint("GET", "/api/v1/level2/depth100", 5)
 """100 levels of each side of a futures book, public (KuCoin, get part order book)."""
+SPOT_SYMBOLS = Endpoint("GET", "/api/v2/symbols", 4)
+"""All spot symbols (KuCoin, get all symbols; version 1 is deprecated since 2022-10-20)."""
+FUTURES_CONTRACTS = Endpoint("GET", "/api/v1/contracts/active", 3)
+"""All futures contracts that are open (KuCoin, get all symbols)."""
 
 
 def retry_after(

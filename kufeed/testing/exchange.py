@@ -334,6 +334,8 @@ class Exchange:
             reply = rest.failure("429000", "Too Many Requests", status=429)
         elif where.path == "/api/v1/bullet-public":
             reply = self._issue_token(method, where, now, secure=secure)
+        elif self.faults.request_error is not None:
+            reply = self._faulty(self.faults.request_error)
         elif method != "GET":
             reply = rest.failure("404000", "Url Not Found", status=404)
         else:
@@ -346,16 +348,16 @@ class Exchange:
     def _issue_token(self, method: str, where: Where, now: float, *, secure: bool) -> rest.Reply:
         if method != "POST":
             return rest.failure("400100", "Request method not supported", status=405)
-        fault = self.faults.token_error
-        if isinstance(fault, int):
-            return rest.Reply(fault, "", self._retry_after())
-        if fault is not None:
-            return rest.failure(*fault)
+        if self.faults.token_error is not None:
+            return self._faulty(self.faults.token_error)
         endpoint = ENDPOINTS[where.market]
         if where.prefixed:
             endpoint = f"{'wss' if secure else 'ws'}://{where.host}/{where.market}/endpoint"
         token = self._tokens.issue(where.market, now)
         return rest.bullet(token, endpoint, ping_interval=self._ping_interval, ping_timeout=self._ping_timeout)
+
+    def _faulty(self, fault: int | tuple[str, str]) -> rest.Reply:
+        return rest.Reply(fault, "", self._retry_after()) if isinstance(fault, int) else rest.failure(*fault)
 
     def _retry_after(self) -> tuple[tuple[str, str], ...]:
         wait = self.faults.retry_after

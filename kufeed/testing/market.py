@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from bisect import bisect_left, insort
+from calendar import monthrange
 from collections import deque
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -53,7 +56,8 @@ def decimal_text(units: int, decimals: int) -> str:
 class Instrument:
     """What is traded. Prices are counted in units of 10**-`price_decimals`, sizes in 10**-`size_decimals`.
 
-    Futures sizes are whole contracts of `multiplier` units of the base currency (`size_decimals` is 0).
+    Futures sizes are whole contracts of `multiplier` units of the base currency, or of the quote currency where
+    `is_inverse` (`size_decimals` is 0); `expiry_ms` is when a dated contract ends.
     """
 
     symbol: str
@@ -63,6 +67,13 @@ class Instrument:
     price_decimals: int
     size_decimals: int
     multiplier: str = "1"
+    is_inverse: bool = False
+    expiry_ms: int | None = None
+
+    @property
+    def settle(self) -> str:
+        """The currency that the contract is settled in."""
+        return self.base if self.is_inverse else self.quote
 
     def price_text(self, ticks: int) -> str:
         """A price in ticks as the exchange spells it."""
@@ -362,6 +373,19 @@ _KNOWN: dict[str, tuple[Instrument, int, int]] = {
             900,
         ),
         (
+            Instrument(
+                symbol="XBTUSDM",
+                market="futures",
+                base="XBT",
+                quote="USD",
+                price_decimals=1,
+                size_decimals=0,
+                is_inverse=True,
+            ),
+            889_650,
+            5_000,
+        ),
+        (
             Instrument(symbol="BTC-USDT", market="spot", base="BTC", quote="USDT", price_decimals=1, size_decimals=8),
             889_921,
             20_000_000,
@@ -375,11 +399,24 @@ _KNOWN: dict[str, tuple[Instrument, int, int]] = {
 }
 
 
+_DATED = re.compile(r"(?P<root>[A-Z0-9]+)M(?P<month>[FGHJKMNQUVXZ])(?P<year>[0-9]{2})")
+_MONTHS = "FGHJKMNQUVXZ"
+
+
+def _expiry_ms(dated: re.Match[str]) -> int:
+    """The last Friday of the month, 8:00 UTC, as XBTMH21 ended on 2021-03-26."""
+    year, month = 2000 + int(dated["year"]), _MONTHS.index(dated["month"]) + 1
+    last = datetime(year, month, monthrange(year, month)[1], 8, tzinfo=UTC)
+    friday = last - timedelta(days=(last.weekday() - 4) % 7)
+    return round(friday.timestamp() * 1000)
+
+
 class MarketModel:
     """All symbols of both markets. A symbol's book is made when it is first asked for, so ten thousand cost nothing.
 
     *futures* and *spot* name symbols beside the four that are always there; *generated* adds as many pairs
-    `T0001USDTM`, `T0001-USDT`, … Raises `ValueError` for a spot symbol without a dash or a futures symbol with one.
+    `T0001USDTM`, `T0001-USDT`, … Contracts in USD are inverse (`XBTUSDM`), one that is named like `XBTMH27` ends in
+    that month. Raises `ValueError` for a spot symbol without a dash or a futures symbol with one.
     """
 
     def __init__(
@@ -431,8 +468,12 @@ class MarketModel:
             )
             price, size = rng.randrange(20_000, 900_000), 10 ** rng.randint(3, 5)
         else:
-            root = symbol.removesuffix("M")
-            quote = next((quote for quote in ("USDT", "USDC", "USD") if root.endswith(quote)), "USDT")
+            dated = _DATED.fullmatch(symbol)
+            root = dated["root"] if dated else symbol.removesuffix("M")
+            quote = next(
+                (quote for quote in ("USDT", "USDC", "USD") if root.endswith(quote)), "USD" if dated else "USDT"
+            )
+            is_inverse = quote == "USD"
             instrument = Instrument(
                 symbol=symbol,
                 market=market,
@@ -440,7 +481,9 @@ class MarketModel:
                 quote=quote,
                 price_decimals=rng.randint(1, 6),
                 size_decimals=0,
-                multiplier=rng.choice(("0.1", "1", "10")),
+                multiplier="1" if is_inverse else rng.choice(("0.1", "1", "10")),
+                is_inverse=is_inverse,
+                expiry_ms=_expiry_ms(dated) if dated else None,
             )
             price, size = rng.randrange(20_000, 900_000), 10 ** rng.randint(2, 4)
         return SymbolModel(instrument, rng, price=price, typical_size=size)

@@ -19,6 +19,7 @@ class Faults:
     - `withhold_welcome`, `withhold_acks`, `withhold_pongs`: these frames are not sent.
     - `refuse_dials`: True, or how many more connections (REST ones too) are refused at the transport.
     - `token_error`: an HTTP status, or KuCoin's code and message in a reply with HTTP 200, instead of a token.
+    - `request_error`: the same, in answer to every other request.
     - `upgrade_error`: an HTTP status instead of the upgrade to a WebSocket.
     - `retry_after`: the value of a `Retry-After` header that comes with each of these statuses, seconds or a date.
     - `ignore_topics`: a subscribe naming one of these wire topics (one symbol each) is not answered, and they get no
@@ -31,6 +32,7 @@ class Faults:
     withhold_pongs: bool = False
     refuse_dials: bool | int = False
     token_error: int | tuple[str, str] | None = None
+    request_error: int | tuple[str, str] | None = None
     upgrade_error: int | None = None
     retry_after: str | None = None
     ignore_topics: Container[str] = ()

@@ -39,7 +39,7 @@ async def test_topics_lists_the_channel_table() -> None:
 async def test_help_and_version() -> None:
     ended = await run("--help")
     assert ended.code == 0
-    for command in ("demo", "watch", "exchange", "topics"):
+    for command in ("demo", "watch", "exchange", "symbols", "topics"):
         assert any(command in line for line in ended.out)
     ended = await run("--version")
     assert (ended.code, ended.out) == (0, [kufeed.__version__])

@@ -29,6 +29,7 @@ from kufeed._json import loads
 from kufeed._lateness import Lateness
 from kufeed._refusals import Refusals
 from kufeed._streams import Routes, Stream, stage
+from kufeed._whole_market import stream_of
 
 SHORT, LONG = 2_000, 1_000_000
 NOW = 1_750_000_000_500_000_000
@@ -40,23 +41,21 @@ ROW = [str(S), "1", "2", "3", "0.5", "10", "15"]
 SPOT = {"symbol": "AB-CD"}
 FUTURES = {"symbol": "ABCDM"}
 RANGE = {f"{side}OrderRange{end}Price": "1.5" for side in ("sell", "buy") for end in ("Low", "High")}
+TICKER = {
+    "sequence": "71",
+    "price": "101.5",
+    "size": "0.250",
+    "bestBid": "101.4",
+    "bestBidSize": "3",
+    "bestAsk": "101.6",
+    "bestAskSize": "0.00000001",
+    "time": MS,
+}
 
 # Path and argument, subject, data: each shape that the decoders know, documented or recorded.
 MESSAGES: list[tuple[str, str, dict[str, Any]]] = [
-    (
-        "/market/ticker:AB-CD",
-        "trade.ticker",
-        {
-            "sequence": "71",
-            "price": "101.5",
-            "size": "0.250",
-            "bestBid": "101.4",
-            "bestBidSize": "3",
-            "bestAsk": "101.6",
-            "bestAskSize": "0.00000001",
-            "time": MS,
-        },
-    ),
+    ("/market/ticker:AB-CD", "trade.ticker", TICKER),
+    ("/market/ticker:all", "AB-CD", TICKER),
     (
         "/market/match:AB-CD",
         "trade.l3match",
@@ -160,6 +159,7 @@ MESSAGES: list[tuple[str, str, dict[str, Any]]] = [
     ),
 ]
 TOPICS = [
+    topic("ticker", "all"),
     *(topic(kind, "AB-CD") for kind in ("ticker", "trade", "level1", "book_delta", "stats_24h", "call_auction")),
     *(topic(kind, "AB-CD") for kind in ("mark_price", "index_price", "call_auction_depth")),
     *(topic(kind, "ABCDM") for kind in ("ticker", "trade", "book_delta", "mark_price", "index_price", "funding_rate")),
@@ -421,7 +421,7 @@ class Desk:
     def __init__(self, loads: Callable[[bytes], Any]) -> None:
         self.queue = UpdateQueue(dict.fromkeys(UpdateType, Overflow.DROP_OLDEST), 10)
         self.routes = Routes()
-        self.streams = [Stream(one) for one in TOPICS]
+        self.streams = [stream_of(one) for one in TOPICS]
         for stream in self.streams:
             stream.add(self.queue)
             self.routes.add(stream)
@@ -492,7 +492,7 @@ def check(desk: Desk, number: int, report: Report) -> None:
 
 def assert_sound(update: Update, about: str) -> None:
     """No update has a negative number of anything, a time out of range or a text that is no text."""
-    assert update.symbol in SYMBOLS, about
+    assert update.symbol in SYMBOLS or update.topic.is_part, about
     assert update.sequence is None or 0 <= update.sequence < 2**63, about
     if update.exchange_time_ns is not None:
         assert 10**18 <= update.exchange_time_ns < 10**19, about

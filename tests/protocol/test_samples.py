@@ -47,6 +47,7 @@ from kufeed.protocol import (
 )
 from kufeed.protocol import topic as topic_of
 from kufeed.protocol.session import Acked, Failed, LinkFull, Rejected, Session, Slowed, Unknown, Welcomed
+from kufeed.protocol.symbols import LISTS, read_row
 
 from .. import samples
 from ..test_rest import fetch, reply
@@ -495,9 +496,18 @@ def refusal_reply(sample: Sample) -> None:
 
 
 def no_reader(sample: Sample) -> None:
-    """A REST answer that nothing in kufeed asks for: the token is all that `Rest` fetches."""
+    """A REST answer that nothing in kufeed asks for: the token is all that `Rest` reads, and symbols all else."""
     assert read(sample)["code"] == "200000", sample
-    assert {name for name in vars(Rest) if not name.startswith("_")} == {"fetch_token"}
+    assert {name for name in vars(Rest) if not name.startswith("_")} == {"fetch_token", "request"}
+    assert "multiplier" not in sample.text, sample
+    assert "baseIncrement" not in sample.text, sample
+
+
+def symbol_list(sample: Sample) -> None:
+    """Read by `Feed.symbols`; `test_the_recorded_contracts_are_read` and its like have the values."""
+    (market,) = (one for one in LISTS if one.name == ("spot" if "spot" in sample.file else "futures"))
+    for row in ujson.loads(sample.text)["data"]:
+        assert read_row(row, market, 0).symbol == row["symbol"]
 
 
 def recorded(sample: Sample) -> None:
@@ -556,7 +566,7 @@ FATES = {
     "private_spot_balance.jsonl": Fate(unwanted=2, why=private),
     "private_spot_orders.jsonl": Fate(unwanted=5, why=private),
     "private_spot_stop_orders.jsonl": Fate(unwanted=2, why=private),
-    "rest_contracts_active.jsonl": Fate(control=2, why=no_reader),
+    "rest_contracts_active.jsonl": Fate(control=2, why=symbol_list),
     "rest_errors.jsonl": Fate(control=4, why=refusal_reply),
     "rest_futures_bullet.jsonl": Fate(control=2, why=token_reply),
     "rest_futures_funding_rate.jsonl": Fate(control=1, why=no_reader),
@@ -570,7 +580,7 @@ FATES = {
     "rest_spot_histories.jsonl": Fate(control=1, why=no_reader),
     "rest_spot_level1.jsonl": Fate(control=1, why=no_reader),
     "rest_spot_level2_snapshot.jsonl": Fate(control=2, why=no_reader),
-    "rest_spot_symbols.jsonl": Fate(control=1, why=no_reader),
+    "rest_spot_symbols.jsonl": Fate(control=1, why=symbol_list),
     "rest_status.jsonl": Fate(control=2, why=no_reader),
     "rest_timestamp.jsonl": Fate(control=2, why=no_reader),
     "session_spot_2021-04-23_ticker_match.jsonl": Fate(800, control=3, why=recorded),

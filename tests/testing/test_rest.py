@@ -59,6 +59,37 @@ async def test_the_lists_of_symbols(tools: Any, autojump_clock: object) -> None:
         assert one["nextFundingRateTime"] == 28_800_000, "a countdown in ms"
 
 
+async def test_an_inverse_and_a_dated_contract(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange(futures=["XBTUSDM", "ETHUSDM", "XBTMH21", "ETHUSDTMZ26"])
+    async with MemoryNetwork(exchange) as network:
+        listed = (await tools.Dialler(network).request("futures", "GET", "/api/v1/contracts/active")).data
+    rows = {row["symbol"]: row for row in listed}
+    for symbol, base in (("XBTUSDM", "XBT"), ("ETHUSDM", "ETH"), ("XBTMH21", "XBT")):
+        row = rows[symbol]
+        assert (row["isInverse"], row["multiplier"]) == (True, -1.0)
+        assert (row["baseCurrency"], row["quoteCurrency"], row["settleCurrency"]) == (base, "USD", base)
+    dated, linear = rows["XBTMH21"], rows["ETHUSDTMZ26"]
+    assert (dated["type"], dated["expireDate"]) == ("FFICSX", 1616745600000)
+    assert dated["nextFundingRateTime"] is dated["fundingRateGranularity"] is None
+    assert (linear["type"], linear["expireDate"], linear["isInverse"]) == ("FFICSX", 1798185600000, False)
+    assert linear["multiplier"] > 0
+    assert (rows["XBTUSDM"]["type"], rows["XBTUSDM"]["expireDate"]) == ("FFWCSX", None)
+
+
+@pytest.mark.parametrize("market", ["spot", "futures"])
+async def test_any_request_but_the_tokens_can_be_made_to_fail(tools: Any, autojump_clock: object, market: str) -> None:
+    path = "/api/v2/symbols" if market == "spot" else "/api/v1/contracts/active"
+    exchange = Exchange()
+    async with MemoryNetwork(exchange) as network:
+        dialler = tools.Dialler(network)
+        exchange.faults.request_error, exchange.faults.retry_after = 503, "7"
+        reply = await dialler.request(market, "GET", path)
+        assert (reply.status, reply.text, reply.headers["retry-after"]) == (503, "", "7")
+        exchange.faults.request_error = ("400100", "no")
+        assert (await dialler.request(market, "GET", path)).json == {"code": "400100", "msg": "no"}
+        await dialler.token(market)
+
+
 async def test_the_funding_rate_agrees_with_the_contract(tools: Any, autojump_clock: object) -> None:
     async with MemoryNetwork(Exchange()) as network:
         dialler = tools.Dialler(network)

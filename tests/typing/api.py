@@ -308,7 +308,7 @@ def match_records(update: Update) -> None:
 
 def wrong_subscriptions(feed: Feed) -> None:
     feed.candles("XBTUSDTM")  # type: ignore[call-arg]
-    feed.all_tickers("BTC-USDT")  # type: ignore[call-arg]  # it has no symbols to choose
+    feed.all_tickers("BTC-USDT")  # type: ignore[call-arg, arg-type]  # it has no symbols to choose
     feed.ticker("XBTUSDTM", levels=5)  # type: ignore[call-arg]
     feed.ticker(1)  # type: ignore[arg-type]
     feed.ticker(["XBTUSDTM", "ETHUSDTM"])  # type: ignore[arg-type]
@@ -469,6 +469,41 @@ def wrong_policies(feed: Feed) -> None:
     feed.open_handlers(on_error=decide_later)  # type: ignore[arg-type]
     feed.open_handlers(handler_nursery=NoNursery())  # type: ignore[arg-type]
     feed.open_handlers(handler_nursery=open_persistent())  # type: ignore[arg-type]
+
+
+# -- symbols ----------------------------------------------------------------------------------------------------------
+
+
+async def symbols(feed: Feed) -> None:
+    assert_type(await feed.symbols("futures"), Mapping[str, kufeed.SymbolInfo])
+
+
+def symbol_info(info: kufeed.SymbolInfo) -> None:
+    assert_type(info.symbol, str)
+    assert_type(info.market, str)
+    assert_type(info.type, kufeed.SymbolType)
+    assert_type(info.base, str)
+    assert_type(info.quote, str)
+    assert_type(info.settle, str)
+    assert_type(info.tick, Decimal)
+    assert_type(info.lot, Decimal | int)
+    assert_type(info.multiplier, Decimal)
+    assert_type(info.is_inverse, bool)
+    assert_type(info.status, kufeed.SymbolStatus)
+    assert_type(info.exchange_status, str | bool)
+    assert_type(info.expiry, datetime | None)
+    assert_type(info.funding_interval, float | None)
+    assert_type(info.next_funding, datetime | None)
+    assert_type(info.base_size(1), Decimal)
+    assert_type(info.base_size(Decimal(1), 80_000), Decimal)
+
+
+async def wrong_symbols(feed: Feed) -> None:
+    await feed.symbols("margin")  # type: ignore[arg-type]
+    listed = await feed.symbols("spot")
+    listed["BTC-USDT"] = listed["ETH-USDT"]  # type: ignore[index]
+    listed["BTC-USDT"].tick = Decimal(1)  # type: ignore[misc]
+    listed["BTC-USDT"].base_size(1.5)  # type: ignore[arg-type]
 
 
 # -- the rest ---------------------------------------------------------------------------------------------------------
