@@ -76,8 +76,8 @@ def queue(overflow: Policy = Policy.DROP_OLDEST) -> UpdateQueue:
 class Desk:
     """One topic of all symbols, and everything that `stage()` does with its messages."""
 
-    def __init__(self) -> None:
-        self.stream = stream_of(ALL)
+    def __init__(self, **options: Any) -> None:
+        self.stream = stream_of(ALL, **options)
         self.routes = Routes()
         self.routes.add(self.stream)
         self.refusals = Refusals()
@@ -210,6 +210,17 @@ def test_that_something_came_on_a_link_counts_whatever_symbol_it_was_of() -> Non
         assert desk.stream.came_on_link()
         desk.stream.begin_link()
         assert not desk.stream.came_on_link()
+
+
+def test_the_first_update_of_a_symbol_and_all_later_ones_are_read_as_the_feed_is_told() -> None:
+    desk = Desk(numbers=float, keep_raw=True)
+    sink = queue()
+    desk.stream.add(sink)
+    frames = [frame(symbol, number) for number in (1, 2) for symbol in ("AA-USDT", "BB-USDT")]
+    desk.stage(*frames)
+    updates = [one for one in told(sink) if isinstance(one, Ticker)]
+    assert [update.raw for update in updates] == frames
+    assert {type(update.bid) for update in updates} == {float}
 
 
 class Separate:

@@ -22,6 +22,7 @@ import ujson
 from kufeed import _json
 from kufeed._streams import Stream
 from kufeed.protocol import CHANNELS, Channel, Topic
+from kufeed.protocol.market import ALL
 from kufeed.testing import wire
 from kufeed.testing.market import MarketModel, MarketName
 
@@ -68,13 +69,13 @@ def payloads(topic: Topic) -> list[bytes]:
         return [wire.compact(push).encode()]
     model = MarketModel()
     symbol = model.find(market, topic.symbol)
-    active = encoder.find(model, topic.argument, any_symbol=False)
+    active = encoder.find(model, ALL if channel.symbol_in_subject else topic.argument, any_symbol=False)
     assert symbol is not None
     assert active is not None
     found: list[str] = []
     for beat in range(BEATS):
         found += encoder.encode(active, symbol, symbol.advance(START + beat * SECOND))
-    chosen = [text.encode() for text in found if ujson.loads(text)["subject"] in channel.subjects]
+    chosen = [text.encode() for text in found if ujson.loads(text)["subject"] in (channel.subjects or (topic.symbol,))]
     assert chosen
     return chosen
 
@@ -95,7 +96,7 @@ def measure(messages: Sequence[bytes], topic: Topic, loads: Callable[[bytes], An
 
 def name(channel: Channel) -> str:
     kind = f" ({channel.kind})" if channel.path == "/contract/instrument" else ""
-    return f"{channel.market.name} {channel.path}{kind}"
+    return f"{channel.market.name} {channel}{kind}"
 
 
 def main(messages: int = 3000, rounds: int = 9) -> None:

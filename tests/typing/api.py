@@ -308,7 +308,7 @@ def match_records(update: Update) -> None:
 
 def wrong_subscriptions(feed: Feed) -> None:
     feed.candles("XBTUSDTM")  # type: ignore[call-arg]
-    feed.all_tickers("BTC-USDT")  # type: ignore[call-arg, arg-type]  # it has no symbols to choose
+    feed.all_tickers("BTC-USDT")  # type: ignore[call-arg, arg-type, unused-ignore]  # it has no symbols to choose
     feed.ticker("XBTUSDTM", levels=5)  # type: ignore[call-arg]
     feed.ticker(1)  # type: ignore[arg-type]
     feed.ticker(["XBTUSDTM", "ETHUSDTM"])  # type: ignore[arg-type]
