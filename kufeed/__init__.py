@@ -14,6 +14,8 @@ trio.run(main)
 import logging as _logging
 
 from ._backoff import Backoff
+from ._bookkeeper import BookStatistics
+from ._books import LiveBook, LiveBooks
 from ._breaker import CircuitBreaker, CircuitState, CircuitStatistics
 from ._budget import DialBudget, DialLimiter, RestBudget
 from ._buffers import Overflow
@@ -29,12 +31,14 @@ from ._network import Network, RealNetwork
 from ._shared_budget import SharedDialBudget
 from ._subscription import Subscription
 from .errors import (
+    BookNotReady,
     CircuitOpen,
     ClockOff,
     ConnectionFailed,
     CredentialsRefused,
     DialError,
     ExchangeError,
+    InsufficientDepth,
     KufeedError,
     LinkClosed,
     LinkError,
@@ -66,6 +70,7 @@ from .protocol import (
     Level,
     Level1,
     MarkPrice,
+    OrderBook,
     Restored,
     Resynced,
     Side,
@@ -92,6 +97,8 @@ __all__ = [
     "Backoff",
     "BookChange",
     "BookDelta",
+    "BookNotReady",
+    "BookStatistics",
     "CallAuction",
     "CallAuctionDepth",
     "Candle",
@@ -121,6 +128,7 @@ __all__ = [
     "HandlerStatistics",
     "Handlers",
     "IndexPrice",
+    "InsufficientDepth",
     "KufeedError",
     "Latest",
     "Level",
@@ -129,9 +137,12 @@ __all__ = [
     "LinkClosed",
     "LinkError",
     "LinkSilent",
+    "LiveBook",
+    "LiveBooks",
     "MarkPrice",
     "MessageRefused",
     "Network",
+    "OrderBook",
     "Overflow",
     "Overflowed",
     "Permit",

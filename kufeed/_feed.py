@@ -175,9 +175,7 @@ class Feed:
         """
         return self._subscribe(UpdateType.BOOK_DELTA, symbols, options)
 
-    def book(
-        self, *symbols: str, depth: int = 20, **options: Unpack[SubscriptionOptions]
-    ) -> Subscription[OrderBook]:
+    def book(self, *symbols: str, depth: int = 20, **options: Unpack[SubscriptionOptions]) -> Subscription[OrderBook]:
         """The order books of *symbols*, kept right: views of the best *depth* levels of each side, any number from 1.
 
         Each view is the book as it stood at its `sequence`; one that might be wrong is not shown, and begun anew from a

@@ -32,7 +32,8 @@ class Requests:
 
     async def ask(self, rest: Rest, endpoint: Endpoint, max_body: int) -> Answer:
         """Ask once for *endpoint*, whose answer has *max_body* bytes at most. Raises as `run()` does."""
-        return await self.run(rest, endpoint.path, endpoint.weight, OTHER_LANE, partial(rest.request, endpoint, max_body))
+        send = partial(rest.request, endpoint, max_body)
+        return await self.run(rest, endpoint.path, endpoint.weight, OTHER_LANE, send)
 
     async def run(self, rest: Rest, path: str, weight: int, lane: int, send: Callable[[], Awaitable[T]]) -> T:
         """Await ``send()`` once, when the exchange does not want to be left alone and the budgets have room.

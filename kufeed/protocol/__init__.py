@@ -1,8 +1,11 @@
 """KuCoin's market-data protocol without I/O: topics, messages, records. Imports neither Trio nor a clock."""
 
+from .bookview import OrderBook
 from .events import Disconnected, Dropped, Gap, GapCause, Restored, Resynced, SlowConsumer, Stale, StreamEvent
 from .market import Channel, Market, MergeKey, Topic, UpdateType
+from .orderbook import BookEvent, BookSnapshot, BookState, BookSync
 from .rest import retry_after
+from .sides import BookSide
 from .symbols import SymbolInfo, SymbolStatus, SymbolType
 from .topics import CHANNELS, MARKETS, market_of, parse_topic, topic
 from .updates import (
@@ -31,6 +34,11 @@ __all__ = [
     "Announcement",
     "BookChange",
     "BookDelta",
+    "BookEvent",
+    "BookSide",
+    "BookSnapshot",
+    "BookState",
+    "BookSync",
     "CallAuction",
     "CallAuctionDepth",
     "Candle",
@@ -47,6 +55,7 @@ __all__ = [
     "MarkPrice",
     "Market",
     "MergeKey",
+    "OrderBook",
     "Restored",
     "Resynced",
     "Side",

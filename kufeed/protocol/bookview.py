@@ -46,9 +46,9 @@ class BookFigures:
         if not (self.bids and self.asks):
             return None
         bid, ask = self.bids[0].price, self.asks[0].price
-        if isinstance(bid, float):
-            return (bid + ask) / 2
-        return _EXACT.divide(_EXACT.add(bid, ask), Decimal(2))
+        if type(bid) is Decimal:
+            return _EXACT.divide(_EXACT.add(bid, ask), Decimal(2))
+        return (bid + ask) / 2
 
     @property
     def spread(self) -> Decimal | None:
@@ -56,7 +56,7 @@ class BookFigures:
         if not (self.bids and self.asks):
             return None
         bid, ask = self.bids[0].price, self.asks[0].price
-        return ask - bid if isinstance(bid, float) else _EXACT.subtract(ask, bid)
+        return _EXACT.subtract(ask, bid) if type(bid) is Decimal else ask - bid
 
     def depth_to(self, price: Decimal | int | float) -> Number:
         """The size that stands between the middle and *price*, itself included: on the bids below, on the asks above.
@@ -120,7 +120,7 @@ def _check_positive(name: str, value: object) -> None:
 
 
 def _total(sizes: Sequence[Number]) -> Number:
-    total: Any = 0
+    total: Number = 0
     for size in sizes:
         total = _EXACT.add(total, size) if isinstance(size, Decimal) else total + size
     return total
