@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
-from .errors import SubscriptionRejected
+from .errors import ConnectionFailed, SubscriptionRejected, SubscriptionTimeout
 from .protocol.events import Disconnected, Gap, GapCause, Restored, Resynced, StreamEvent
 from .protocol.orderbook import BookEvent, BookSync
 
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._channels import Sink
+    from .errors import CredentialsRefused
     from .protocol.bookview import OrderBook
     from .protocol.market import Topic
+
+_log = logging.getLogger("kufeed.books")
 
 _CAUSE = {BookEvent.GAP: GapCause.SEQUENCE, BookEvent.RENUMBERED: GapCause.SEQUENCE}
 """Of what happens to a live book; what else ends it is `GapCause.BOOK`."""
@@ -55,6 +59,16 @@ class Reader:
     dark_since: float | None = None
     """When it was last told that the book cannot be read; None while it can, or never could."""
     gap_told: bool = False
+    cut_off: bool = False
+    """It was told that the connection is lost, and not yet that it is back."""
+
+    def flush(self) -> None:
+        """Have what was staged enter its buffer: what is told next comes after it.
+
+        Where the link waits for room no change is applied before, so what has none yet is of other books.
+        """
+        if not self.sink.hand_over() and not self.sink.blocks:
+            self.sink.force()
 
 
 @attrs.define(eq=False)
@@ -71,6 +85,8 @@ class KeptBook:
     seeds: int = 0
     unfit: int = 0
     failed: int = 0
+    refused: CredentialsRefused | None = None
+    """Why it has no snapshot, where only the user can mend that."""
 
     def stir(self) -> None:
         self.changed.set()
@@ -104,14 +120,19 @@ class BookKeeper:
         self.books: dict[Topic, KeptBook] = {}
         self._on_want = on_want
         self._holding: dict[Sink, None] = {}  # which have something staged
+        self._behind: list[Sink] | None = None  # of those, which have not taken what waited; None where nobody looked
 
     # -- changes ------------------------------------------------------------------------------------------------------
 
     def hand_over(self) -> bool:
+        """Apply what is staged; under `Overflow.BLOCK` one change after the other, as there is room for its view."""
         deltas = self.staged.copy()
         self.staged.clear()
         heard: dict[KeptBook, bool] = {}  # and whether it has changed, and stayed live
-        for delta in deltas:
+        for position, delta in enumerate(deltas):
+            if self.blocks and not self._pass_on():
+                self.staged[:0] = deltas[position:]
+                break
             book = self.books.get(delta.topic)
             if book is None:
                 continue
@@ -128,39 +149,54 @@ class BookKeeper:
         for book, changed in heard.items():
             if changed and not self.blocks:
                 self.show(book)
-            if book.syncing is None and book.sync.wants_snapshot():
-                self._on_want(self, book)
-        return self._pass_on()
+            self.care_for(book)
+        return self._pass_on() and not self.staged
+
+    def care_for(self, book: KeptBook) -> None:
+        """See to it that *book* gets the snapshot that it wants."""
+        if book.readers and book.syncing is None and book.sync.wants_snapshot():
+            self._on_want(self, book)
+
+    # What hands over to an inline handler calls a function of the user's, which may remove readers and books: hence the
+    # copies.
 
     def show(self, book: KeptBook) -> None:
         """Stage the book as it stands for each reader who can see it that deep; tell the others that they cannot."""
-        for reader in book.readers.values():
+        for reader in tuple(book.readers.values()):
             self._show(book.sync, reader)
 
     def _show(self, sync: BookSync, reader: Reader) -> None:
-        if sync.is_readable(reader.depth):
-            view = sync.view(reader.depth)
-            if reader.dark_since is not None:
-                self._lighten(reader, view)
-            reader.last = view
-            reader.sink.staged.append(view)
-            self._holding[reader.sink] = None
-        else:
+        if not sync.is_readable(reader.depth):
             self._darken(reader, GapCause.BOOK, None)
+            return
+        if reader.dark_since is None and reader.last is not None and reader.last.sequence == sync.sequence:
+            return  # a seed that brought nothing that it has not seen
+        view = sync.view(reader.depth)
+        if reader.dark_since is not None:
+            self._lighten(reader, view)
+        reader.last = view
+        reader.sink.staged.append(view)
+        self._holding[reader.sink] = None
 
     def welcome(self, topic: Topic, sink: Sink) -> None:
-        """Show a new reader the book that others have already; it has room, since nothing came before."""
-        book = self.books[topic]
-        if book.sync.is_readable(book.readers[sink].depth):
-            self._show(book.sync, book.readers[sink])
-            self._pass_on()
-        elif book.syncing is None and book.sync.wants_snapshot():
-            self._on_want(self, book)  # it reads deeper than the others
+        """Show a new reader the book that others have already, or why nobody has it."""
+        book = self.books.get(topic)
+        if book is None or sink not in book.readers:
+            return
+        reader = book.readers[sink]
+        if book.refused is not None:
+            sink.fail(book.refused)
+        if book.sync.is_readable(reader.depth):
+            self._show(book.sync, reader)
+            reader.flush()
+        self.care_for(book)  # it may read deeper than the others
 
     def broke(self, book: KeptBook, event: BookEvent) -> None:
         """A live book is none any more, because of *event*."""
         book.breaks += 1
-        for reader in book.readers.values():
+        level = logging.ERROR if event is BookEvent.DIFFERS else logging.INFO
+        _log.log(level, "the book of %s begins anew: %s", book.sync.topic.symbol, event)
+        for reader in tuple(book.readers.values()):
             self._darken(reader, _CAUSE.get(event, GapCause.BOOK), book.sync.missing)
 
     def _darken(self, reader: Reader, cause: GapCause, missing: tuple[int, int] | None) -> None:
@@ -169,18 +205,18 @@ class BookKeeper:
         reader.dark_since = trio.current_time()
         reader.gap_told = True
         first, last = missing or (None, None)
-        reader.sink.hand_over()  # what it was shown comes before
+        reader.flush()
         reader.sink.tell(Gap(reader.last.topic, cause, first, last, reader.last.time_ns, None))
 
     def _lighten(self, reader: Reader, view: OrderBook) -> None:
         assert reader.last is not None
         assert reader.dark_since is not None
-        reader.sink.hand_over()
+        dark_since, reader.dark_since = reader.dark_since, None
+        reader.flush()
         if not reader.gap_told:
             since, until = reader.last.time_ns, view.time_ns
             reader.sink.tell(Gap(view.topic, GapCause.RECONNECT, None, None, since, until))
-        reader.sink.tell(Resynced(view.topic, trio.current_time() - reader.dark_since))
-        reader.dark_since = None
+        reader.sink.tell(Resynced(view.topic, trio.current_time() - dark_since))
 
     # -- what else happens to the stream ------------------------------------------------------------------------------
 
@@ -188,21 +224,22 @@ class BookKeeper:
         book = self.books.get(topic)
         if book is not None:
             book.sync.subscribed()
-            if book.syncing is None and book.sync.wants_snapshot():
-                self._on_want(self, book)
+            self.care_for(book)
 
     def tell(self, event: StreamEvent) -> None:
         """A lost connection ends what is known; holes are seen by their numbers, so being told of them is nothing."""
         if not isinstance(event, Disconnected | Restored):
             return
-        self.hand_over()
         book = self.books.get(event.topic)
         if book is None:
             return
         if isinstance(event, Disconnected):
             self._lost(book)
-        for reader in book.readers.values():
-            reader.sink.tell(event)
+        for reader in tuple(book.readers.values()):
+            if reader.cut_off or isinstance(event, Disconnected):
+                reader.flush()
+                reader.sink.tell(event)
+                reader.cut_off = isinstance(event, Disconnected)
 
     def _lost(self, book: KeptBook) -> None:
         book.sync.lost()
@@ -212,41 +249,60 @@ class BookKeeper:
             if reader.last is not None and reader.dark_since is None:
                 reader.dark_since = trio.current_time()
                 reader.gap_told = False
-                reader.sink.hand_over()
 
     def fail(self, error: Exception) -> None:
-        named = getattr(error, "topics", None)
-        wires = set([error.topic] if isinstance(error, SubscriptionRejected) else named or ())
+        """Have *error* raised to each reader of a book that it names, once, and naming only what that one reads."""
+        if isinstance(error, SubscriptionRejected):
+            gone = [topic for topic in self.books if topic.wire == error.topic]
+            for topic in gone:
+                self.fail_book(self.forget(topic), error)
+            return
+        by_sink: dict[Sink, list[str]] = {}
         for topic, book in self.books.items():
-            if not wires or topic.wire in wires:
-                if isinstance(error, SubscriptionRejected):
-                    self._lost(book)
-                self.fail_book(book, error)
+            if topic.wire in getattr(error, "topics", (topic.wire,)):
+                for sink in book.readers:
+                    by_sink.setdefault(sink, []).append(topic.wire)
+        for sink, wires in by_sink.items():
+            sink.fail(_about(error, wires))
 
     def fail_book(self, book: KeptBook, error: Exception) -> None:
         """Have *error* raised to all who read *book*, at this place in their streams."""
-        for reader in book.readers.values():
-            reader.sink.fail(error)
+        for sink in tuple(book.readers):
+            sink.fail(error)
+
+    def forget(self, topic: Topic) -> KeptBook:
+        """Keep the book of *topic* no more."""
+        book = self.books.pop(topic)
+        if book.syncing is not None:
+            book.syncing.cancel()
+        book.stir()
+        return book
 
     # -- room: that of the readers ------------------------------------------------------------------------------------
 
     def _pass_on(self) -> bool:
-        for sink in list(self._holding):
+        for sink in tuple(self._holding):
             if sink.hand_over():
-                del self._holding[sink]
+                self._holding.pop(sink, None)
         return not self._holding
 
     def backlog(self) -> tuple[tuple[Sink, object], ...]:
         return tuple((sink, sink.backlog()) for sink in self._holding)
 
     def has_taken(self, backlog: Any) -> bool:
-        return all(sink.has_taken(mark) for sink, mark in backlog)
+        self._behind = [sink for sink, mark in backlog if not sink.has_taken(mark)]
+        return not self._behind
 
     def force(self) -> None:
-        self._pass_on()
-        for sink in self._holding:
-            sink.force()
-        self._pass_on()
+        """Have those who are behind take all; those who keep up lose nothing by their company."""
+        behind, self._behind = self._behind, None
+        if behind and not self.blocks:
+            for sink in behind:
+                sink.force()
+            return
+        while not self.hand_over():
+            for sink in tuple(self._holding):
+                sink.force()
 
     def slow(self) -> None:
         for sink in self._holding:
@@ -259,3 +315,13 @@ class BookKeeper:
 
     def close(self) -> None:
         """What is staged with readers is theirs to discard."""
+
+
+def _about(error: Exception, wires: list[str]) -> Exception:
+    """*error* as it is to who has only *wires* of what it names."""
+    match error:
+        case ConnectionFailed():
+            return ConnectionFailed(wires, error.cause)
+        case SubscriptionTimeout():
+            return SubscriptionTimeout(wires, error.seconds)
+    return error

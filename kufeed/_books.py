@@ -19,6 +19,7 @@ from .protocol.bookview import BookFigures, OrderBook, check_depth
 from .protocol.market import UpdateType
 from .protocol.orderbook import BookEvent, BookState, BookSync
 from .protocol.spot import SPOT
+from .protocol.topics import MARKETS
 from .protocol.topics import topic as make_topic
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("kufeed.books")
 
 _PLACES = 8
-"""Snapshots under way at once: each is a connection of its own."""
+"""Snapshots under way at once in a market: each is a connection of its own."""
 MOST_PUBLIC_DEPTH = 50
 """Levels of a spot book that a public seed of 100 can promise for some time: the top is consumed, and the seed knows
 nothing of what moves up from below (a recorded session differed at level 99 after 30 s)."""
@@ -54,7 +55,8 @@ class Books:
         self._rng = rng
         self._shared = BookKeeper(self._want)
         self._exclusive: dict[Sink, BookKeeper] = {}
-        self._places = trio.CapacityLimiter(_PLACES)
+        # Of each market its own: one that does not answer must not keep the other waiting.
+        self._places = {market: trio.CapacityLimiter(_PLACES) for market in MARKETS}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -90,7 +92,9 @@ class Books:
     def attach(self, topics: Sequence[Topic], sink: Sink, depth: int) -> Entering:
         """Have views of the books of *topics* delivered to *sink*. Raises as `Pool.attach` does, nothing changed."""
         self.check_depth(topics, depth)
-        keeper = self._exclusive.setdefault(sink, BookKeeper(self._want, blocks=True)) if sink.blocks else self._shared
+        keeper = self._shared
+        if sink.blocks:
+            keeper = self._exclusive.setdefault(sink, BookKeeper(self._want, blocks=True))
         for topic in topics:
             book = keeper.books.setdefault(topic, KeptBook(BookSync(topic)))
             book.readers[sink] = Reader(sink, depth)
@@ -98,21 +102,22 @@ class Books:
         try:
             entering = self._pool.attach(topics, keeper, reader=sink)
         except BaseException:
-            self._forget(topics, sink, keeper)
+            self._leave(topics, sink)
             raise
         for topic in topics:
             keeper.welcome(topic, sink)
         return entering
 
     def detach(self, topics: Iterable[Topic], sink: Sink) -> None:
-        """Deliver *topics* to *sink* no more; a book that nobody reads is not kept."""
+        """Deliver *topics* to *sink* no more; a book that nobody reads is not kept. Whoever waits for one fails."""
+        topics = list(topics)
         keeper = self._exclusive.get(sink, self._shared)
-        unread = self._forget(topics, sink, keeper)
-        self._pool.detach(unread, keeper)
-        if keeper is not self._shared and not keeper.books:
-            del self._exclusive[sink]
+        self._pool.abandon(topics, sink)
+        self._pool.detach(self._leave(topics, sink), keeper)
 
-    def _forget(self, topics: Iterable[Topic], sink: Sink, keeper: BookKeeper) -> list[Topic]:
+    def _leave(self, topics: Iterable[Topic], sink: Sink) -> list[Topic]:
+        """Take *sink* off the books of *topics*; returns those that nobody reads now."""
+        keeper = self._exclusive.get(sink, self._shared)
         unread: list[Topic] = []
         for topic in topics:
             book = keeper.books.get(topic)
@@ -121,11 +126,10 @@ class Books:
             if book.readers:
                 book.sync.depth = max(reader.depth for reader in book.readers.values())
             else:
-                del keeper.books[topic]
+                keeper.forget(topic)
                 unread.append(topic)
-                if book.syncing is not None:
-                    book.syncing.cancel()
-                book.stir()
+        if not keeper.books:
+            self._exclusive.pop(sink, None)
         return unread
 
     def has(self, topic: Topic, sink: Sink) -> bool:
@@ -174,13 +178,12 @@ class Books:
                         await trio.sleep(pause)
         finally:
             book.syncing = None
-        if book.readers and book.sync.wants_snapshot():  # it lost its connection meanwhile, and has one again
-            self._want(keeper, book)
+        keeper.care_for(book)  # it lost its connection meanwhile, and may have one again
 
     async def _seed(self, keeper: BookKeeper, book: KeptBook, failures: int) -> float | None:
         """One try; returns how long to wait before the next one, None after a seed that fits."""
         sync = book.sync
-        async with self._places:
+        async with self._places[sync.topic.channel.market]:
             ticket = sync.ask()
             try:
                 snapshot = await self._fetch(sync.topic, SNAPSHOT_LANE)
@@ -188,8 +191,9 @@ class Books:
                 book.failed += 1
                 if failures == 0:
                     _log.warning("no snapshot of %s: %s; trying again", sync.topic.symbol, error)
-                    if isinstance(error, CredentialsRefused):
-                        keeper.fail_book(book, error)  # only the user can mend that
+                if isinstance(error, CredentialsRefused) and book.refused is None:
+                    book.refused = error
+                    keeper.fail_book(book, error)
                 wait = error.retry_after if isinstance(error, ExchangeError) else None
                 return _BACKOFF.delay(failures + 1, self._rng, retry_after=wait)
         event = sync.seed(ticket, snapshot)
@@ -197,6 +201,7 @@ class Books:
             book.unfit += 1
             return _BACKOFF.delay(failures + 1, self._rng)
         book.seeds += 1
+        book.refused = None
         keeper.show(book)
         book.stir()
         await hand_out([keeper], _wait_for_room)
@@ -226,17 +231,19 @@ class Books:
 
     async def _audit(self, keeper: BookKeeper, book: KeptBook) -> None:
         sync = book.sync
-        async with self._places:
+        async with self._places[sync.topic.channel.market]:
+            if sync.state is not BookState.LIVE:
+                return
             ticket = sync.ask()
             try:
                 snapshot = await self._fetch(sync.topic, OTHER_LANE)
             except KufeedError as error:
                 _log.warning("no snapshot of %s for its audit: %s", sync.topic.symbol, error)
+                sync.forgo()
                 return
         if sync.audit(ticket, snapshot) is BookEvent.DIFFERS:
-            _log.error("the book of %s differs from a snapshot at the same sequence; it begins anew", sync.topic.symbol)
             keeper.broke(book, BookEvent.DIFFERS)
-            self._want(keeper, book)
+            keeper.care_for(book)
 
 
 async def _wait_for_room(sink: Sink) -> bool:

@@ -156,9 +156,7 @@ class Pool:
     def detach(self, topics: Iterable[Topic], sink: Sink) -> None:
         """Deliver *topics* to *sink* no more; what nobody else wants is unsubscribed. Whoever waits for one fails."""
         topics = list(topics)
-        for entering in self._entering:
-            if entering.sink is sink and not entering.pending.isdisjoint(topic.wire for topic in topics):
-                entering.fail(trio.ClosedResourceError("closed while it was being entered"))
+        self.abandon(topics, sink)
         unwanted: dict[Connection, list[Stream]] = {}
         for topic in topics:
             key = (topic, _owner(sink))
@@ -171,6 +169,13 @@ class Pool:
                 unwanted.setdefault(connection, []).append(stream)
         for connection, streams in unwanted.items():
             connection.remove(streams)
+
+    def abandon(self, topics: Iterable[Topic], reader: Sink) -> None:
+        """Have whoever waits for one of *topics* on behalf of *reader* fail."""
+        wires = [topic.wire for topic in topics]
+        for entering in self._entering:
+            if entering.reader is reader and not entering.pending.isdisjoint(wires):
+                entering.fail(trio.ClosedResourceError("closed while it was being entered"))
 
     def reset(self) -> None:
         """Have every connection that waits to dial again dial now, also where the exchange has asked us to wait."""

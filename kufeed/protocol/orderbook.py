@@ -218,6 +218,11 @@ class BookSync:
             return None
         return self._audit(snapshot)
 
+    def forgo(self) -> None:
+        """What an audit was to compare with does not come: no changes are kept for it."""
+        if self.state is BookState.LIVE:
+            self._buffer = None
+
     def _audit(self, snapshot: BookSnapshot) -> BookEvent | None:
         made = self._rebuilt(snapshot)
         self._buffer = self._auditing = None
