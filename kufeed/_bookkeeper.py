@@ -76,21 +76,17 @@ class KeptBook:
     """One book and its readers."""
 
     sync: BookSync
+    stir: Callable[[], None]
+    """To be called when it may have become readable, or is kept no more."""
     readers: dict[Sink, Reader] = attrs.field(factory=dict)
     syncing: trio.CancelScope | None = None
     """Of the task that fetches snapshots for it, while there is one."""
-    changed: trio.Event = attrs.field(factory=trio.Event)
-    """Set when it may have become readable, or nobody reads it any more; then there is another."""
     breaks: int = 0
     seeds: int = 0
     unfit: int = 0
     failed: int = 0
     refused: CredentialsRefused | None = None
     """Why it has no snapshot, where only the user can mend that."""
-
-    def stir(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
 
     def statistics(self) -> BookStatistics:
         sync = self.sync

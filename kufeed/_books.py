@@ -57,6 +57,7 @@ class Books:
         self._exclusive: dict[Sink, BookKeeper] = {}
         # Of each market its own: one that does not answer must not keep the other waiting.
         self._places = {market: trio.CapacityLimiter(_PLACES) for market in MARKETS}
+        self._waited_for: dict[Topic, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -96,11 +97,11 @@ class Books:
         if sink.blocks:
             keeper = self._exclusive.setdefault(sink, BookKeeper(self._want, blocks=True))
         for topic in topics:
-            book = keeper.books.setdefault(topic, KeptBook(BookSync(topic)))
+            book = keeper.books.setdefault(topic, KeptBook(BookSync(topic), partial(self._stir, topic)))
             book.readers[sink] = Reader(sink, depth)
             book.sync.depth = max(book.sync.depth, depth)
         try:
-            entering = self._pool.attach(topics, keeper, reader=sink)
+            entering = self._pool.attach(topics, keeper, reader=sink, leave=partial(self.detach, sink=sink))
         except BaseException:
             self._leave(topics, sink)
             raise
@@ -154,6 +155,14 @@ class Books:
         """Its book; of several, for subscriptions that share nothing, one that can be read."""
         found = [keeper.books[topic] for keeper in self._keepers() if topic in keeper.books]
         return max(found, key=lambda book: book.sync.state is BookState.LIVE, default=None)
+
+    def _stir(self, topic: Topic) -> None:
+        if (event := self._waited_for.pop(topic, None)) is not None:
+            event.set()
+
+    async def wait_change(self, topic: Topic) -> None:
+        """Return when one of its books may have become readable, or is kept no more."""
+        await self._waited_for.setdefault(topic, trio.Event()).wait()
 
     def statistics(self) -> tuple[BookStatistics, ...]:
         return tuple(book.statistics() for keeper in self._keepers() for book in keeper.books.values())
@@ -303,7 +312,8 @@ class LiveBook(BookFigures):
         """
         await trio.lowlevel.checkpoint()
         while not self.is_ready:
-            await self._kept().changed.wait()
+            self._kept()
+            await self._books.wait_change(self._topic)
 
     @property
     def sequence(self) -> int:

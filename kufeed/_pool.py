@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -38,11 +39,15 @@ if TYPE_CHECKING:
 class Entering:
     """A subscription's wait until every one of its wire topics is acknowledged."""
 
-    def __init__(self, topics: Iterable[Topic], sink: Sink, reader: Sink) -> None:
+    def __init__(
+        self, topics: Iterable[Topic], sink: Sink, reader: Sink, leave: Callable[[Iterable[Topic]], None]
+    ) -> None:
         self.pending = {topic.wire for topic in topics}
         self.sink = sink
         self.reader = reader
         """Where the subscription gets its updates: *sink*, or what others stand between."""
+        self.leave = leave
+        """Has some of the topics delivered to *reader* no more."""
         self._error: Exception | None = None
         self._over = trio.Event()
 
@@ -117,16 +122,23 @@ class Pool:
 
     # -- what subscriptions ask for -----------------------------------------------------------------------------------
 
-    def attach(self, topics: Sequence[Topic], sink: Sink, *, reader: Sink | None = None) -> Entering:
+    def attach(
+        self,
+        topics: Sequence[Topic],
+        sink: Sink,
+        *,
+        reader: Sink | None = None,
+        leave: Callable[[Iterable[Topic]], None] | None = None,
+    ) -> Entering:
         """Have *topics* delivered to *sink*. Raises `UsageError`, with nothing changed, beyond `max_connections`.
 
-        *reader* is who enters, where *sink* serves others too.
+        *reader* is who enters, where *sink* serves others too, and *leave* what takes it off topics that are refused.
         """
         if self._nursery is None or self._closed:
             raise UsageError("the feed is closed")
         owner = _owner(sink)
         self._place([self._stream(topic) for topic in topics if (topic, owner) not in self._streams], owner)
-        entering = Entering(topics, sink, reader or sink)
+        entering = Entering(topics, sink, reader or sink, leave or partial(self.detach, sink=sink))
         for topic in topics:
             stream, connection = self._streams[topic, owner]
             stream.add(sink)
@@ -308,8 +320,7 @@ class Pool:
             if missing := entering.waits_for(connection, wires):
                 entering.fail(SubscriptionTimeout(sorted(missing), seconds))
                 # At once, and not when its task wakes: nothing would ask again for somebody who joins in between.
-                if entering.reader is entering.sink:
-                    self.detach([stream.topic for stream in _streams_of(connection, missing)], entering.sink)
+                entering.leave([stream.topic for stream in _streams_of(connection, missing)])
         restored = _streams_of(connection, wires)
         silent: dict[Sink, list[str]] = {}
         for stream in restored:
@@ -346,6 +357,7 @@ class Pool:
         told = [entering for entering in self._entering if entering.waits_for(connection, wires)]
         for entering in told:
             entering.fail(error)
+            entering.leave([stream.topic for stream in streams])
         waiting = {entering.reader for entering in told}
         for sink in {sink for stream in streams for sink in stream.sinks} - waiting:
             sink.fail(error)
