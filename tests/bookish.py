@@ -50,7 +50,7 @@ async def until_blocked(events: Any) -> list[Any]:
 
     async def take() -> None:
         async for one in events:
-            taken.append(one)
+            taken.append(one)  # noqa: PERF401  # it is cancelled, and what it has must stay
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(take)
@@ -61,7 +61,8 @@ async def until_blocked(events: Any) -> list[Any]:
 
 def kinds(items: list[Any]) -> list[str]:
     """What they are, in order."""
-    return [type(item).__name__ for item in items if isinstance(item, OrderBook | Gap | Disconnected | Restored | Resynced)]
+    told = (OrderBook, Gap, Disconnected, Restored, Resynced)
+    return [type(item).__name__ for item in items if isinstance(item, told)]
 
 
 def balanced(books: Any) -> kufeed.QueueStatistics:
@@ -153,9 +154,13 @@ class _WatchedStream(trio.abc.Stream):
 async def watched(
     exchange: Exchange | None = None, config: FeedConfig | None = None
 ) -> AsyncIterator[tuple[Exchange, kufeed.Feed, Watched]]:
-    """An exchange that is silent by itself, a feed over it, and what the feed asks of REST."""
+    """An exchange that is silent by itself, a feed over it, and what the feed asks of REST.
+
+    What waits for ever is told after a thousand virtual seconds: pings would keep the clock going.
+    """
     exchange = Exchange(**QUIET) if exchange is None else exchange
-    async with MemoryNetwork(exchange) as memory:
-        network = Watched(memory)
-        async with kufeed.open_feed(config, network=network, rng=random.Random(1)) as feed:
-            yield exchange, feed, network
+    with trio.fail_after(1000.0):
+        async with MemoryNetwork(exchange) as memory:
+            network = Watched(memory)
+            async with kufeed.open_feed(config, network=network, rng=random.Random(1)) as feed:
+                yield exchange, feed, network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -106,9 +107,7 @@ async def test_changes_that_come_twice_or_late_are_nothing(autojump_clock: MockC
         assert model is not None
         topic = exchange._routes[wire("XBTUSDTM")].topic
         frames = [
-            text
-            for _ in range(6)
-            for text in topic.channel.encode(topic, model, model.change(exchange._now_ns(), 1))
+            text for _ in range(6) for text in topic.channel.encode(topic, model, model.change(exchange._now_ns(), 1))
         ]
         await exchange.play([frames[0], frames[0], frames[1], frames[0], frames[1], frames[2]])
         await wait_all_tasks_blocked()
@@ -171,7 +170,7 @@ FAULTS = {
 async def test_snapshots_at_fault_are_asked_for_again_until_one_fits(
     symbol: str, fault: str, autojump_clock: MockClock
 ) -> None:
-    """With growing pauses, a hanging one for `connect_timeout` at most; until then there is no view, then a right one."""
+    """With growing pauses, a hanging one for `connect_timeout` at most; until then no view is shown."""
     spoilt, failed, unfit = FAULTS[fault]
     async with watched(config=FeedConfig(connect_timeout=4.0)) as (exchange, feed, network):
         exchange.change_book(symbol, 20)  # something to be older than
@@ -190,7 +189,7 @@ async def test_snapshots_at_fault_are_asked_for_again_until_one_fits(
             assert (found.failed, found.unfit, found.seeds, found.breaks) == (failed, unfit, 1, 0)
             assert network.books() == failed + unfit + 1
             times = [one.at for one in network.requests if one.symbol]
-            assert all(later > earlier for earlier, later in zip(times, times[1:], strict=False))
+            assert all(later > earlier for earlier, later in pairwise(times))
 
 
 class WrongSymbol(Exchange):

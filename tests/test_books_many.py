@@ -44,8 +44,8 @@ async def test_a_thousand_books_begin_anew_inside_the_budget_and_tokens_go_first
     async with watched(exchange, config) as (_, feed, network):
         async with feed.book(*futures, *spot, depth=5) as books:
             started = trio.current_time()
-            while any(one.state != "live" for one in feed.statistics().books):
-                await trio.sleep(1.0)
+            for symbol in (*futures, *spot):
+                await feed.books[symbol].wait_ready()
             assert trio.current_time() - started < 61.0, "3,000 of weight are a window and a half"
             for view in waiting(books):
                 check(exchange, view, 5)
@@ -57,12 +57,12 @@ async def test_a_thousand_books_begin_anew_inside_the_budget_and_tokens_go_first
                     session.cut()
             await trio.sleep(1.0)
             before = len(network.requests)
-            while sum(one.acked for one in feed.statistics().connections) < 1000:
-                await trio.sleep(0.5)
+            await exchange.wait_subscribed(*map(wire, futures))
             first = [one.path for one in network.requests[before : before + 7]]
             assert first == ["/api/v1/bullet-public"] * 7
-            while any(one.state != "live" for one in feed.statistics().books):
-                await trio.sleep(1.0)
+            for symbol in (*futures, *spot):
+                await feed.books[symbol].wait_ready()
+            assert {one.state for one in feed.statistics().books} == {"live"}
             for symbol in (*futures[::50], *spot[::50]):
                 exchange.change_book(symbol)
             await wait_all_tasks_blocked()
