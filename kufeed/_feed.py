@@ -183,7 +183,8 @@ class Feed:
         changes; `Overflow.BLOCK` gives one of every change. Entering returns when the exchange streams the changes; the
         first view comes when a snapshot has joined them.
 
-        Otherwise as `ticker`. A spot *depth* above 50 needs `FeedConfig.credentials` (`UsageError`).
+        Otherwise as `ticker`. A spot *depth* above 50 needs `FeedConfig.credentials` (`UsageError`); where the exchange
+        does not take them, `CredentialsRefused` is raised once in the stream, and asking goes on.
         """
         chosen = topics(UpdateType.BOOK_DELTA, symbols)
         self._books.check_depth(chosen, check_depth(depth))
