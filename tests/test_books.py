@@ -598,7 +598,11 @@ async def test_no_acknowledgement_reaches_who_waits_for_it(autojump_clock: MockC
         with pytest.raises(SubscriptionTimeout):
             async with feed.book("ETHUSDTM"):
                 pytest.fail("entered")
+        with pytest.raises(SubscriptionTimeout):
+            await books.add("ETHUSDTM")
         assert list(feed.books) == [FUTURE]
+        exchange.change_book(FUTURE)
+        check(exchange, await books.receive(), 20)
         await exchange.disconnect_all()
 
         async def enter() -> None:
@@ -673,28 +677,31 @@ async def test_handlers_get_views(inline: bool, options: dict[str, Any], autojum
 
 
 async def test_an_inline_handler_may_change_what_it_reads(autojump_clock: MockClock) -> None:
-    """It is called while books are shown; what it removes is shown no more, and the others lose nothing."""
-    async with watched() as (exchange, feed, _):
-        mine = feed.book(FUTURE, "ETHUSDTM", depth=2)
+    """It may be called while another book is about to be shown; what it removes is shown to it no more."""
+    async with watched(Exchange(book_levels=1000, **QUIET)) as (exchange, feed, _):
+        mine = feed.book("ETH-USDT", SPOT, depth=30)
         calls: list[str] = []
 
         def take(view: OrderBook) -> None:
             calls.append(view.symbol)
-            if calls.count(view.symbol) == 2:
-                mine.remove(view.symbol)
+            if calls.count("ETH-USDT") == 2 and len(mine.topics) == 2:
+                mine.remove(SPOT)
 
-        async with feed.open_handlers() as handlers:
+        async with feed.open_handlers() as handlers, feed.book(SPOT, depth=2) as others:
             await handlers.start(take, mine)
-            async with feed.book(FUTURE, "ETHUSDTM") as others:
-                await others.receive()
-                await others.receive()
-                for _ in range(3):
-                    skip_numbers(exchange, FUTURE, 1)  # a hole: the views before it are handed over at once
-                    exchange.change_book(FUTURE)
-                    exchange.change_book("ETHUSDTM")
-                    for _ in range(2):
-                        check(exchange, await others.receive(), 20)
-        assert sorted(calls) == ["ETHUSDTM"] * 2 + [FUTURE] * 2
+            await wait_all_tasks_blocked()
+            assert sorted(calls) == [SPOT, "ETH-USDT"]
+            exchange.change_book("ETH-USDT")  # one read brings both: the view of this one is there when
+            consume(exchange, SPOT, 75)  # that one is told to be too thin
+            await wait_all_tasks_blocked()
+            check(exchange, waiting(others)[-1], 2)
+            assert len(mine.topics) == 1
+            exchange.change_book("ETH-USDT")
+            exchange.change_book(SPOT)
+            await wait_all_tasks_blocked()
+            check(exchange, waiting(others)[-1], 2)
+        assert calls.count(SPOT) == 1
+        assert calls.count("ETH-USDT") == 3
         assert not feed.books
 
 
