@@ -141,6 +141,12 @@ class Books:
     def entered(self, entering: Entering) -> None:
         self._pool.entered(entering)
 
+    def close(self) -> None:
+        """The feed is closed: what is kept is not kept up to date any more, so nothing can be read. Idempotent."""
+        for keeper in self._keepers():
+            for topic in tuple(keeper.books):
+                keeper.forget(topic)
+
     # -- what is kept -------------------------------------------------------------------------------------------------
 
     def _keepers(self) -> Iterator[BookKeeper]:

@@ -405,6 +405,7 @@ class Feed:
         self._close_deadline = trio.current_time() + self.config.close_timeout
         self._nursery = None
         self._pool.close()
+        self._books.close()
         for queue in list(self._queues):
             queue.close()
 

@@ -18,7 +18,7 @@ from ._rest import Rest
 from ._streams import newest
 from ._supervisor import one_error
 from ._whole_market import stream_of
-from .errors import ConnectionFailed, ExchangeError, LinkError, SubscriptionRejected, SubscriptionTimeout, UsageError
+from .errors import ConnectionFailed, LinkError, SubscriptionRejected, SubscriptionTimeout, UsageError
 from .protocol.futures import FUTURES
 from .protocol.market import ALL
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from ._streams import Stream
     from .protocol.market import Market, Topic
     from .protocol.updates import Update
+
+
+_SESSION_FULL = 509
+"""KuCoin's code for a topic too many on a connection."""
 
 
 class Entering:
@@ -337,8 +341,9 @@ class Pool:
             try:
                 self._place([stream], connection.exclusive_to, working=True)
             except UsageError as error:
-                full = ExchangeError(f"the exchange takes no more topics on a connection, and {error}")
-                self._tell(connection, [stream], full)
+                # Naming its topic, since a sink may serve others, who are not concerned.
+                full = f"the exchange takes no more topics on a connection, and {error}"
+                self._tell(connection, [stream], SubscriptionRejected(stream.topic.wire, _SESSION_FULL, full))
 
     def gave_up(self, connection: Connection, cause: LinkError) -> None:
         by_sink: dict[Sink, list[str]] = {}

@@ -27,7 +27,7 @@ from kufeed import (
     SubscriptionTimeout,
     UsageError,
 )
-from kufeed.testing import BookFault, Exchange
+from kufeed.testing import BookFault, Exchange, Limits
 
 from .bookish import BOTH, QUIET, balanced, check, kinds, skip_numbers, until_blocked, waiting, watched, wire
 from .test_feed import QUICK, asked, simulated
@@ -891,3 +891,34 @@ async def test_an_audit_that_gets_no_snapshot_changes_nothing_and_keeps_nothing(
         (found,) = feed.statistics().books
         assert (found.audits, found.breaks, found.failed, found.state) == (0, 0, 0, "live")
         assert feed._books._shared.books[books.topics[0]].sync._buffer is None
+
+
+# -- the end ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overflow", ["latest", "block"])
+async def test_a_book_cannot_be_read_once_the_feed_is_closed(overflow: str, autojump_clock: MockClock) -> None:
+    """Whoever still has it, in a subscription that was not left; and whoever waits for it hears so."""
+    async with simulated(Exchange(**QUIET)) as (_, feed):
+        books = feed.book(FUTURE, overflow=overflow)
+        await books.__aenter__()
+        await books.receive()
+        live = feed.books[FUTURE]
+        assert live.is_ready
+    assert not live.is_ready
+    with pytest.raises(BookNotReady, match="no subscription keeps it"):
+        live.snapshot()
+    with pytest.raises(BookNotReady):
+        await live.wait_ready()
+    assert not feed.books
+
+
+async def test_no_place_on_any_link_is_told_to_who_asked_for_it_alone(autojump_clock: MockClock) -> None:
+    exchange = Exchange(limits=Limits(futures_topics=1), **QUIET)
+    async with watched(exchange, FeedConfig(max_connections=1)) as (_, feed, _), feed.book(FUTURE) as books:
+        await books.receive()
+        with pytest.raises(SubscriptionRejected, match=r"ETHUSDTM.*max_connections"):
+            async with feed.book("ETHUSDTM"):
+                pytest.fail("entered")
+        exchange.change_book(FUTURE)
+        check(exchange, await books.receive(), 20)
