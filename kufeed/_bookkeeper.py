@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._channels import Sink
-    from .errors import CredentialsRefused
+    from .errors import ExchangeError
     from .protocol.bookview import OrderBook
     from .protocol.market import Topic
 
@@ -85,8 +85,8 @@ class KeptBook:
     seeds: int = 0
     unfit: int = 0
     failed: int = 0
-    refused: CredentialsRefused | None = None
-    """Why it has no snapshot, where only the user can mend that."""
+    refused: ExchangeError | None = None
+    """Why it has no snapshot, where asking again does not mend that."""
 
     def statistics(self) -> BookStatistics:
         sync = self.sync

@@ -14,10 +14,11 @@ from ._bookkeeper import BookKeeper, KeptBook, Reader
 from ._budget import OTHER_LANE, SNAPSHOT_LANE
 from ._delivery import hand_out
 from ._supervisor import one_error
-from .errors import BookNotReady, ClockOff, CredentialsRefused, ExchangeError, KufeedError, UsageError
+from .errors import BookNotReady, ClockOff, ExchangeError, KufeedError, UsageError
 from .protocol.bookview import BookFigures, OrderBook, check_depth
 from .protocol.market import UpdateType
 from .protocol.orderbook import BookEvent, BookState, BookSync
+from .protocol.rest import is_lasting
 from .protocol.spot import SPOT
 from .protocol.topics import MARKETS
 from .protocol.topics import topic as make_topic
@@ -206,7 +207,10 @@ class Books:
                 book.failed += 1
                 if failures == 0:
                     _log.warning("no snapshot of %s: %s; trying again", sync.topic.symbol, error)
-                if isinstance(error, CredentialsRefused) and book.refused is None:
+                told = None if book.refused is None else book.refused.code
+                if isinstance(error, ExchangeError) and is_lasting(error) and error.code != told:
+                    if failures:
+                        _log.warning("no snapshot of %s: %s; trying again", sync.topic.symbol, error)
                     book.refused = error
                     keeper.fail_book(book, error)
                 wait = error.retry_after if isinstance(error, ExchangeError) else None

@@ -17,6 +17,7 @@ from kufeed import (
     BookNotReady,
     ConnectionFailed,
     CredentialsRefused,
+    ExchangeError,
     FeedConfig,
     Gap,
     GapCause,
@@ -239,6 +240,27 @@ async def test_credentials_that_are_refused_are_raised_once_and_tried_again(
             assert network.books(SPOT) >= asked_before + 2, "it goes on asking"
             exchange._keys._issued[good.key] = wrong  # as if the passphrase had been changed at the exchange
             check(exchange, await books.receive(), 60)
+
+
+@pytest.mark.parametrize("before", [None, 503])
+async def test_a_refusal_that_lasts_is_raised_once_and_asking_goes_on(
+    before: int | None, autojump_clock: MockClock
+) -> None:
+    async with watched() as (exchange, feed, _):
+        if before is not None:
+            exchange.faults.book = BookFault(error=before, times=1)
+            async with feed.book(SPOT) as early:
+                check(exchange, await early.receive(), 20)
+        exchange.faults.book = BookFault(error=("900001", "symbol not exists"))
+        async with feed.book(SPOT) as one, feed.book(SPOT, depth=3) as two:
+            for books in (one, two):
+                with pytest.raises(ExchangeError, match="900001"):
+                    await books.receive()
+            with trio.move_on_after(60.0) as scope:
+                await one.receive()
+            assert scope.cancelled_caught, "it is told once"
+            exchange.faults.book = None
+            check(exchange, await one.receive(), 20)
 
 
 # -- how views wait, and their accounts -------------------------------------------------------------------------------

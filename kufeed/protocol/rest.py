@@ -66,6 +66,14 @@ SPOT_TIME = Endpoint("GET", "/api/v1/timestamp", 3)
 _CLOCK_OFF = "400002"
 _REFUSED_CREDENTIALS = ("400001", "400003", "400004", "400005", "400006", "400007")
 
+_LASTING = ("200003", "400100", "404000", "411100", "900001")
+"""Symbol or parameter wrong, no such path, account frozen: the same request gets the same answer again."""
+
+
+def is_lasting(error: Exception) -> bool:
+    """Whether *error* is a refusal that asking again does not mend: the user has to, or the exchange."""
+    return isinstance(error, CredentialsRefused) or (isinstance(error, ExchangeError) and error.code in _LASTING)
+
 
 def refusal(message: str, *, code: str | None = None, retry_after: float | None = None) -> ExchangeError:
     """The error that says what to do next about KuCoin's *code* (KuCoin, REST errors)."""
