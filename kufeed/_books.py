@@ -14,7 +14,7 @@ from ._bookkeeper import BookKeeper, KeptBook, Reader
 from ._budget import OTHER_LANE, SNAPSHOT_LANE
 from ._delivery import hand_out
 from ._supervisor import one_error
-from .errors import BookNotReady, ClockOff, ExchangeError, KufeedError, UsageError
+from .errors import BookNotReady, ClockOff, CredentialsRefused, ExchangeError, KufeedError, UsageError
 from .protocol.bookview import BookFigures, OrderBook, check_depth
 from .protocol.market import UpdateType
 from .protocol.orderbook import BookEvent, BookState, BookSync
@@ -47,6 +47,10 @@ _BACKOFF = Backoff(0.25, max=32.0)
 """The first snapshot is often older than the first change: asking again at once would be as early."""
 
 
+_PAUSE = 60.0
+"""Seconds that nothing is signed after credentials were refused: they are the same for every book."""
+
+
 class Books:
     """Keeps each book that somebody reads. `run()` owns the tasks that fetch snapshots; the rest returns at once."""
 
@@ -59,6 +63,8 @@ class Books:
         # Of each market its own: one that does not answer must not keep the other waiting.
         self._places = {market: trio.CapacityLimiter(_PLACES) for market in MARKETS}
         self._waited_for: dict[Topic, trio.Event] = {}
+        self._refusal: tuple[float, CredentialsRefused] | None = None
+        """Of the credentials, and until when it stands for every signed request."""
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -230,7 +236,10 @@ class Books:
         """A snapshot, in its turn. Where the clock of a signature was off, it is set and another one tried."""
         credentials = self._config.credentials
         rest = self._pool.rest(topic.channel.market)
+        signed = credentials is not None and topic.channel.market is SPOT
         for is_last in (False, True):
+            if signed and self._refusal is not None and trio.current_time() < self._refusal[0]:
+                raise self._refusal[1]
             endpoint, weight = rest.book_request(topic, credentials)
             send = partial(rest.fetch_book, topic, credentials, self._config.numbers)
             try:
@@ -238,6 +247,9 @@ class Books:
             except ClockOff:
                 if is_last:
                     raise
+            except CredentialsRefused as error:
+                self._refusal = trio.current_time() + _PAUSE, error
+                raise
         raise AssertionError("the loop returns or raises")
 
     async def _audit_all(self, every: float) -> None:

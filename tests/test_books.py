@@ -234,10 +234,11 @@ async def test_credentials_that_are_refused_are_raised_once_and_tried_again(
                 with pytest.raises(CredentialsRefused):
                     await late.receive()
             asked_before = network.books(SPOT)
-            with trio.move_on_after(60.0) as scope:
+            with trio.move_on_after(200.0) as scope:
                 await books.receive()
             assert scope.cancelled_caught, "it is told once"
-            assert network.books(SPOT) >= asked_before + 2, "it goes on asking"
+            since = network.books(SPOT) - asked_before
+            assert 2 <= since <= 4, "it goes on asking, once a minute"
             exchange._keys._issued[good.key] = wrong  # as if the passphrase had been changed at the exchange
             check(exchange, await books.receive(), 60)
 
