@@ -206,7 +206,7 @@ class Books:
                 wait = error.retry_after if isinstance(error, ExchangeError) else None
                 return _BACKOFF.delay(failures + 1, self._rng, retry_after=wait)
         event = sync.seed(ticket, snapshot)
-        if event is not BookEvent.JOINED:
+        if event is not BookEvent.JOINED and (sync.state is not BookState.LIVE or sync.wants_snapshot()):
             book.unfit += 1
             return _BACKOFF.delay(failures + 1, self._rng)
         book.seeds += 1
