@@ -32,7 +32,7 @@ have some hundred changes a second, and a snapshot comes within a few seconds or
 SPARE_LEVELS = 20
 """A seed that knows so few levels beyond those that are read is replaced before it is too thin."""
 _LATE = 1_000_000_000
-"""Nanoseconds. What is so much later than a snapshot was not made before it. The times of changes need no such slack."""
+"""Nanoseconds. What is so much later than a snapshot was not made before it; the times of changes need no slack."""
 
 
 class BookState(StrEnum):
@@ -298,6 +298,7 @@ class BookSync:
     def view(self, depth: int | None) -> OrderBook:
         """The *depth* best levels of each side as they stand, or all that are known. Raises `BookNotReady`."""
         self.check_readable(1 if depth is None else depth)
+        last = self._stream if self._stream is not None and self._stream.sequence == self.sequence else None
         made: OrderBook = order_book(
             self.topic,
             self.topic.symbol,
@@ -306,6 +307,9 @@ class BookSync:
             self.received_time_ns,
             self.bids.top(depth) if depth is not None else tuple(self.bids),
             self.asks.top(depth) if depth is not None else tuple(self.asks),
+            None,
+            last is not None and last.late,
+            last is not None and last.misdated,
         )
         return made
 
