@@ -158,16 +158,20 @@ class BookKeeper:
 
     def show(self, book: KeptBook) -> None:
         """Stage the book as it stands for each reader who can see it that deep; tell the others that they cannot."""
+        views: dict[int, OrderBook] = {}
         for reader in tuple(book.readers.values()):
-            self._show(book.sync, reader)
+            self._show(book.sync, reader, views)
 
-    def _show(self, sync: BookSync, reader: Reader) -> None:
-        if not sync.is_readable(reader.depth):
+    def _show(self, sync: BookSync, reader: Reader, views: dict[int, OrderBook]) -> None:
+        """*views* has those of this moment that were made for others, by depth."""
+        view = views.get(reader.depth)
+        if view is None and not sync.is_readable(reader.depth):
             self._darken(reader, GapCause.BOOK, None)
             return
         if reader.dark_since is None and reader.last is not None and reader.last.sequence == sync.sequence:
             return  # a seed that brought nothing that it has not seen
-        view = sync.view(reader.depth)
+        if view is None or view.sequence != sync.sequence:
+            view = views[reader.depth] = sync.view(reader.depth)
         if reader.dark_since is not None:
             self._lighten(reader, view)
         reader.last = view
@@ -183,7 +187,7 @@ class BookKeeper:
         if book.refused is not None:
             sink.fail(book.refused)
         if book.sync.is_readable(reader.depth):
-            self._show(book.sync, reader)
+            self._show(book.sync, reader, {})
             reader.flush()
         self.care_for(book)  # it may read deeper than the others
 

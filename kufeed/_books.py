@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import trio
 
@@ -22,10 +22,11 @@ from .protocol.rest import is_lasting
 from .protocol.spot import SPOT
 from .protocol.topics import MARKETS
 from .protocol.topics import topic as make_topic
+from .protocol.updates import Level
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from ._bookkeeper import BookStatistics
     from ._channels import Sink
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from .protocol.market import Topic
     from .protocol.orderbook import BookSnapshot
     from .protocol.sides import BookSide
-    from .protocol.updates import Level
 
 _log = logging.getLogger("kufeed.books")
 
@@ -222,7 +222,7 @@ class Books:
                 wait = error.retry_after if isinstance(error, ExchangeError) else None
                 return _BACKOFF.delay(failures + 1, self._rng, retry_after=wait)
         event = sync.seed(ticket, snapshot)
-        if event is not BookEvent.JOINED:
+        if event is not BookEvent.JOINED and (sync.state is not BookState.LIVE or sync.wants_snapshot()):
             book.unfit += 1
             return _BACKOFF.delay(failures + 1, self._rng)
         book.seeds += 1
@@ -296,6 +296,37 @@ class BooksAtDepth:
         return self._books.attach(topics, sink, self._depth)
 
 
+class _LiveSide(Sequence[Level]):
+    """A side of a live book, best first, that cannot be changed. Each read raises as the book does."""
+
+    __slots__ = ("_side",)
+
+    def __init__(self, side: Callable[[], BookSide]) -> None:
+        self._side = side
+
+    @property
+    def floor(self) -> object:
+        return self._side().floor
+
+    def __len__(self) -> int:
+        return len(self._side())
+
+    @overload
+    def __getitem__(self, index: int) -> Level: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Level, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Level | tuple[Level, ...]:
+        return self._side()[index]
+
+    def __iter__(self) -> Iterator[Level]:
+        return iter(self._side())
+
+    def __repr__(self) -> str:
+        return repr(self._side())
+
+
 class LiveBook(BookFigures):
     """A book as it stands at each moment, for as long as some subscription of the feed keeps it.
 
@@ -348,14 +379,19 @@ class LiveBook(BookFigures):
         return self._read().exchange_time_ns
 
     @property
-    def bids(self) -> BookSide:  # type: ignore[override]  # read-only here
-        """All that is known, best first: the whole side, or of a spot book without credentials what its seed covers."""
-        return self._read().bids
+    def bids(self) -> Sequence[Level]:  # type: ignore[override]  # read-only here
+        """All that is known, best first: the whole side, or of a spot book without credentials what its seed covers.
+
+        Live, also where you keep it: each read of it is of that moment, or raises `BookNotReady`.
+        """
+        self._read()
+        return _LiveSide(lambda: self._read().bids)
 
     @property
-    def asks(self) -> BookSide:  # type: ignore[override]
+    def asks(self) -> Sequence[Level]:  # type: ignore[override]
         """The same of the other side."""
-        return self._read().asks
+        self._read()
+        return _LiveSide(lambda: self._read().asks)
 
     def top(self, count: int) -> OrderBook:
         """The *count* best levels of each side: a view that stays as it is. `BookNotReady` where fewer are known."""

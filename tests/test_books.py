@@ -847,6 +847,34 @@ async def test_a_live_book_that_cannot_be_read_says_why(autojump_clock: MockCloc
                 await wait_all_tasks_blocked()
 
 
+async def test_a_side_that_is_kept_is_live_and_cannot_be_changed(autojump_clock: MockClock) -> None:
+    async with watched() as (exchange, feed, _), feed.book(FUTURE) as books:
+        await books.receive()
+        bids = feed.books[FUTURE].bids
+        assert not hasattr(bids, "set")
+        exchange.change_book(FUTURE, 9)
+        await wait_all_tasks_blocked()
+        assert tuple(bids) == bids[:] == exchange.book(FUTURE).bids
+        exchange.faults.book = BookFault(delay=3.0)
+        skip_numbers(exchange, FUTURE, 1)
+        exchange.change_book(FUTURE)
+        await wait_all_tasks_blocked()
+        for read in (len, list, repr, lambda side: side[0], lambda side: side[:5]):
+            with pytest.raises(BookNotReady):
+                read(bids)
+
+
+async def test_a_view_is_as_late_as_its_last_change_and_one_for_all_of_a_depth(autojump_clock: MockClock) -> None:
+    async with watched() as (exchange, feed, _), feed.book(FUTURE) as one, feed.book(FUTURE) as two:
+        assert not (await one.receive()).late
+        await two.receive()
+        exchange.faults.clock_skew = -1.0
+        exchange.change_book(FUTURE)
+        view = await one.receive()
+        assert (view.late, view.misdated) == (True, False)
+        assert await two.receive() is view
+
+
 async def test_waiting_for_a_book_is_over_when_any_of_its_keepers_has_it(autojump_clock: MockClock) -> None:
     """Two that share nothing keep the same book; one of them gets its snapshot first."""
     async with watched() as (exchange, feed, _):

@@ -9,7 +9,7 @@ import attrs
 
 from ..errors import InsufficientDepth, UsageError
 from .market import UpdateType
-from .updates import Side, Update, fast_constructor
+from .updates import Side, Update, _first, fast_constructor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +65,9 @@ class BookFigures:
         may stand between.
         """
         _check_positive("price", price)
+        levels: Sequence[Level] = self.bids or self.asks
+        if isinstance(price, float) and levels and type(levels[0].price) is Decimal:
+            price = Decimal(repr(price))  # the level that is written so, not the binary number beside it
         if self.bids and price <= self.bids[0].price:
             levels = self.bids
             reached = [level.size for level in levels if level.price >= price]
@@ -126,7 +129,7 @@ def _total(sizes: Sequence[Number]) -> Number:
     return total
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class OrderBook(BookFigures, Update):
     """A book as it stood at `sequence`: never a mixture of two moments. Immutable; hand it to whom you like.
 
@@ -135,9 +138,9 @@ class OrderBook(BookFigures, Update):
 
     kind: ClassVar[UpdateType] = UpdateType.BOOK
 
-    bids: tuple[Level, ...]
+    bids: tuple[Level, ...] = attrs.field(repr=_first)
     """The best levels, best first: as many as were asked for, or all where there are fewer."""
-    asks: tuple[Level, ...]
+    asks: tuple[Level, ...] = attrs.field(repr=_first)
     """The best levels, best first."""
 
     def top(self, count: int) -> OrderBook:

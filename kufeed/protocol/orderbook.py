@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from .market import Topic
     from .updates import BookChange, BookDelta, Level
 
-MOST_BUFFERED = 10_000
-"""Changes kept for a snapshot. The oldest go first: a snapshot that needs them is asked for again."""
+MOST_BUFFERED = 2_000
+"""Changes kept for a snapshot. The oldest go first: a snapshot that needs them is asked for again.
+
+A change takes about 400 bytes, and a thousand books may wait at once while REST is quiet. The exchange's busiest books
+have some hundred changes a second, and a snapshot comes within a few seconds or is asked for again.
+"""
 SPARE_LEVELS = 20
 """A seed that knows so few levels beyond those that are read is replaced before it is too thin."""
 _LATE = 1_000_000_000
-"""Nanoseconds. A lower number that is so much later than what we have is a new numbering, not an old message."""
+"""Nanoseconds. What is so much later than a snapshot was not made before it; the times of changes need no slack."""
 
 
 class BookState(StrEnum):
@@ -130,6 +134,8 @@ class BookSync:
         self._most_buffered = most_buffered
         self._ticket = 0
         self._auditing: BookSnapshot | None = None
+        self._ahead: BookSnapshot | None = None  # a seed that the changes have not reached
+        self._stream: BookDelta | None = None  # the last change that came in its order
 
     # -- what the connection says -------------------------------------------------------------------------------------
 
@@ -153,7 +159,7 @@ class BookSync:
             self._keep(delta)
             return None
         if delta.sequence is None or delta.sequence <= self.sequence:
-            return self._break(BookEvent.RENUMBERED, delta) if self._is_newer(delta, self.exchange_time_ns) else None
+            return self._break(BookEvent.RENUMBERED, delta) if self._is_renumbered(delta) else None
         if delta.first_sequence > self.sequence + 1:
             self.missing = (self.sequence + 1, delta.first_sequence - 1)
             return self._break(BookEvent.GAP, delta)
@@ -162,6 +168,8 @@ class BookSync:
         self._apply(delta)
         if self._crosses():
             return self._break(BookEvent.CROSSED, None)
+        if self._ahead is not None and self.sequence >= self._ahead.sequence:
+            self._join(self._ahead)
         snapshot = self._auditing
         if snapshot is not None and self.sequence >= snapshot.sequence and self._audit(snapshot) is BookEvent.DIFFERS:
             return BookEvent.DIFFERS
@@ -173,7 +181,7 @@ class BookSync:
         """Whether it has to be seeded: not live though its changes come, or soon too thin for its readers."""
         if self.state is BookState.LIVE:
             wanted = self.depth + SPARE_LEVELS
-            return not (self.bids.covers(wanted) and self.asks.covers(wanted))
+            return self._ahead is None and not (self.bids.covers(wanted) and self.asks.covers(wanted))
         return self.state is not BookState.WAITING
 
     def ask(self) -> int:
@@ -187,10 +195,19 @@ class BookSync:
     def seed(self, ticket: int, snapshot: BookSnapshot) -> BookEvent | None:
         """Start from *snapshot*: JOINED where it fits, UNFIT where another is needed.
 
-        None where the book has lost its connection or broken since *ticket*: it needs another.
+        None where the book has lost its connection or broken since *ticket*, and needs another; or where it can be read
+        to its depth and its changes have not come as far as *snapshot*. Then it joins when they have, so that each
+        change has its moment, and `wants_snapshot()` is false until then.
         """
         if ticket != self._ticket or self.state is BookState.WAITING:
             return None
+        if snapshot.sequence > self.sequence and self.is_readable(self.depth) and snapshot.problem() is None:
+            self._ahead = snapshot
+            return None
+        return self._join(snapshot)
+
+    def _join(self, snapshot: BookSnapshot) -> BookEvent:
+        self._ahead = None
         made = self._rebuilt(snapshot)
         if made is None:
             return self._go(BookEvent.UNFIT)
@@ -201,6 +218,8 @@ class BookSync:
         elif last.sequence is not None:
             self.sequence, self.exchange_time_ns = last.sequence, last.exchange_time_ns
             self.received_time_ns = last.received_time_ns
+        if self._buffer:
+            self._stream = self._buffer[-1]
         self.bids, self.asks = bids, asks
         self._buffer = self._auditing = None
         return self._go(BookEvent.JOINED)
@@ -238,6 +257,10 @@ class BookSync:
         """The sides of *snapshot* with all buffered changes after it, and the last of these; None where it is unfit."""
         if snapshot.problem() is not None:
             return None
+        if self._buffer and (last := self._buffer[-1]).sequence is not None and last.sequence < snapshot.sequence:
+            made = snapshot.exchange_time_ns
+            if made is not None and last.exchange_time_ns is not None and last.exchange_time_ns > made + _LATE:
+                return None  # of an old numbering
         later = [one for one in self._buffer or () if one.sequence is not None and one.sequence > snapshot.sequence]
         if later and later[0].first_sequence > snapshot.sequence + 1:
             return None  # too old
@@ -275,6 +298,7 @@ class BookSync:
     def view(self, depth: int | None) -> OrderBook:
         """The *depth* best levels of each side as they stand, or all that are known. Raises `BookNotReady`."""
         self.check_readable(1 if depth is None else depth)
+        last = self._stream if self._stream is not None and self._stream.sequence == self.sequence else None
         made: OrderBook = order_book(
             self.topic,
             self.topic.symbol,
@@ -283,6 +307,9 @@ class BookSync:
             self.received_time_ns,
             self.bids.top(depth) if depth is not None else tuple(self.bids),
             self.asks.top(depth) if depth is not None else tuple(self.asks),
+            None,
+            last is not None and last.late,
+            last is not None and last.misdated,
         )
         return made
 
@@ -295,6 +322,7 @@ class BookSync:
     def _apply(self, delta: BookDelta) -> None:
         assert delta.sequence is not None
         _change(self.bids, self.asks, delta.changes, self.sequence)
+        self._stream = delta
         self.sequence = delta.sequence
         self.exchange_time_ns = delta.exchange_time_ns
         self.received_time_ns = delta.received_time_ns
@@ -314,7 +342,7 @@ class BookSync:
     def _forget(self) -> None:
         self._ticket += 1
         self.bids, self.asks = BookSide(Side.BUY), BookSide(Side.SELL)
-        self._auditing = None
+        self._auditing = self._ahead = self._stream = None
 
     def _keep(self, delta: BookDelta) -> None:
         """Buffer *delta*, so that what is buffered has no holes and stands in order."""
@@ -323,7 +351,7 @@ class BookSync:
             last = self._buffer[-1]
             assert last.sequence is not None
             if delta.sequence <= last.sequence:
-                if not self._is_newer(delta, last.exchange_time_ns):
+                if not _is_newer(delta, last.exchange_time_ns):
                     return
                 self._buffer.clear()
                 self._ticket += 1  # a snapshot under way may be of the old numbering
@@ -331,9 +359,21 @@ class BookSync:
                 self._buffer.clear()  # what stands before a hole joins nothing
         self._buffer.append(delta)
 
-    @staticmethod
-    def _is_newer(delta: BookDelta, than_ns: int | None) -> bool:
-        return delta.exchange_time_ns is not None and than_ns is not None and delta.exchange_time_ns > than_ns + _LATE
+    def _is_renumbered(self, delta: BookDelta) -> bool:
+        """Whether *delta*, with a number that the live book has already, is of a new numbering and no old message."""
+        last = self._stream
+        if last is None or _number(delta) > _number(last):  # a snapshot was ahead, and the changes are catching up
+            self._stream = delta
+            return _is_newer(delta, self.exchange_time_ns, _LATE)
+        return _is_newer(delta, last.exchange_time_ns)
+
+
+def _number(delta: BookDelta) -> int:
+    return delta.sequence or 0
+
+
+def _is_newer(delta: BookDelta, than_ns: int | None, slack_ns: int = 0) -> bool:
+    return delta.exchange_time_ns is not None and than_ns is not None and delta.exchange_time_ns > than_ns + slack_ns
 
 
 def _change(bids: BookSide, asks: BookSide, changes: Iterable[BookChange], after: int) -> None:

@@ -73,6 +73,19 @@ def test_depth_to_a_price(price: str, size: int) -> None:
     assert BOOK.depth_to(Decimal(price)) == size
 
 
+def test_a_float_means_the_level_that_is_written_so() -> None:
+    book = view([(Decimal("0.1"), 5), (Decimal("0.09"), 7)], [(Decimal("0.7"), 3)])
+    assert book.depth_to(0.1) == book.depth_to(Decimal("0.1")) == 5
+    assert book.depth_to(0.7) == 3
+    assert FLOATS.depth_to(101.5) == 5
+
+
+def test_a_repr_is_one_line_with_the_best_levels() -> None:
+    said = repr(BOOK)
+    assert said.startswith("OrderBook(/market/level2:BTC-USDT, sequence=7, ")
+    assert said.endswith("bids=[100.5 x 2, 2 more], asks=[101 x 1, 2 more])")
+
+
 @pytest.mark.parametrize("price", [Decimal(104), Decimal(98), 98.5])
 def test_a_price_beyond_the_last_level_cannot_be_answered(price: Any) -> None:
     with pytest.raises(InsufficientDepth, match="BTC-USDT: the 3 levels here do not reach"):

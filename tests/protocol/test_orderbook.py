@@ -89,6 +89,7 @@ step = st.one_of(
     st.tuples(st.just("malformed"), st.sampled_from(["crossed", "zero", "twice"])),
     st.tuples(st.just("lost"), st.booleans()),
     st.tuples(st.just("renumber"), st.none()),
+    st.tuples(st.just("renumber nearby"), st.lists(one_change, min_size=1, max_size=4)),
 )
 
 
@@ -177,6 +178,22 @@ def test_no_view_is_shown_that_did_not_exist_and_in_the_end_it_is_the_exchanges(
                 book.lost()
                 held.clear()
                 delivered.clear()
+                sequences.clear()
+            case "renumber nearby":
+                # Unnoticed it would be where no change of the old numbering has come as far: nothing tells them apart.
+                last = book._stream if book.state is BookState.LIVE else book._buffer[-1] if book._buffer else None
+                if last is None or (book.state is BookState.LIVE and last.sequence != book.sequence):
+                    continue
+                assert last.sequence is not None
+                state, time_ns = truth.book, truth.time_ns
+                truth = Truth(start=last.sequence - 4, time_ns=time_ns)
+                truth.book = state
+                truth.remember()
+                held.clear()
+                delivered.clear()
+                sequences.clear()
+                receive(truth.change(given_))  # type: ignore[arg-type]
+                assert book.state is not BookState.LIVE
                 sequences.clear()
         assert all(earlier <= later for earlier, later in pairwise(sequences)), "a book never goes back"
 
@@ -294,7 +311,7 @@ def test_a_book_that_crosses_is_broken() -> None:
 def test_numbers_that_start_anew_are_noticed_by_their_time() -> None:
     book = seeded(1000)
     assert book.receive(delta(1001, (Side.BUY, "100", "2"))) is BookEvent.APPLIED
-    assert book.receive(delta(7, (Side.BUY, "100", "3"), time=900_000_000)) is None, "an old message, out of order"
+    assert book.receive(delta(7, (Side.BUY, "100", "3"), time=-1)) is None, "an old message, out of order"
     assert book.receive(delta(8, (Side.BUY, "100", "3"), time=2_000_000_000)) is BookEvent.RENUMBERED
     assert book.seed(book.ask(), snapshot(7)) is BookEvent.JOINED
     assert (book.sequence, book.view(1).bids) == (8, ((100, 3),))
@@ -361,11 +378,41 @@ def test_a_thin_seed_is_replaced_before_it_cannot_be_read_and_stays_readable_mea
     assert book.bids.floor == 100 - levels
 
 
-def test_a_seed_ahead_of_the_stream_is_used_at_once() -> None:
-    book = seeded()
+def test_a_seed_ahead_of_a_readable_book_joins_when_the_changes_have_come_so_far() -> None:
+    levels = 2 + SPARE_LEVELS
+    book = seeded(10, limit=3, depth=2)
+    assert book.wants_snapshot()
+    assert book.seed(book.ask(), snapshot(12, limit=levels, levels=levels)) is None
+    assert not book.wants_snapshot()
+    assert book.receive(delta(11, (Side.BUY, "100", "9"))) is BookEvent.APPLIED
+    assert (book.sequence, book.view(1).bids, len(book.bids)) == (11, ((100, 9),), 3)
+    assert book.receive(delta(12, (Side.BUY, "100", "1"))) is BookEvent.APPLIED
+    assert (book.sequence, len(book.bids)) == (12, levels)
+    assert book.receive(delta(13, (Side.BUY, "100", "2"))) is BookEvent.APPLIED
+    assert book.view(1).bids == ((100, 2),)
+
+
+def test_a_seed_ahead_of_a_book_too_thin_to_be_read_is_used_at_once() -> None:
+    book = seeded(limit=3, depth=4)
     assert book.seed(book.ask(), snapshot(15)) is BookEvent.JOINED
     assert book.receive(delta(14, (Side.BUY, "100", "9"))) is None
     assert book.receive(delta(16, (Side.BUY, "100", "2"))) is BookEvent.APPLIED
+
+
+def test_numbers_that_start_anew_nearby_are_noticed_at_once() -> None:
+    """By the times of changes: the snapshot's own says nothing of what was under way."""
+    book = seeded(1000)
+    assert book.receive(delta(1000, (Side.BUY, "100", "9"), time=1)) is None, "the changes catch up with the snapshot"
+    assert book.receive(delta(999, (Side.BUY, "100", "9"))) is None, "out of order"
+    assert book.receive(delta(1000, (Side.BUY, "100", "9"), time=1)) is None, "again"
+    assert book.receive(delta(999, (Side.BUY, "100", "5"), time=2)) is BookEvent.RENUMBERED
+
+
+def test_a_snapshot_of_the_old_numbering_is_unfit() -> None:
+    book = BookSync(SPOT)
+    book.receive(delta(5, (Side.BUY, "100", "2"), time=60 * 10**9))
+    assert book.seed(book.ask(), snapshot(1_000_000)) is BookEvent.UNFIT
+    assert book.seed(book.ask(), snapshot(4)) is BookEvent.JOINED
 
 
 @pytest.mark.parametrize("ahead", [False, True])
