@@ -128,26 +128,31 @@ async def test_a_signature_goes_by_the_exchanges_clock(autojump_clock: MockClock
         assert requests(exchange) == 3
 
 
-async def test_a_clock_that_was_set_is_learned_anew_and_the_request_tried_again(autojump_clock: MockClock) -> None:
+async def test_a_clock_that_was_set_is_learned_anew_by_the_next_request(autojump_clock: MockClock) -> None:
     async with exchange_and_rest() as (exchange, rest, network):
         credentials = exchange.issue_credentials()
         await rest.fetch_book(SPOT, credentials)
-        network.ahead = -60.0
-        assert (await rest.fetch_book(SPOT, credentials)).limit is None
-        assert requests(exchange) == 2 + 3
-        exchange.faults.clock_skew = 3600.0
-        assert (await rest.fetch_book(SPOT, credentials)).limit is None
-        assert requests(exchange) == 2 + 3 + 3
+        sent = 2
+        for set_ahead, skew in ((-60.0, 0.0), (-60.0, 3600.0)):
+            network.ahead, exchange.faults.clock_skew = set_ahead, skew
+            with pytest.raises(ClockOff):
+                await rest.fetch_book(SPOT, credentials)
+            assert (await rest.fetch_book(SPOT, credentials)).limit is None
+            sent += 1 + 2
+            assert requests(exchange) == sent
 
 
-async def test_the_request_is_tried_again_once(autojump_clock: MockClock) -> None:
+async def test_each_refusal_of_the_clock_has_it_asked_anew(autojump_clock: MockClock) -> None:
     async with exchange_and_rest() as (exchange, rest, _):
         credentials = exchange.issue_credentials()
         exchange.faults.book = BookFault(error=("400002", "KC-API-TIMESTAMP Invalid"))
         with pytest.raises(ClockOff, match=r"level2: KC-API-TIMESTAMP Invalid \(code 400002\)") as error:
             await rest.fetch_book(SPOT, credentials)
-        assert requests(exchange) == 4
+        assert requests(exchange) == 2
         assert error.value.__context__ is None
+        with pytest.raises(ClockOff):
+            await rest.fetch_book(SPOT, credentials)
+        assert requests(exchange) == 4
         exchange.faults.book = None
         assert (await rest.fetch_book(SPOT, credentials)).limit is None
 
@@ -160,9 +165,15 @@ async def test_requests_at_once_learn_a_clock_that_was_set_together(autojump_clo
         network.ahead = 60.0
         exchange.faults.book = BookFault(delay=1.0, times=1)
         before = requests(exchange)
+
+        async def twice() -> None:
+            with pytest.raises(ClockOff):
+                await rest.fetch_book(SPOT, credentials)
+            await rest.fetch_book(SPOT, credentials)
+
         async with trio.open_nursery() as nursery:
             for _ in range(2):
-                nursery.start_soon(rest.fetch_book, SPOT, credentials)
+                nursery.start_soon(twice)
         assert requests(exchange) == before + 2 + 1 + 2
 
 

@@ -9,7 +9,7 @@ import attrs
 
 from ..errors import InsufficientDepth, UsageError
 from .market import UpdateType
-from .updates import Side, Update, fast_constructor
+from .updates import Side, Update, fast_constructor, first_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +126,7 @@ def _total(sizes: Sequence[Number]) -> Number:
     return total
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(repr=False, weakref_slot=False)
 class OrderBook(BookFigures, Update):
     """A book as it stood at `sequence`: never a mixture of two moments. Immutable; hand it to whom you like.
 
@@ -135,9 +135,9 @@ class OrderBook(BookFigures, Update):
 
     kind: ClassVar[UpdateType] = UpdateType.BOOK
 
-    bids: tuple[Level, ...]
+    bids: tuple[Level, ...] = attrs.field(repr=first_row)
     """The best levels, best first: as many as were asked for, or all where there are fewer."""
-    asks: tuple[Level, ...]
+    asks: tuple[Level, ...] = attrs.field(repr=first_row)
     """The best levels, best first."""
 
     def top(self, count: int) -> OrderBook:
