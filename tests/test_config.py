@@ -31,7 +31,6 @@ LATER = {
     "rotate_after",
     "redundancy",
     "on_reject",
-    "credentials",
 }
 
 Effect = Callable[[], Awaitable[None]]
@@ -244,6 +243,27 @@ async def numbers() -> None:
     for kind in (Decimal, float):
         async with feed_with(numbers=kind) as (_, feed, _), feed.mark_price("XBTUSDTM") as prices:
             assert type((await prices.receive()).mark_price) is kind
+
+
+@effect
+async def credentials() -> None:
+    """Whole spot books, known to any depth."""
+    exchange = Exchange(live=False, book_levels=1200)
+    mine = exchange.issue_credentials()
+    async with feed_with(exchange, credentials=mine) as (_, feed, _), feed.book("BTC-USDT", depth=1000) as books:
+        assert len((await books.receive()).bids) == 1000
+    async with feed_with() as (_, feed, _):
+        with pytest.raises(UsageError, match="at most 50 without FeedConfig"):
+            feed.book("BTC-USDT", depth=1000)
+
+
+@effect
+async def book_audit_every() -> None:
+    for every, audits in ((None, 0), (10.0, 3)):
+        async with feed_with(Exchange(live=False), book_audit_every=every) as (_, feed, _), feed.book("XBTUSDTM"):
+            await trio.sleep(35)
+            (book,) = feed.statistics().books
+            assert (book.state, book.seeds, book.audits) == ("live", 1, audits)
 
 
 @effect
@@ -500,6 +520,7 @@ BAD = {
     "budget_share": [0, 1.01, "1", float("nan")],
     "topics_per_connection": [0],
     "max_message_size": [10],
+    "book_audit_every": [0, -1, float("inf"), "x"],
     "stale_after": [0],
     "latency_warning": [0, -1, float("inf"), float("nan"), "x"],
     "rotate_after": [0],

@@ -9,12 +9,15 @@ never ends (`trio.run` of an endless loop) is cut after a virtual minute. What a
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import io
 import re
+from collections import Counter
 from contextlib import asynccontextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import pytest
 import trio
@@ -119,6 +122,25 @@ def test_the_readme_has_the_two_commands_of_one_line() -> None:
     assert list(commands) == ["demo", "test"]
     assert commands["demo"].endswith("kufeed demo --seconds 10")
     assert commands["test"].endswith("python -m pytest")
+
+
+def test_the_picture_of_a_book_shows_every_transition_of_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kufeed.protocol import BookState
+    from kufeed.protocol.orderbook import TRANSITIONS
+
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_ext"))
+    automaton = importlib.import_module("automaton")
+    table = {(state.value, event.value): following.value for (state, event), following in TRANSITIONS.items()}
+    moves = {(state, event) for (state, event), following in table.items() if state != following}
+    arrows = automaton.arrows(table)
+    assert {(start, event) for (start, _), events in arrows.items() for event in events} == moves
+    drawn = automaton.picture([state.value for state in BookState], table)
+    root = ElementTree.fromstring(drawn)  # noqa: S314  # our own drawing
+    assert len([node for node in root.iter("path") if "marker-end" in node.attrib]) == len(arrows)
+    words = Counter(node.text for node in root.iter("text"))
+    assert words == Counter([*BookState, *(event for _, event in moves)])
+    (size,) = [float(side) for side in root.attrib["viewBox"].split()[2:3]]
+    assert all(0 < float(node.attrib["x"]) < size for node in root.iter("text"))
 
 
 def test_the_picture_of_the_layers_is_the_one_that_is_tested() -> None:

@@ -35,10 +35,12 @@ PROMISED = [
     "SubscriptionRejected",
     "SubscriptionTimeout",
     "ConnectionFailed",
+    "OrderBook",
+    "BookNotReady",
 ]
 PROMISED_FEED = ["ticker", "trades", "subscribe", "latest", "statistics", "tree", "reset"]
 PROMISED_FEED += ["level1", "depth", "book_deltas", "mark_price", "funding_rate", "candles", "stats_24h"]
-PROMISED_FEED += ["announcements", "index_price", "call_auction", "call_auction_depth", "symbols"]
+PROMISED_FEED += ["announcements", "index_price", "call_auction", "call_auction_depth", "symbols", "book"]
 PROMISED_SUBSCRIPTION = ["add", "remove", "clone", "receive", "receive_nowait", "statistics"]
 PROMISED_FIELDS = [
     "futures_url",
@@ -60,6 +62,7 @@ PROMISED_FIELDS = [
     "budget_share",
     "topics_per_connection",
     "max_message_size",
+    "book_audit_every",
     "stale_after",
     "latency_warning",
     "rotate_after",

@@ -1,4 +1,4 @@
-"""What is drawn from the package itself, so that it cannot differ: tables of channels, markets, fields; errors."""
+"""What is drawn from the package itself, so that it cannot differ: channels, markets, fields, errors, books."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from automaton import picture
 from docutils import nodes
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 from kufeed import FeedConfig, errors
-from kufeed.protocol import CHANNELS, MARKETS
+from kufeed.protocol import CHANNELS, MARKETS, BookState
+from kufeed.protocol.orderbook import TRANSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -68,6 +70,29 @@ class ConfigTable(_Table):
         return self.draw(("field", "type", "default", "meaning"), rows, "22 18 15 45")
 
 
+class BookAutomaton(_Table):
+    """The picture, what the states mean, and every transition."""
+
+    def run(self) -> list[nodes.Node]:
+        analyzer = ModuleAnalyzer.for_module("kufeed.protocol.orderbook")
+        analyzer.analyze()
+        drawn = picture(
+            [state.value for state in BookState], {(a.value, e.value): b.value for (a, e), b in TRANSITIONS.items()}
+        )
+        meanings = [
+            (f"``{state.value}``", " ".join(analyzer.attr_docs["BookState", state.name]).strip()) for state in BookState
+        ]
+        rows = [
+            (f"``{state.value}``", event.value, "stays" if following is state else f"``{following.value}``")
+            for (state, event), following in TRANSITIONS.items()
+        ]
+        return [
+            nodes.raw("", drawn, format="html"),
+            *self.draw(("state", "meaning"), meanings),
+            *self.draw(("a book that is", "when", "is then"), rows),
+        ]
+
+
 class ErrorTree(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         drawn = errors.__doc__.partition("\n\n")[2].rstrip()
@@ -83,4 +108,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("market-table", MarketTable)
     app.add_directive("config-table", ConfigTable)
     app.add_directive("error-tree", ErrorTree)
+    app.add_directive("book-automaton", BookAutomaton)
     return {"parallel_read_safe": True}

@@ -122,7 +122,7 @@ def watch(
         Spot symbols have a dash (BTC-USDT), futures have none (XBTUSDTM); mix them as you like. `all` is every spot
         ticker.
     levels
-        Of depth: so many levels of each side, 5 or 50 (5).
+        Of depth: so many levels of each side, 5 or 50 (5). Of book: any number of them (20), of spot at most 50.
     interval
         Of candles: 1min, 1hour, 1day and so on.
     futures_url

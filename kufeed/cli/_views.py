@@ -23,6 +23,7 @@ from ..protocol import (
     IndexPrice,
     Level1,
     MarkPrice,
+    OrderBook,
     Stats24h,
     SymbolInfo,
     Ticker,
@@ -61,7 +62,7 @@ def cells(update: Update) -> dict[str, str]:
             return quotes | (_numbers(last=update.price) if isinstance(update, Ticker) else {})
         case Trade():
             return {"side": update.side.value, "size": number(update.size), "last": number(update.price)}
-        case Depth():
+        case Depth() | OrderBook():
             levels = f"{len(update.bids)} + {len(update.asks)}"
             return {"bid": _best(update.bids), "ask": _best(update.asks), "levels": levels}
         case BookDelta():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 import trio
 from rich.live import Live
 
 from .. import Overflow, UpdateType, open_feed, topic
-from ..errors import KufeedError
+from ..errors import KufeedError, UsageError
 from ._running import CommandFailed
 from ._views import Board, as_line
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from .. import Feed, FeedConfig, Subscription, Topic, Update
+    from .. import Feed, FeedConfig, Subscription, Update
     from ._output import Output
 
 _REPAINT_EVERY = 0.25
@@ -34,6 +34,7 @@ Kind = Literal[
     "trades",
     "level1",
     "depth",
+    "book",
     "book_deltas",
     "mark_price",
     "index_price",
@@ -50,6 +51,7 @@ KINDS: dict[Kind, UpdateType] = {
     "trades": UpdateType.TRADE,
     "level1": UpdateType.LEVEL1,
     "depth": UpdateType.DEPTH,
+    "book": UpdateType.BOOK,
     "book_deltas": UpdateType.BOOK_DELTA,
     "mark_price": UpdateType.MARK_PRICE,
     "index_price": UpdateType.INDEX_PRICE,
@@ -60,8 +62,8 @@ KINDS: dict[Kind, UpdateType] = {
     "call_auction": UpdateType.CALL_AUCTION,
     "call_auction_depth": UpdateType.CALL_AUCTION_DEPTH,
 }
-_LEVELS = 5
-"""Of a depth, where the user does not say."""
+_LEVELS: dict[Kind, int] = {"depth": 5, "book": 20}
+"""Of each side, where the user does not say."""
 
 
 @attrs.define(kw_only=True)
@@ -88,16 +90,21 @@ class Watch:
         with trio.move_on_after(seconds) as time_limit:
             async with open_feed(self.config) as feed, AsyncExitStack() as stack:
                 for kind in self.kinds:
-                    subscription = feed.subscribe(*self._topics(kind), overflow=Overflow.DROP_OLDEST)
+                    subscription = self._subscription(feed, kind)
                     await stack.enter_async_context(subscription)
                     self._subscriptions.append(subscription)
                 await self._show(feed)
         if time_limit.cancelled_caught and len(self._subscriptions) < len(self.kinds):
             raise CommandFailed(f"not subscribed within {seconds:g} s")
 
-    def _topics(self, kind: Kind) -> list[Topic]:
-        levels = _LEVELS if kind == "depth" and self.levels is None else self.levels
-        return [topic(KINDS[kind], symbol, levels=levels, interval=self.interval) for symbol in self.symbols]
+    def _subscription(self, feed: Feed, kind: Kind) -> Subscription[Any]:
+        levels = _LEVELS.get(kind) if self.levels is None else self.levels
+        if kind == "book":
+            if self.interval is not None:
+                raise UsageError("a book has no interval")
+            return feed.book(*self.symbols, depth=levels or 0, overflow=Overflow.DROP_OLDEST)
+        topics = [topic(KINDS[kind], symbol, levels=levels, interval=self.interval) for symbol in self.symbols]
+        return feed.subscribe(*topics, overflow=Overflow.DROP_OLDEST)
 
     async def _show(self, feed: Feed) -> None:
         board: Board | None = None

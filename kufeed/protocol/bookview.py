@@ -9,7 +9,7 @@ import attrs
 
 from ..errors import InsufficientDepth, UsageError
 from .market import UpdateType
-from .updates import Side, Update, _first, fast_constructor
+from .updates import Side, Update, fast_constructor, first_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,9 +138,9 @@ class OrderBook(BookFigures, Update):
 
     kind: ClassVar[UpdateType] = UpdateType.BOOK
 
-    bids: tuple[Level, ...] = attrs.field(repr=_first)
+    bids: tuple[Level, ...] = attrs.field(repr=first_row)
     """The best levels, best first: as many as were asked for, or all where there are fewer."""
-    asks: tuple[Level, ...] = attrs.field(repr=_first)
+    asks: tuple[Level, ...] = attrs.field(repr=first_row)
     """The best levels, best first."""
 
     def top(self, count: int) -> OrderBook:

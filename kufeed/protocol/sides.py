@@ -83,6 +83,7 @@ class BookSide(Sequence[Level]):
         return self.floor is None or len(self._keys) >= count
 
     def best(self) -> Level | None:
+        """The best level; None where there is none."""
         return self._levels[self._keys[-1]] if self._keys else None
 
     def agrees(self, other: BookSide) -> bool:

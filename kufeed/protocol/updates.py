@@ -36,7 +36,7 @@ def _size(value: object) -> str:
     return f"{value} contracts" if type(value) is int else _plain(value)
 
 
-def _first(rows: Sequence[object]) -> str:
+def first_row(rows: Sequence[object]) -> str:
     """The first row, and how many there are more: the best level stands for its side of a book."""
     more = f", {len(rows) - 1} more" if len(rows) > 1 else ""
     return f"[{rows[0]}{more}]" if rows else "[]"
@@ -195,9 +195,9 @@ class Depth(Update):
 
     kind: ClassVar[UpdateType] = UpdateType.DEPTH
 
-    bids: tuple[Level, ...] = attrs.field(repr=_first)
+    bids: tuple[Level, ...] = attrs.field(repr=first_row)
     """Best first."""
-    asks: tuple[Level, ...] = attrs.field(repr=_first)
+    asks: tuple[Level, ...] = attrs.field(repr=first_row)
     """Best first."""
 
 
@@ -237,7 +237,7 @@ class BookDelta(Update):
     kind: ClassVar[UpdateType] = UpdateType.BOOK_DELTA
 
     first_sequence: int
-    changes: tuple[BookChange, ...] = attrs.field(repr=_first)
+    changes: tuple[BookChange, ...] = attrs.field(repr=first_row)
 
 
 @attrs.frozen(repr=False, weakref_slot=False)

@@ -90,7 +90,7 @@ async def test_a_port_that_is_taken() -> None:
         (("watch", "ticker", "BTC-USDT", "--levels", "5"), "levels"),
         (("watch", "depth", "BTC-USDT", "--levels", "20"), "levels=5 or 50"),
         (("watch", "candles", "BTC-USDT"), "1min, 3min"),
-        (("watch", "book", "BTC-USDT"), "ticker"),
+        (("watch", "orders", "BTC-USDT"), "ticker"),
         (("watch", "ticker", "BTC-USDT", "--spot-url", "kucoin"), "spot_url"),
         (("watch", "ticker", "BTC-USDT", "--spot-url", ""), "spot_url"),
         (("watch", "ticker", "BTC-USDT", "--seconds", "0"), "--seconds"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any, get_args
 
 import pytest
@@ -45,9 +46,10 @@ async def test_every_kind_can_be_watched_by_the_name_of_its_method() -> None:
     async with open_feed() as feed:
         for name, kind in KINDS.items():
             options = {"interval": "1min"} if name == "candles" else {}
-            (symbol,) = [one for one in ("XBTUSDTM", "BTC-USDT") if has(one, kind)][:1]
+            subscribed = UpdateType.BOOK_DELTA if kind is UpdateType.BOOK else kind
+            (symbol,) = [one for one in ("XBTUSDTM", "BTC-USDT") if has(one, subscribed)][:1]
             subscription: Subscription[Any] = getattr(feed, name)(symbol, **options)
-            assert {one.kind for one in subscription.topics} == {kind}
+            assert {one.kind for one in subscription.topics} == {subscribed}
 
 
 def has(symbol: str, kind: UpdateType) -> bool:
@@ -64,6 +66,8 @@ def has(symbol: str, kind: UpdateType) -> bool:
         (("depth",), r".* levels 5 \+ 5 "),
         (("candles", "--interval", "1min"), r"\S+ +candle  candle 1min 20\S+:00Z  open [\d.]+  high"),
         (("book_deltas",), r"\S+ +book_delta  sequence \d+"),
+        (("book",), r"\S+ +book  bid [\d.]+ x [\d.]+  ask [\d.]+ x [\d.]+  levels 20 \+ 20"),
+        (("book", "--levels", "7"), r".* levels 7 \+ 7 "),
     ],
 )
 async def test_watch_streams_with_its_options(arguments: tuple[str, ...], said: str) -> None:
@@ -73,6 +77,33 @@ async def test_watch_streams_with_its_options(arguments: tuple[str, ...], said: 
     assert ended.code == 0, ended.err
     assert len(ended.out) == 2
     assert all(re.match(said, line) for line in ended.out), ended.out
+
+
+async def test_a_book_is_one_object_a_line_with_its_levels() -> None:
+    exchange = Exchange()
+    async with exchange.listen() as address:
+        urls = ("--futures-url", address.futures_url, "--spot-url", address.spot_url)
+        ended = await run("watch", "book", "XBTUSDTM", "BTC-USDT", "--levels", "3", "--json", "--count", "9", *urls)
+        assert ended.code == 0, ended.err
+        for line in map(json.loads, ended.out):
+            truth = exchange.book(line["symbol"], line["sequence"])
+            for side, levels in (("bids", truth.bids), ("asks", truth.asks)):
+                assert [(Decimal(price), Decimal(size)) for price, size in line[side]] == list(levels[:3])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("BTC-USDT", "--levels", "51"), "at most 50 without"),
+        (("BTC-USDT", "--levels", "0"), "whole number of levels from 1 up"),
+        (("BTC-USDT", "--interval", "1min"), "a book has no interval"),
+        (("all",), "no topic of all symbols"),
+    ],
+)
+async def test_a_book_that_cannot_be_watched_is_refused_before_dialling(arguments: tuple[str, ...], said: str) -> None:
+    ended = await run("watch", "book", *arguments, "--seconds", "5", "--spot-url", "http://127.0.0.1:1")
+    assert ended.code == 2
+    assert said in ended.err[0]
 
 
 @pytest.mark.parametrize("kind", PLAYED)

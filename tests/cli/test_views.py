@@ -13,7 +13,7 @@ import ujson
 from rich.console import Console
 
 from kufeed.cli._views import Board, as_json, as_line
-from kufeed.protocol import Gap, GapCause, Update, UpdateType, parse_topic, topic
+from kufeed.protocol import Gap, GapCause, Level, OrderBook, Update, UpdateType, parse_topic, topic
 
 MS = 1_750_000_000_000
 RECEIVED = MS * 1_000_000 + 12_000_000
@@ -52,6 +52,10 @@ LINES: dict[str, tuple[dict[str, Any], str]] = {
     "/callauction/level2Depth50:BTC-USDT": (
         {"bids": [["1", "2"]], "asks": [["3", "4"]]},
         "BTC-USDT   call_auction_depth  bid 1 x 2  ask 3 x 4  levels 1 + 1  12.0 ms\n",
+    ),
+    "a book": (
+        {"bids": [("90631.2", 3), ("90631.1", 1)], "asks": [("90631.3", 40)]},
+        "XBTUSDTM   book  bid 90631.2 x 3  ask 90631.3 x 40  levels 2 + 1  12.0 ms\n",
     ),
     "/market/level2:BTC-USDT": (
         {
@@ -111,6 +115,10 @@ LINES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def made(name: str) -> Update:
+    if name == "a book":
+        of = topic("book_delta", "XBTUSDTM")
+        levels = [tuple(Level(Decimal(price), size) for price, size in side) for side in LINES[name][0].values()]
+        return OrderBook(of, of.symbol, 7, MS * 1_000_000, RECEIVED, *levels)
     kind = {"funding.rate": "funding_rate", "funding.begin": "announcement"}.get(name.partition(" ")[0])
     stream = parse_topic(name) if kind is None else topic(kind, "XBTUSDTM")
     message = {"subject": name, "data": {"symbol": stream.symbol, **TIME, **LINES[name][0]}}
@@ -120,6 +128,10 @@ def made(name: str) -> Update:
 
 def test_every_kind_is_tried_here() -> None:
     assert {made(name).kind for name in LINES} == set(UpdateType)
+
+
+def test_a_book_may_have_an_empty_side() -> None:
+    assert "  bid -  ask -  levels 0 + 0  " in as_line(attrs.evolve(made("a book"), bids=(), asks=()))
 
 
 @pytest.mark.parametrize("name", LINES)

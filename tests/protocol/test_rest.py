@@ -85,9 +85,7 @@ def test_what_a_token_costs() -> None:
         (rest.SPOT_BOOK, "GET", "/api/v3/market/orderbook/level2", 3),
         (rest.SPOT_BOOK_100, "GET", "/api/v1/market/orderbook/level2_100", 2),
         (rest.FUTURES_BOOK, "GET", "/api/v1/level2/snapshot", 3),
-        (rest.FUTURES_BOOK_100, "GET", "/api/v1/level2/depth100", 5),
         (rest.SPOT_TIME, "GET", "/api/v1/timestamp", 3),
-        (rest.FUTURES_TIME, "GET", "/api/v1/timestamp", 2),
     ],
 )
 def test_what_other_requests_are_and_cost(endpoint: Any, method: str, path: str, weight: int) -> None:

@@ -46,7 +46,10 @@ from kufeed.protocol import (
     parse_topic,
 )
 from kufeed.protocol import topic as topic_of
+from kufeed.protocol.futures import FUTURES
 from kufeed.protocol.session import Acked, Failed, LinkFull, Rejected, Session, Slowed, Unknown, Welcomed
+from kufeed.protocol.snapshots import read_book
+from kufeed.protocol.spot import SPOT
 from kufeed.protocol.symbols import LISTS, read_row
 
 from .. import samples
@@ -496,11 +499,35 @@ def refusal_reply(sample: Sample) -> None:
 
 
 def no_reader(sample: Sample) -> None:
-    """A REST answer that nothing in kufeed asks for: the token is all that `Rest` reads, and symbols all else."""
+    """A REST answer that nothing in kufeed asks for: `Rest` reads tokens, books and the time, and symbols all else."""
     assert read(sample)["code"] == "200000", sample
-    assert {name for name in vars(Rest) if not name.startswith("_")} == {"fetch_token", "request"}
+    assert {name for name in vars(Rest) if not name.startswith("_")} == {
+        "fetch_token",
+        "book_request",
+        "fetch_book",
+        "request",
+    }
+    data = read(sample)["data"]
+    assert not isinstance(data, dict) or not {"bids", "asks"} <= {*data}, sample
     assert "multiplier" not in sample.text, sample
     assert "baseIncrement" not in sample.text, sample
+
+
+def book_reply(sample: Sample) -> None:
+    """Read by `Rest.fetch_book`; `test_snapshots.py` and `test_replay.py` have the values."""
+    market = FUTURES if "futures" in sample.file else SPOT
+    data = ujson.loads(sample.text)["data"]
+    book = read_book(data, market, None, 0)
+    assert (book.sequence, len(book.bids), len(book.asks)) == (
+        int(data["sequence"]),
+        len(data["bids"]),
+        len(data["asks"]),
+    )
+
+
+def time_reply(sample: Sample) -> None:
+    """Read by `Rest` of the spot market, before it signs."""
+    assert milliseconds(read(sample)["data"]) > 0
 
 
 def symbol_list(sample: Sample) -> None:
@@ -512,7 +539,7 @@ def symbol_list(sample: Sample) -> None:
 
 def recorded(sample: Sample) -> None:
     """A recorded session has, besides its updates, control frames and the answers of REST that it asked for."""
-    (no_reader if "code" in read(sample) else of_the_session)(sample)
+    (book_reply if "code" in read(sample) else of_the_session)(sample)
 
 
 def uta(sample: Sample) -> None:
@@ -571,7 +598,7 @@ FATES = {
     "rest_futures_bullet.jsonl": Fate(control=2, why=token_reply),
     "rest_futures_funding_rate.jsonl": Fate(control=1, why=no_reader),
     "rest_futures_klines.jsonl": Fate(control=1, why=no_reader),
-    "rest_futures_level2_snapshot.jsonl": Fate(control=3, why=no_reader),
+    "rest_futures_level2_snapshot.jsonl": Fate(control=3, why=book_reply),
     "rest_futures_ticker.jsonl": Fate(control=1, why=no_reader),
     "rest_futures_trade_history.jsonl": Fate(control=1, why=no_reader),
     "rest_spot_all_tickers.jsonl": Fate(control=1, why=no_reader),
@@ -579,10 +606,10 @@ FATES = {
     "rest_spot_candles.jsonl": Fate(control=1, why=no_reader),
     "rest_spot_histories.jsonl": Fate(control=1, why=no_reader),
     "rest_spot_level1.jsonl": Fate(control=1, why=no_reader),
-    "rest_spot_level2_snapshot.jsonl": Fate(control=2, why=no_reader),
+    "rest_spot_level2_snapshot.jsonl": Fate(control=2, why=book_reply),
     "rest_spot_symbols.jsonl": Fate(control=1, why=symbol_list),
     "rest_status.jsonl": Fate(control=2, why=no_reader),
-    "rest_timestamp.jsonl": Fate(control=2, why=no_reader),
+    "rest_timestamp.jsonl": Fate(control=2, why=time_reply),
     "session_spot_2021-04-23_ticker_match.jsonl": Fate(800, control=3, why=recorded),
     "session_spot_2021-04-25_EQZ_COV.jsonl": Fate(152, control=16, why=recorded),
     "spot_callauction_data.jsonl": Fate(1),

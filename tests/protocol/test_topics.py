@@ -36,6 +36,8 @@ anything_written = nearly_symbols | nearly_symbols | st.text(max_size=30) | st.t
 
 ONLY_SPOT = {UpdateType.LEVEL1, UpdateType.CALL_AUCTION, UpdateType.CALL_AUCTION_DEPTH}
 ONLY_FUTURES = {UpdateType.FUNDING_RATE, UpdateType.ANNOUNCEMENT}
+DERIVED = {UpdateType.BOOK}
+"""Made of other kinds, and no topic's: what is subscribed to are the changes."""
 OPTIONS: dict[UpdateType, dict[str, Any]] = {UpdateType.DEPTH: {"levels": 50}, UpdateType.CANDLE: {"interval": "1hour"}}
 BOTH_INTERVALS = ["1min", "3min", "5min", "15min", "30min", "1hour", "2hour", "4hour", "8hour", "12hour"]
 FUTURES_INTERVALS = [*BOTH_INTERVALS, "1day", "1week", "1month"]
@@ -46,7 +48,7 @@ SPOT_INTERVALS = [*FUTURES_INTERVALS, "6hour"]
 def test_a_topic_reads_as_it_is_written(kind: UpdateType, symbol: str) -> None:
     """`str()` is the wire topic, `parse_topic()` the way back, and the dash tells the market."""
     options = OPTIONS.get(kind, {})
-    if kind in (ONLY_FUTURES if "-" in symbol else ONLY_SPOT):
+    if kind in DERIVED | (ONLY_FUTURES if "-" in symbol else ONLY_SPOT):
         with pytest.raises(UsageError, match=f"the (spot|futures) market has no {kind} stream"):
             topic(kind, symbol, **options)
         return
@@ -110,7 +112,7 @@ def test_futures_have_no_candles_of_six_hours() -> None:
         topic("candle", "XBTUSDTM", interval="6hour")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in UpdateType if kind not in (*ONLY_SPOT, *ONLY_FUTURES)])
+@pytest.mark.parametrize("kind", [kind for kind in UpdateType if kind not in ONLY_SPOT | ONLY_FUTURES | DERIVED])
 def test_levels_and_intervals_are_refused_where_there_are_none(kind: UpdateType) -> None:
     if kind is not UpdateType.DEPTH:
         with pytest.raises(UsageError, match="has no levels"):

@@ -30,6 +30,7 @@ from kufeed.protocol import (
     Level,
     Level1,
     MarkPrice,
+    OrderBook,
     Side,
     Stats24h,
     Ticker,
@@ -67,6 +68,7 @@ MORE: dict[Any, dict[str, Any]] = {
     Level1: {"bid": Decimal(1), "bid_size": Decimal(2), "ask": Decimal(3), "ask_size": Decimal(4)},
     Depth: {"bids": LEVELS, "asks": LEVELS[::-1]},
     CallAuctionDepth: {"bids": LEVELS, "asks": ()},
+    OrderBook: {"bids": LEVELS, "asks": LEVELS[::-1]},
     BookDelta: {"first_sequence": 6, "changes": (BookChange(Side.BUY, Decimal(1), 2, 6),)},
     MarkPrice: {"mark_price": Decimal(1), "index_price": Decimal(2)},
     IndexPrice: {"index_price": Decimal(1)},
@@ -105,7 +107,8 @@ records = pytest.mark.parametrize(("record", "values"), RECORDS, ids=lambda valu
 
 
 def test_every_record_of_the_channel_table_is_tried_here() -> None:
-    assert {record for record, _ in RECORDS} == {channel.record for channel in CHANNELS}
+    made_of_others = {OrderBook}
+    assert {record for record, _ in RECORDS} == {channel.record for channel in CHANNELS} | made_of_others
     assert {record.kind for record, _ in RECORDS} == set(UpdateType)
 
 
@@ -373,6 +376,12 @@ def test_a_log_line_shows_the_topic_times_as_times_and_contracts_as_contracts(wi
     made = stream.channel.decoders[Decimal](message, stream, 1_750_000_000_012_345_678)
     assert repr(made) == expected.replace("{TIMES}", TIMES)
     assert str(made) == f"{made}" == repr(made)
+
+
+def test_a_log_line_of_a_book_shows_its_best_levels() -> None:
+    shown = repr(OrderBook(**{**dict(RECORDS)[OrderBook], "topic": topic("book_delta", "BTC-USDT")}))
+    assert shown.startswith("OrderBook(/market/level2:BTC-USDT, sequence=7, exchange_time=2025-06-15T15:06:40Z, ")
+    assert shown.endswith("bids=[2 x 3 contracts, 1 more], asks=[1 x 4 contracts, 1 more])")
 
 
 def times_of(stream: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from kufeed import (
     Announcement,
     BookChange,
     BookDelta,
+    BookStatistics,
     CallAuction,
     CallAuctionDepth,
     Candle,
@@ -35,7 +36,10 @@ from kufeed import (
     IndexPrice,
     Level,
     Level1,
+    LiveBook,
+    LiveBooks,
     MarkPrice,
+    OrderBook,
     QueueStatistics,
     Restored,
     Resynced,
@@ -107,6 +111,8 @@ def every_kind(feed: Feed) -> None:
     assert_type(feed.level1("BTC-USDT"), Subscription[Level1])
     assert_type(feed.depth("BTC-USDT", levels=50), Subscription[Depth])
     assert_type(feed.book_deltas("BTC-USDT"), Subscription[BookDelta])
+    assert_type(feed.book("BTC-USDT", "XBTUSDTM", depth=7, overflow="block", buffer=1), Subscription[OrderBook])
+    assert_type(feed.books, LiveBooks)
     assert_type(feed.mark_price("XBTUSDTM"), Subscription[MarkPrice])
     assert_type(feed.index_price("XBTUSDTM"), Subscription[IndexPrice])
     assert_type(feed.funding_rate("XBTUSDTM"), Subscription[FundingRate])
@@ -194,6 +200,55 @@ def books(depth: Depth, auction: CallAuctionDepth, delta: BookDelta, level: Leve
     assert_type(change.sequence, int)
 
 
+def whole_books(book: OrderBook) -> None:
+    assert_type(book.bids, tuple[Level, ...])
+    assert_type(book.asks, tuple[Level, ...])
+    assert_type(book.best_bid, Level | None)
+    assert_type(book.best_ask, Level | None)
+    assert_type(book.mid, Decimal | None)
+    assert_type(book.spread, Decimal | None)
+    assert_type(book.top(3), OrderBook)
+    assert_type(book.depth_to(Decimal(1)), Decimal | int)
+    assert_type(book.vwap(3, "sell"), Decimal)
+    assert_type(book.vwap(Decimal("0.5"), Side.BUY), Decimal)
+    book.bids = ()  # type: ignore[misc]
+
+
+async def live_books(live: LiveBook, books: LiveBooks) -> None:
+    assert_type(books["XBTUSDTM"], LiveBook)
+    assert_type(list(books), list[str])
+    assert_type(books.get("XBTUSDTM"), LiveBook | None)
+    assert_type(live.symbol, str)
+    assert_type(live.is_ready, bool)
+    assert_type(await live.wait_ready(), None)
+    assert_type(live.sequence, int)
+    assert_type(live.exchange_time_ns, int | None)
+    assert_type(live.best_bid, Level | None)
+    assert_type(live.best_ask, Level | None)
+    assert_type(live.mid, Decimal | None)
+    assert_type(live.spread, Decimal | None)
+    assert_type(live.bids[0], Level)
+    assert_type(live.asks[:5], tuple[Level, ...])
+    assert_type([level.price for level in live.bids], list[Decimal])
+    assert_type(live.top(3), OrderBook)
+    assert_type(live.snapshot(), OrderBook)
+    assert_type(live.depth_to(Decimal(1)), Decimal | int)
+    assert_type(live.vwap(3), Decimal)
+    books["XBTUSDTM"] = live  # type: ignore[index]
+
+
+def book_accounts(book: BookStatistics) -> None:
+    assert_type(book.symbol, str)
+    assert_type(book.state, str)
+    assert_type(book.sequence, int)
+    assert_type(book.levels, int)
+    assert_type(book.breaks, int)
+    assert_type(book.seeds, int)
+    assert_type(book.unfit, int)
+    assert_type(book.failed, int)
+    assert_type(book.audits, int)
+
+
 def prices(mark: MarkPrice, index: IndexPrice, funding: FundingRate, settlement: Announcement) -> None:
     assert_type(mark.mark_price, Decimal)
     assert_type(mark.index_price, Decimal | None)
@@ -263,6 +318,7 @@ def accounts(
     feed: FeedStatistics, link: ConnectionStatistics, queue: QueueStatistics, handler: HandlerStatistics
 ) -> None:
     assert_type(feed.connections, tuple[ConnectionStatistics, ...])
+    assert_type(feed.books, tuple[BookStatistics, ...])
     assert_type(feed.refused, Mapping[str, int])
     assert_type(feed.refused_samples, Mapping[str, str])
     assert_type(feed.unwanted, int)
@@ -318,6 +374,8 @@ def wrong_subscriptions(feed: Feed) -> None:
     feed.trades("XBTUSDTM", bufer=10)  # type: ignore[call-arg]
     feed.ticker("XBTUSDTM", levels=5)  # type: ignore[call-arg]
     feed.subscribe("XBTUSDTM")  # type: ignore[arg-type]
+    feed.book("XBTUSDTM", depth="20")  # type: ignore[arg-type]
+    feed.book("XBTUSDTM", levels=20)  # type: ignore[call-arg]
     feed.latest("XBTUSDTM")  # type: ignore[arg-type]
     trades: Subscription[Trade] = feed.ticker("XBTUSDTM")  # type: ignore[assignment]
     del trades
