@@ -97,6 +97,7 @@ class Update:
     """The whole decoded message, where `FeedConfig(keep_raw=True)` asks for it; else None.
 
     The JSON decoder's own object, which everybody shares who receives an update made of it: read it, do not change it.
+    By the default decoder, a number with a fraction is a `float` that also has the `text` that was sent.
     Part neither of comparisons nor of `repr()`.
     """
 

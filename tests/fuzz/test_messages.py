@@ -741,7 +741,8 @@ KINDS: dict[str, Callable[[], Desk]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_garbage_is_survived_and_leaves_no_trace(kind: str) -> None:
     desk = KINDS[kind]()
-    report = run(desk, KINDS[kind](), range(SHORT))
+    start = list(KINDS).index(kind) * SHORT  # other messages for each: what one decoder makes of them is no news
+    report = run(desk, KINDS[kind](), range(start, start + SHORT))
     assert min(report.outcomes[outcome] for outcome in ("update", "refused", "other")) > SHORT // 20
     assert report.outcomes["after a gap"] > 10
     assert len(report.causes) > 40
@@ -837,7 +838,8 @@ def test_what_is_as_large_as_a_message_may_be_is_refused_and_told_in_short(size:
 def test_a_million_messages_of_garbage_are_survived() -> None:
     started = time.perf_counter()
     report = Report()
-    for start, kind in zip(range(SHORT, SHORT + LONG, 100_000), cycle(KINDS)):
+    first = len(KINDS) * SHORT
+    for start, kind in zip(range(first, first + LONG, 100_000), cycle(KINDS), strict=False):
         part = run(KINDS[kind](), KINDS[kind](), range(start, start + 100_000))
         report.outcomes.update(part.outcomes)
         report.slowest = max(report.slowest, part.slowest)

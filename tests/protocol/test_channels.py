@@ -287,6 +287,14 @@ def test_futures_trade() -> None:
     )
 
 
+@pytest.mark.parametrize("wire", ["/market/match:AB-CD", "/contractMarket/execution:ABCDM"])
+@pytest.mark.parametrize("trade_id", ["", "x" * 65, "a b", "\x1b[31mred", "\u202e1", "\xfc"], ids=ascii)
+def test_the_id_of_a_trade_is_short_and_visible(wire: str, trade_id: str) -> None:
+    with pytest.raises(MessageRefused) as caught:
+        decode(wire, {**MESSAGES[wire], "tradeId": trade_id})
+    assert caught.value.cause == "tradeId"
+
+
 def test_futures_trade_as_documented_in_2019() -> None:
     """`matchSize` was traded, `size` is left of the order; the time is called `time`, and the price is a number."""
     old = {**FUTURES_TRADE, "matchSize": 2, "size": 99, "price": 3200.00, "time": FUTURES_TRADE["ts"]}
