@@ -265,7 +265,7 @@ class UpdateQueue:
 
         It neither takes the place of what waits, nor is compared with that, nor is told what was missing before.
         """
-        items: Iterable[Update] = self._items.values() if isinstance(self._items, dict) else self._items
+        items: Any = self._items.values() if isinstance(self._items, dict) else self._items
         waiting = {update.topic for update in items} if self._gaps else set()
         for topic in topics:
             self._buffer.part(topic)
