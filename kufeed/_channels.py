@@ -7,7 +7,7 @@ import math
 import time
 from bisect import bisect_left
 from operator import attrgetter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import trio
