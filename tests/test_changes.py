@@ -39,7 +39,7 @@ from kufeed._channels import UpdateQueue
 from kufeed._delivery import hand_out
 from kufeed._inline import InlineSink
 from kufeed.errors import LinkClosed
-from kufeed.protocol import CHANNELS
+from kufeed.protocol import CHANNELS, FundingRate
 from kufeed.testing import Exchange
 
 from .test_channels import END, everything, law, never_hold, put
@@ -102,6 +102,17 @@ def test_each_field_of_each_record_counts(record: type[Update]) -> None:
         assert not says_the_same(record(**plain), record(**plain | {name: 2})), name
     for name in {field.alias for field in attrs.fields(record)}.difference(own):
         assert says_the_same(record(**plain), record(**plain | {name: 2})), name
+
+
+def test_a_settled_funding_rate_that_is_repeated_is_no_change() -> None:
+    """Though the next settlement, which is reckoned from the time of the message, moves on with it."""
+    stream = topic("funding_rate", "XBTUSDTM")
+    one, other = (
+        FundingRate(stream, "XBTUSDTM", None, n, n, Decimal(1), False, 28_800.0) for n in (START_NS, START_NS + 1)
+    )
+    assert one.next_time_ns != other.next_time_ns
+    assert says_the_same(one, other)
+    assert not says_the_same(one, attrs.evolve(other, interval=14_400.0))
 
 
 def test_every_trade_and_every_book_delta_is_a_change() -> None:
