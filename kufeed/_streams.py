@@ -123,17 +123,20 @@ class Stream:
         gap = Gap(self.topic, GapCause.RECONNECT, None, None, since, update.time_ns)
         missing, self._missing = self._missing, set()
         self._choose_stagers()
-        for sink in missing:
-            sink.hand_over()  # what was staged came before it
-            sink.tell(gap)
-        for append in self.stagers:
-            append(update)
+        for sink in self.sinks:
+            if sink in missing:
+                sink.stage_after(gap, update)
+            else:
+                sink.staged.append(update)
 
 
 def newest(updates: Iterable[Update | None]) -> Update | None:
-    """The last of *updates* in the exchange's order: a link that was held brings old messages late."""
+    """The last of *updates* in the exchange's order: a link that was held brings old messages late.
+
+    Of those whose time can be right, where there are any.
+    """
     there = (one for one in updates if one is not None)
-    return max(there, key=lambda one: (one.time_ns, one.sequence or 0), default=None)
+    return max(there, key=lambda one: (not one.misdated, one.time_ns, one.sequence or 0), default=None)
 
 
 class Routes:
