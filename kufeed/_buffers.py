@@ -229,8 +229,7 @@ class KeyedBuffer:
         return list(self.items)
 
     def part(self, topic: Topic) -> None:
-        if topic in self._latest:
-            self._parted.add(topic)
+        self._parted.update([topic] if topic in self._latest else filter(topic.covers, self._latest))
 
     def _put(self, update: Update, policy: Overflow) -> None:
         if policy is Overflow.DROP_OLDEST:

@@ -30,6 +30,12 @@ def says_the_same(one: Update, other: Update) -> bool:
     return bool(own(one) == own(other))
 
 
+def forget(known: dict[Topic, Update], topic: Topic) -> None:
+    """Take *topic* out of *known*, with all of its symbols where it has several."""
+    for one in [topic] if topic in known else list(filter(topic.covers, known)):
+        del known[one]
+
+
 class ChangesBuffer(KeyedBuffer):
     """Any policies. An update is looked at when it enters: what was lost before is known then.
 
@@ -78,7 +84,7 @@ class ChangesBuffer(KeyedBuffer):
 
     def part(self, topic: Topic) -> None:
         super().part(topic)
-        self._known.pop(topic, None)
+        forget(self._known, topic)
 
     def _is_unchanged(self, update: Update) -> bool:
         known = self._known.get(update.topic)

@@ -78,6 +78,10 @@ class Sink(Protocol):
     blocks: bool
     """Whether the reader waits for room rather than lose anything; then no other sink shares its link."""
 
+    def stage_after(self, gap: Gap, update: Update) -> None:
+        """Stage *update*, which *gap* precedes. Called while others are staged: it runs no code of the user's."""
+        ...
+
     def hand_over(self) -> bool:
         """Take what is staged as far as that loses nothing; true when nothing is left."""
         ...
@@ -195,6 +199,11 @@ class UpdateQueue:
 
     # -- the producer's side ------------------------------------------------------------------------------------------
 
+    def stage_after(self, gap: Gap, update: Update) -> None:
+        self.hand_over()  # what was staged came before it
+        self.tell(gap)
+        self.staged.append(update)
+
     def hand_over(self) -> bool:
         """Move what fits of what is staged, and wake consumers. True when nothing is left staged."""
         staged, items = self.staged, self._items
@@ -258,9 +267,16 @@ class UpdateQueue:
         self._consumers.unpark()
 
     def part(self, topics: Iterable[Topic]) -> None:
-        """What comes of *topics* from now on neither takes the place of what waits, nor is it compared with that."""
+        """What comes of *topics* from now on begins anew.
+
+        It neither takes the place of what waits, nor is compared with that, nor is told what was missing before.
+        """
+        items: Any = self._items.values() if isinstance(self._items, dict) else self._items
+        waiting = {update.topic for update in items} if self._gaps else set()
         for topic in topics:
             self._buffer.part(topic)
+            for gone in [one for one in self._gaps if topic.covers(one) and one not in waiting]:
+                del self._gaps[gone]
 
     def fail(self, error: Exception) -> None:
         """Have *error* raised once, to the consumer that comes to this place in the stream."""

@@ -153,7 +153,9 @@ class FeedConfig:
     loads: Callable[[bytes], Any] = attrs.field(default=strict_loads, repr=False)
     """The JSON decoder, from bytes; a `ValueError` refuses a message. The default refuses all that is not JSON.
 
-    `orjson.loads` fits, is as strict and faster. `ujson.loads` reads `01` as 1 and `-` as 0, which no later check sees.
+    It also keeps all digits of a number, of which others leave 17 where it has a fraction. `orjson.loads` fits, refuses
+    the same and is faster, and makes floats of integers beyond 64 bits. `ujson.loads` reads `01` as 1 and `-` as 0,
+    which no later check sees.
     """
     numbers: type[Decimal] | type[float] = attrs.field(default=Decimal)
     """What prices, amounts and rates are: `Decimal`, exact, or `float`, where annotations still say `Decimal`.
@@ -249,10 +251,15 @@ class FeedConfig:
 def _from_text(field: attrs.Attribute[Any], text: str) -> Any:
     """Text as a value of the field's type, which its default or its annotation tells."""
     annotation = str(field.type)
-    if annotation.startswith(("ssl", "Callable", "type", "Credentials")):
-        raise UsageError(f"{field.name} cannot be set from the environment")
     if "None" in annotation and text.lower() == "none":
         return None
+    if annotation.startswith("type"):
+        kinds: dict[str, type] = {"decimal": Decimal, "float": float}
+        if text.lower() not in kinds:
+            raise UsageError(f"{field.name} must be Decimal or float, not {text!r}")
+        return kinds[text.lower()]
+    if annotation.startswith(("ssl", "Callable", "Credentials")):
+        raise UsageError(f"{field.name} cannot be set from the environment")
     try:
         if annotation.startswith("float"):
             return float(text)

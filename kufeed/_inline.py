@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import attrs
 import trio
 
-from ._changes import says_the_same
+from ._changes import forget, says_the_same
 from ._channels import QueueStatistics
 from .errors import UsageError
 from .protocol.events import Gap, GapCause, StreamEvent
@@ -59,6 +59,9 @@ class InlineSink:
 
     # -- the reader's side: none of it may raise ----------------------------------------------------------------------
 
+    def stage_after(self, gap: Gap, update: Update) -> None:
+        self.staged.append(attrs.evolve(update, gap_before=gap))
+
     def hand_over(self) -> bool:
         updates = self.staged.copy()
         self.staged.clear()
@@ -74,7 +77,7 @@ class InlineSink:
 
     def _is_new(self, update: Update) -> bool:
         known = self._known.get(update.topic)
-        if known is not None and says_the_same(known, update):
+        if known is not None and update.gap_before is None and says_the_same(known, update):
             self._unchanged += 1
             return False
         self._known[update.topic] = update
@@ -108,7 +111,9 @@ class InlineSink:
 
     def _with_gap(self, update: Update) -> Update:
         gap = self._gaps.pop(update.topic, None)
-        return update if gap is None else attrs.evolve(update, gap_before=gap)
+        if gap is None:
+            return update
+        return attrs.evolve(update, gap_before=gap if update.gap_before is None else gap.joined(update.gap_before))
 
     def acked(self, topic: Topic) -> None: ...
 
@@ -130,11 +135,13 @@ class InlineSink:
         if isinstance(event, Gap):
             before = self._gaps.get(event.topic)
             self._gaps[event.topic] = event if before is None else before.joined(event)
-            self.part([event.topic])
+            forget(self._known, event.topic)
 
     def part(self, topics: Iterable[Topic]) -> None:
         for topic in topics:
-            self._known.pop(topic, None)
+            forget(self._known, topic)
+            for gone in list(filter(topic.covers, self._gaps)):
+                del self._gaps[gone]
 
     def fail(self, error: Exception) -> None:
         if not (self.closed or self.paused):

@@ -7,6 +7,8 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from .protocol.updates import MOST_AHEAD
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -18,8 +20,6 @@ _SECOND = 1_000_000_000
 _MOST_BEHIND = 3600 * _SECOND
 """Nothing is an hour on its way: a link that is silent for a minute or two is given up, and nobody queues for longer.
 An older stamp is of something else: the last change of a market that sleeps, another unit, a clock that is wrong."""
-_MOST_AHEAD = 60 * _SECOND
-"""Clocks that anybody looks after are right to a second, those that nobody does are mostly right to a minute."""
 _QUIET = 10.0
 """Seconds without a late update that end an episode."""
 
@@ -44,13 +44,13 @@ class Lateness:
 
     def in_time(self, received_time_ns: int) -> tuple[int, int]:
         """The earliest and the latest time stamp of what is received now that need not go to `mark()`."""
-        return received_time_ns - self._late_after, received_time_ns + _MOST_AHEAD
+        return received_time_ns - self._late_after, received_time_ns + MOST_AHEAD
 
     def mark(self, update: Update) -> None:
         """Count *update*, whose time stamp is outside of `in_time()`, and set its flag. Nobody else has it yet."""
         assert update.exchange_time_ns is not None
         age = update.received_time_ns - update.exchange_time_ns
-        if not -_MOST_AHEAD <= age <= _MOST_BEHIND:
+        if not -MOST_AHEAD <= age <= _MOST_BEHIND:
             self.misdated += 1
             object.__setattr__(update, "misdated", True)
             return

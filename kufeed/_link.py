@@ -49,6 +49,8 @@ _log = logging.getLogger("kufeed.link")
 _JITTER = 1.0
 """Seconds added to the window of frames: those that left apart may arrive closer together, and the exchange counts
 arrivals. One too many, and it drops the connection (cryptofeed issue 838)."""
+_LONGEST_TEXT = 1000
+"""Characters of an error's text that are looked at: looking for a token in four million takes a second."""
 _PING_EVERY = (1.0, 50.0)
 """Seconds, least and most, whatever a token reply says. Pings go before all other frames and share their budget: many
 more would let nothing else through. KuCoin closes after about 60 s without one, and asked for 50 s at most (2023)."""
@@ -276,7 +278,7 @@ class Link:
 
     def _control(self, frame: Mapping[str, Any]) -> None:
         if isinstance(text := frame.get("data"), str):  # of an error; it may go into ours
-            frame = {**frame, "data": self._hide(text)}
+            frame = {**frame, "data": self._hide(text[:_LONGEST_TEXT])}
         self._tell(self._session().receive(frame, trio.current_time()))
 
     def _tell(self, events: Iterable[Event]) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("kufeed.validation")
 
+_LONGEST_TEXT = 1000
+"""Characters of the exchange's that are looked at: *hide* would search four million for a second."""
 _LINES = 20
 _PERIOD = 60.0
 """Seconds in which at most `_LINES` refused messages are shown: who may send garbage may send much of it."""
@@ -67,4 +69,4 @@ class Refusals:
 
 def _text(frame: object, name: str, hide: Callable[[str], str]) -> str:
     value = frame.get(name) if isinstance(frame, dict) else None
-    return printable(hide(value)) if isinstance(value, str) else shown(value)
+    return printable(hide(value[:_LONGEST_TEXT])) if isinstance(value, str) else shown(value)

@@ -125,17 +125,20 @@ class Stream:
         gap = Gap(self.topic, GapCause.RECONNECT, None, None, since, update.time_ns)
         missing, self._missing = self._missing, set()
         self._choose_stagers()
-        for sink in missing:
-            sink.hand_over()  # what was staged came before it
-            sink.tell(gap)
-        for append in self.stagers:
-            append(update)
+        for sink in self.sinks:
+            if sink in missing:
+                sink.stage_after(gap, update)
+            else:
+                sink.staged.append(update)
 
 
 def newest(updates: Iterable[Update | None]) -> Update | None:
-    """The last of *updates* in the exchange's order: a link that was held brings old messages late."""
+    """The last of *updates* in the exchange's order: a link that was held brings old messages late.
+
+    Of those whose time can be right, where there are any.
+    """
     there = (one for one in updates if one is not None)
-    return max(there, key=lambda one: (one.time_ns, one.sequence or 0), default=None)
+    return max(there, key=lambda one: (not one.misdated, one.time_ns, one.sequence or 0), default=None)
 
 
 class Routes:
@@ -253,10 +256,18 @@ def _look_again(
         except _MALFORMED as found:
             raise _refusal(frame, found) from found
     if "topic" not in frame:
+        if "subject" in frame or frame.get("type") == "message":
+            raise MessageRefused("topic", "missing")
         on_control(frame)
     elif not isinstance(frame["topic"], str):
         raise MessageRefused("topic", "not text")
-    elif frame["topic"] not in by_wire or not _wanted(by_wire[frame["topic"]], frame.get("subject")):
+    elif frame["topic"] not in by_wire:
+        if _names_nobody(frame, by_wire):
+            raise MessageRefused("symbol", "not text")
+        refusals.unwanted += 1
+    elif not isinstance(frame.get("subject"), str):
+        raise MessageRefused("subject", "not text" if "subject" in frame else "missing")
+    elif not _wanted(by_wire[frame["topic"]], frame["subject"]):
         refusals.unwanted += 1
     else:
         raise _refusal(frame, error)
@@ -267,8 +278,6 @@ def _refusal(frame: Mapping[str, Any], error: Exception) -> MessageRefused:
     """What is wrong with a frame that somebody wanted."""
     if not isinstance(frame.get("data"), dict):
         return MessageRefused("data", "not a JSON object")
-    if isinstance(error, TypeError) and not isinstance(frame["subject"], str):
-        return MessageRefused("subject", "not text")
     if isinstance(error, KeyError):
         return MessageRefused(str(error.args[0]), "missing")
     return MessageRefused("malformed", type(error).__name__)
@@ -286,5 +295,14 @@ def _named_in_data(frame: Mapping[str, Any], by_wire: ByWire) -> tuple[Stream, .
     return streams if streams and streams[0].topic.channel.pushed_without_symbol else ()
 
 
-def _wanted(subjects: Mapping[str | None, tuple[Stream, ...]], subject: object) -> bool:
-    return None in subjects or (isinstance(subject, str) and subject in subjects)
+def _names_nobody(frame: Mapping[str, Any], by_wire: ByWire) -> bool:
+    """Whether the topic of *frame* is the bare path of a channel that is streamed here, and its data name no symbol."""
+    data = frame.get("data")
+    if isinstance(data, dict) and isinstance(data.get("symbol"), str):
+        return False
+    channels = {next(iter(subjects.values()))[0].topic.channel for subjects in by_wire.values()}
+    return any(channel.pushed_without_symbol and channel.path == frame["topic"] for channel in channels)
+
+
+def _wanted(subjects: Mapping[str | None, tuple[Stream, ...]], subject: str) -> bool:
+    return None in subjects or subject in subjects

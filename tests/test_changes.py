@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ from kufeed._channels import UpdateQueue
 from kufeed._delivery import hand_out
 from kufeed._inline import InlineSink
 from kufeed.errors import LinkClosed
-from kufeed.protocol import CHANNELS
+from kufeed.protocol import CHANNELS, FundingRate
 from kufeed.testing import Exchange
 
 from .test_channels import END, everything, law, never_hold, put
@@ -101,6 +102,17 @@ def test_each_field_of_each_record_counts(record: type[Update]) -> None:
         assert not says_the_same(record(**plain), record(**plain | {name: 2})), name
     for name in {field.alias for field in attrs.fields(record)}.difference(own):
         assert says_the_same(record(**plain), record(**plain | {name: 2})), name
+
+
+def test_a_settled_funding_rate_that_is_repeated_is_no_change() -> None:
+    """Though the next settlement, which is reckoned from the time of the message, moves on with it."""
+    stream = topic("funding_rate", "XBTUSDTM")
+    one, other = (
+        FundingRate(stream, "XBTUSDTM", None, n, n, Decimal(1), False, 28_800.0) for n in (START_NS, START_NS + 1)
+    )
+    assert one.next_time_ns != other.next_time_ns
+    assert says_the_same(one, other)
+    assert not says_the_same(one, attrs.evolve(other, interval=14_400.0))
 
 
 def test_every_trade_and_every_book_delta_is_a_change() -> None:
@@ -374,7 +386,10 @@ def test_nothing_is_said_twice_and_the_last_word_arrives(
                     now = START_NS + len(observers[stream].sent)
                     queue.tell(Gap(stream, GapCause.RECONNECT, None, None, now, now + 1))
                 case "part":
-                    observers[STREAMS[argument]].part()
+                    observer = observers[STREAMS[argument]]
+                    observer.part()
+                    # Who removes a topic is not told with a later one what was missing before.
+                    observer.lost_since |= STREAMS[argument] in queue._gaps
                     queue.part([STREAMS[argument]])
                 case "event":
                     queue.tell(Disconnected(STREAMS[argument], LinkClosed(1006, None)))
@@ -713,3 +728,27 @@ async def test_a_live_market_seen_by_changes_is_the_market(autojump_clock: MockC
                 assert says_the_same(last, latest.update)
         counts = changes.statistics()
         assert counts.delivered > 20
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "latest"])
+async def test_all_symbols_that_are_added_again_begin_anew(overflow: str, autojump_clock: MockClock) -> None:
+    exchange = Exchange(live=False)
+
+    def of_all(sequence: int) -> str:
+        message = json.loads(ticker(sequence))
+        return json.dumps({**message, "topic": "/market/ticker:all", "subject": "BTC-USDT"})
+
+    async with simulated(exchange) as (_, feed):
+        async with feed.ticker("ETH-USDT", changes_only=True, overflow=overflow) as tickers:
+            await tickers.add("all")
+            await exchange.play([of_all(1)])
+            assert (await tickers.receive()).sequence == 1
+            tickers.remove("all")
+            await tickers.add("all")
+            await exchange.play([of_all(2)])
+            assert (await tickers.receive()).sequence == 2, "it says the same, but nothing is known any more"
+            await exchange.play([of_all(3)])
+            await trio.sleep(1)
+            assert tickers.statistics().unchanged == 1
+            with pytest.raises(trio.WouldBlock):
+                tickers.receive_nowait()

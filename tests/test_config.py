@@ -590,6 +590,7 @@ def test_the_environment_is_read_when_asked() -> None:
         "KUFEED_LINGER": "",
         "KUFEED_RECONNECT_DELAY": "60",
         "KUFEED_MAX_RECONNECT_DELAY": "120",
+        "KUFEED_NUMBERS": "float",
         "OTHER_LINGER": "x",
     }
     assert FeedConfig.from_env(environ=environ) == FeedConfig(
@@ -601,7 +602,10 @@ def test_the_environment_is_read_when_asked() -> None:
         allowed_hosts=("one.example", "two.example"),
         reconnect_delay=60.0,
         max_reconnect_delay=120.0,
+        numbers=float,
     )
+    for text in ("decimal", "Decimal"):
+        assert FeedConfig.from_env(environ={"KUFEED_NUMBERS": text}).numbers is Decimal
     assert FeedConfig.from_env("OTHER_", environ={"OTHER_LINGER": "1"}).linger == 1.0
 
 
@@ -622,6 +626,7 @@ def test_the_environment_is_the_process_own_by_default(monkeypatch: pytest.Monke
         ("KUFEED_SPOT_URL", "nowhere", "spot_url must be a URL"),
         ("KUFEED_SSL_CONTEXT", "x", "ssl_context cannot be set"),
         ("KUFEED_LOADS", "json.loads", "loads cannot be set"),
+        ("KUFEED_NUMBERS", "int", "numbers must be Decimal or float"),
         ("KUFEED_LINGR", "1", "has no field 'lingr'"),
     ],
 )

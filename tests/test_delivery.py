@@ -28,6 +28,7 @@ from kufeed import (
 from kufeed.testing import Exchange, Limits
 
 from .test_feed import simulated
+from .test_latest import ticker as spot_ticker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -605,3 +606,74 @@ async def take_one_batch(trades: Any) -> list[Update]:
     async for batch in trades.batches(7):
         return list(batch)
     return []
+
+
+async def test_a_handler_that_removes_a_topic_after_a_hole_takes_nothing_from_others(autojump_clock: MockClock) -> None:
+    """Functions of the user's run when all that was read is staged everywhere: what others had stays theirs."""
+    exchange = Exchange(live=False)
+    btc = kufeed.topic("ticker", "BTC-USDT")
+    armed = False
+    async with simulated(exchange) as (_, feed):
+        other = feed.ticker("BTC-USDT", "ETH-USDT", overflow="drop_oldest")
+
+        def remove(update: kufeed.Ticker) -> None:
+            if armed and update.symbol == "BTC-USDT" and btc in other.topics:
+                other.remove("BTC-USDT")
+
+        async with other, feed.open_handlers() as handlers:
+            await handlers.start(remove, feed.ticker("BTC-USDT", "XRP-USDT"))
+            await exchange.play([spot_ticker(1)])
+            await trio.sleep(1)
+            assert (await other.receive()).sequence == 1
+            await exchange.disconnect_all()
+            await exchange.wait_subscribed(str(btc))
+            await trio.sleep(5)
+            armed = True
+            await exchange.play([spot_ticker(5)])
+            await trio.sleep(1)
+            update = other.receive_nowait()
+            assert update.sequence == 5
+            assert update.gap_before is not None
+            counts = other.statistics()
+            assert (counts.received, counts.delivered, counts.pending) == (2, 2, 0)
+
+
+async def test_a_topic_that_is_added_again_is_not_told_of_what_was_missing_before(autojump_clock: MockClock) -> None:
+    exchange = Exchange(live=False)
+    async with simulated(exchange) as (_, feed):
+        async with feed.ticker("ETH-USDT", "BTC-USDT", overflow="drop_newest", buffer=1) as tickers:
+            await exchange.play([spot_ticker(1, "ETH-USDT"), spot_ticker(2), spot_ticker(3)])
+            await trio.sleep(1)
+            assert (await tickers.receive()).symbol == "ETH-USDT"
+            with pytest.raises(trio.WouldBlock):
+                tickers.receive_nowait()
+            tickers.remove("BTC-USDT")
+            await trio.sleep(86_400)
+            await tickers.add("BTC-USDT")
+            await exchange.play([spot_ticker(100)])
+            update = await tickers.receive()
+            assert (update.sequence, update.gap_before) == (100, None)
+
+
+async def test_who_joins_again_in_an_outage_is_not_told_that_it_is_over(autojump_clock: MockClock) -> None:
+    """`Restored` only to who was told `Disconnected`, on the subscription as it is now."""
+    exchange = Exchange(live=False)
+    async with simulated(exchange) as (_, feed):
+        async with feed.ticker("ETH-USDT", "BTC-USDT") as mine, feed.ticker("BTC-USDT") as other:
+            exchange.faults.refuse_dials = True
+            await exchange.disconnect_all()
+            await trio.sleep(0.1)
+            mine.remove("BTC-USDT")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(mine.add, "BTC-USDT")
+                await trio.sleep(0.1)
+                exchange.faults.refuse_dials = False
+            await exchange.play([spot_ticker(5)])
+            told = []
+            async for one in mine.with_events():
+                told.append((type(one).__name__, str(getattr(one, "topic", ""))))
+                if isinstance(one, kufeed.Ticker):
+                    break
+            assert ("Restored", "/market/ticker:BTC-USDT") not in told
+            assert ("Disconnected", "/market/ticker:BTC-USDT") in told, "before it left"
+            del other

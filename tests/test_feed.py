@@ -18,7 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 import kufeed
 from kufeed import FeedConfig, topic
 from kufeed.testing import Exchange, Limits, MemoryNetwork
-from kufeed.testing.wire import CHANNELS, Channel, text_frame
+from kufeed.testing.wire import text_frame
 
 MS = 1_750_000_000_250
 
@@ -266,15 +266,11 @@ PLAYED: dict[str, tuple[Open, str, str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", PLAYED)
 @pytest.mark.parametrize("bare", [False, True])
-async def test_channels_that_the_simulated_exchange_only_plays(
-    name: str, bare: bool, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_comes_at_its_hour_or_of_few_symbols(name: str, bare: bool, autojump_clock: MockClock) -> None:
     """Also an announcement under its bare path, as KuCoin pushes it; nothing else comes without its symbol."""
     make, wire, subject, data = PLAYED[name]
     path = wire.partition(":")[0]
-    market: Any = "futures" if path.startswith("/contract") else "spot"
-    monkeypatch.setitem(CHANNELS, (market, path), Channel(market=market, prefix=path, encode=lambda *_: iter(())))
-    async with simulated(Exchange(accept_any_symbol=True)) as (exchange, feed), make(feed) as updates:
+    async with simulated(Exchange(live=False)) as (exchange, feed), make(feed) as updates:
         (session,) = exchange.sessions
         pushed = path if bare else wire
         session.push(text_frame(json.dumps({"topic": pushed, "type": "message", "subject": subject, "data": data})))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import orjson
 import pytest
+import ujson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kufeed._json import loads
+from kufeed._json import ExactFloat, loads
 
 SPACE = st.text(" \t\r\n", max_size=2)
 DIGITS = st.text("0123456789", min_size=1, max_size=6)
@@ -69,6 +73,23 @@ texts = written(numbers | strings | st.sampled_from(["true", "false", "null"]))
 @given(texts)
 def test_what_is_json_is_read_as_the_standard_library_reads_it(text: str) -> None:
     assert same(loads(text.encode()), json.loads(text))
+
+
+@given(numbers)
+def test_a_fraction_keeps_how_it_was_written(text: str) -> None:
+    """And is the same float as ever, also to who writes it again or sends it to another process."""
+    (found,) = loads(f"[{text}]".encode())
+    if not set(text) & {*".eE"}:
+        assert type(found) is int
+        return
+    sent = pickle.loads(pickle.dumps(found))  # noqa: S301  # our own
+    for one in (found, sent, copy.copy(found), copy.deepcopy(found)):
+        assert (type(one), one.text) == (ExactFloat, text)
+        assert same(one, float(text))
+        assert hash(one) == hash(float(text))
+    assert json.dumps(found) == json.dumps(float(text))
+    assert ujson.dumps(found) == ujson.dumps(float(text))
+    assert orjson.dumps([found], default=float) == orjson.dumps([float(text)])
 
 
 def same(one: Any, other: Any) -> bool:

@@ -222,3 +222,14 @@ async def test_of_the_topic_of_all_symbols_each_has_its_own(autojump_clock: Mock
         assert feed.latest(BTC) is None, "that is a topic of its own"
         other = attrs.evolve(seen["BTC-USDT"].topic, symbol="XX-USDT")
         assert feed.latest(other) is None
+
+
+async def test_a_time_that_cannot_be_right_is_not_the_newest(autojump_clock: MockClock) -> None:
+    """Else one wrong time stamp would hide what comes of all other symbols."""
+    exchange = Exchange(**QUIET)
+    async with simulated(exchange) as (_, feed), feed.all_tickers():
+        for sequence, symbol, time in ((1, "ETH-USDT", 10**9), (2, "BTC-USDT", 5)):
+            message = json.loads(ticker(sequence, symbol, time=time))
+            await exchange.play([json.dumps({**message, "topic": "/market/ticker:all", "subject": symbol})])
+            await trio.sleep(1)
+        assert number(feed, topic("ticker", "all")) == 2

@@ -288,7 +288,7 @@ def test_an_announcement_goes_by_the_symbol_in_its_data_in_its_place() -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        *(announced("OTHERM"), announced(None), announced(["ABCDM"]), {**announced("ABCDM"), "subject": "other"}),
+        *(announced("OTHERM"), {**announced("ABCDM"), "subject": "other"}),
         {**announced("ABCDM"), "topic": "/contractMarket/execution"},
     ],
 )
@@ -296,6 +296,13 @@ def test_an_announcement_that_nobody_wants_is_counted(frame: dict[str, Any]) -> 
     desk = Desk(topic("announcement", "ABCDM"), FUTURES)
     assert desk.stage(frame) == set()
     assert (desk.refusals.unwanted, desk.refusals.causes) == (1, {})
+
+
+@pytest.mark.parametrize("symbol", [None, 7, ["ABCDM"]])
+def test_an_announcement_that_does_not_say_whom_it_concerns_is_refused(symbol: Any) -> None:
+    desk = Desk(topic("announcement", "ABCDM"), FUTURES)
+    assert desk.stage(announced(symbol)) == set()
+    assert (desk.refusals.unwanted, desk.refusals.causes) == (0, {"symbol": 1})
 
 
 @pytest.mark.parametrize("loads", LOADS)
@@ -327,9 +334,6 @@ def test_a_damaged_announcement_is_refused_by_its_field(name: str) -> None:
         {**ticker(1), "topic": "/market/level2:AB-CD"},
         {**ticker(1), "topic": ""},
         {**ticker(1), "subject": "trade.snapshot"},
-        {**ticker(1), "subject": None},
-        {**ticker(1), "subject": ["trade.ticker"]},
-        {"topic": str(TICKER)},
         {"topic": "/market/ticker:EF-GH", "data": None},
     ],
 )
@@ -362,6 +366,10 @@ NOT_A_TOPIC: list[Any] = [None, 1, [], {}, [str(TICKER)], True]
         (b"9" * 4_000_000, "json"),
         *((text, "envelope") for text in (b"[]", b"1", b"null", b'"topic"', b"true", b'["topic"]', b"1.5")),
         *(({**ticker(1), "topic": wire}, "topic") for wire in NOT_A_TOPIC),
+        ({key: value for key, value in ticker(1).items() if key != "topic"}, "topic"),
+        ({"type": "message", "data": {}}, "topic"),
+        ({key: value for key, value in ticker(1).items() if key != "subject"}, "subject"),
+        *(({**ticker(1), "subject": subject}, "subject") for subject in (None, 1, ["trade.ticker"], {})),
         *(({**ticker(1), "data": data}, "data") for data in (None, [], "text", 1, ["symbol"])),
         ({key: value for key, value in ticker(1).items() if key != "data"}, "data"),
         ({**ticker(1), "data": {}}, "bestBid"),

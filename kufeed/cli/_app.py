@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import trio
 from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from .. import FeedConfig, __version__
 from ..errors import UsageError
@@ -279,7 +279,10 @@ def symbols(
 
 @app.command
 def topics() -> None:
-    """List the channels: what their updates are, what times and sizes count, how updates are told apart, the source."""
+    """List the channels: what their updates are, what times and sizes count, how updates are told apart, the source.
+
+    A terminal shows as many columns as fit; piped, there are all, parted by tabs.
+    """
     rows = [
         (
             channel.kind.value,
@@ -299,11 +302,17 @@ def topics() -> None:
     if not output.is_terminal:
         output.write_now("".join("\t".join(row) + "\n" for row in rows))
         return
+    console = Console()
+    endless = console.options.update_width(1000)
     words = ("kind", "market", "wire topic", "record", "time stamp", "sizes count", "merge key", "a gap is told by")
-    table = Table(*(Column(word, overflow="fold", no_wrap=word == "wire topic") for word in words))
-    for kind, market, path, _, *others, _ in rows:  # a terminal is too narrow for subjects and sources
-        table.add_row(kind, market, path, *others)
-    Console().print(table)
+    # The first four columns take 76 letters. No terminal is wide enough for subjects and sources.
+    for shown in range(len(words), 3, -1):
+        table = Table(*words[:shown], box=None, pad_edge=False)
+        for kind, market, path, _, *others, _ in rows:
+            table.add_row(*(kind, market, path, *others)[:shown])
+        if console.measure(table, options=endless).maximum <= console.width:
+            break
+    console.print(table)
 
 
 def _log_if(verbose: bool) -> None:

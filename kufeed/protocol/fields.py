@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from functools import partial
 from operator import itemgetter, neg
 from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
+from .._json import ExactFloat
 from ..errors import MessageRefused
 from .updates import Level, Side
 
@@ -31,12 +33,19 @@ With an exponent of two digits, what is within it is a float that is neither inf
 """
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]*|0[0-9]+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?")
 _MAX_SEQUENCE = 2**63
+_FIRST, _END = 10**9, 9 * 10**9
+"""Seconds of the times that are taken, from 2001 to 2255: of the same count of digits, and in nanoseconds below 2**63
+with years to spare for what is added to one."""
+_MINUTE = 60
+_SHORTEST_FUNDING, _LONGEST_FUNDING = 60_000, 7 * 86_400_000
+"""Milliseconds from one funding rate to the next: a predicted one comes each minute, contracts are settled by hours."""
 MAX_CHANGES = 100_000
 """Of one side of a book in one message: a bound, where documents state none."""
 _MAX_LEVELS = 1000
 """Of one side in one message; the deepest channel has 50."""
 _LONGEST_WORD = 64
 _price = itemgetter(0)
+_pair = partial(tuple.__new__, Level)  # `Level` without the frames of its own `__new__`
 _SIDES = {"buy": Side.BUY, "sell": Side.SELL}
 
 
@@ -51,7 +60,10 @@ class Numbers:
     negate: Callable[[Decimal], Decimal]
 
     def decimal(self, value: object, field: str) -> Decimal:
-        """A number that is finite and not negative: text as KuCoin writes it, or an old message's JSON number."""
+        """A number that is finite and not negative: text as KuCoin writes it, or a JSON number.
+
+        Of an `ExactFloat` it is the text that counts; of another float the shortest text that means it.
+        """
         convert = self.convert  # not called on `self`: CPython 3.11 would look it up anew each time
         if type(value) is str:
             if value and not value.strip(_PLAIN) and value[0] != "." != value[-1] and len(value) <= _MAX_DIGITS:
@@ -61,6 +73,8 @@ class Numbers:
                     pass
             elif len(value) <= _MAX_DIGITS and _NUMBER.fullmatch(value):
                 return convert(value)
+        elif type(value) is ExactFloat:
+            return self.decimal(value.text, field)
         elif type(value) is float or type(value) is int:
             # The shortest text that means this float: 31528.00000000 on the wire was written from a decimal, no double.
             text = repr(value) if type(value) is float or abs(value) < 10**_MAX_DIGITS else ""
@@ -88,6 +102,8 @@ class Numbers:
 
     def signed_decimal(self, value: object, field: str) -> Decimal:
         """A number that is finite and may be negative: a rate, or a change."""
+        if type(value) is ExactFloat:
+            value = value.text
         if type(value) is str and value[:1] == "-":
             return self.negate(self.decimal(value[1:], field))
         if type(value) is int or type(value) is float:
@@ -99,18 +115,29 @@ class Numbers:
         """The same, or None where the exchange left the value out."""
         return None if value is None or value == "" else self.signed_decimal(value, field)
 
+    def decimals(self, values: Sequence[object], field: str) -> list[Decimal]:
+        """`decimal` for all the prices or sizes of one side of a book, recognised together where they are plain."""
+        try:
+            text = ".".join(values)  # type: ignore[arg-type]  # as in `optional_decimals`
+            plain = text.isascii() and ".." not in text and text[:1] != "." != text[-1:]
+            if plain and text.replace(".", "").isdigit() and max(map(len, values)) <= _MAX_DIGITS:  # type: ignore[arg-type]
+                return list(map(self.convert, values))  # type: ignore[arg-type]
+        except (TypeError, ArithmeticError, ValueError):
+            pass
+        return [self.decimal(value, field) for value in values]
+
     def levels(
         self,
         value: object,
         field: str,
-        size: Callable[[object, str], Number],
+        sizes: Callable[[Sequence[object], str], Iterable[Number]],
         *,
         descending: bool,
         most: int = _MAX_LEVELS,
     ) -> tuple[Level, ...]:
         """One side of a book, best first: the order on the wire has changed over the years (futures documents, 2020).
 
-        *size* reads the other number of a level.
+        *sizes* reads the other numbers of the levels.
         """
         if type(value) is not list:
             raise MessageRefused(field, shown(value))
@@ -118,8 +145,10 @@ class Numbers:
             raise MessageRefused(field, f"{len(value)} levels, of which there are {most} at most")
         if any(type(row) is not list or len(row) != 2 for row in value):
             raise MessageRefused(field, "not pairs of price and size")
-        decimal = self.decimal
-        found = [Level(decimal(price, field), size(amount, field)) for price, amount in value]
+        if not value:
+            return ()
+        prices, amounts = zip(*value, strict=True)
+        found = list(map(_pair, zip(self.decimals(prices, field), sizes(amounts, field), strict=True)))
         found.sort(reverse=descending, key=_price)
         return tuple(found)
 
@@ -157,17 +186,31 @@ def three(value: object, field: str) -> list[str]:
     raise MessageRefused(field, shown(value))
 
 
-def seconds(value: object, field: str) -> int:
-    """Seconds since the epoch, as nanoseconds; digits checked. Text, as candles write it."""
+def candle_start(value: object, time_ns: int, field: str) -> int:
+    """Seconds since the epoch, as nanoseconds; *time_ns* is the time of the message. Text, as candles write it.
+
+    Of whole minutes: not of whole intervals, since a candle of 8 hours is documented (2020) that began at 10:00 UTC.
+    And not more than a minute, the shortest interval, after the message: nothing says that both times are read off
+    one clock, but a candle that is further ahead would call the present one final.
+    """
     number = _whole(value, field)
-    if 10**9 <= number < 10**10:
-        return number * 1_000_000_000
-    raise MessageRefused(field, f"not seconds: {shown(value)}")
+    if not _FIRST <= number < _END:
+        raise MessageRefused(field, f"not seconds: {shown(value)}")
+    if number % _MINUTE:
+        raise MessageRefused(field, f"not a whole minute: {shown(value)}")
+    start_ns = number * 1_000_000_000
+    if start_ns > time_ns + _MINUTE * 1_000_000_000:
+        raise MessageRefused(field, f"begins after its message: {shown(value)}")
+    return start_ns
 
 
 def contracts(value: object, field: str) -> int:
     """A futures size: a whole number of contracts, as a JSON integer or (in one old document) text."""
     return _whole(value, field)
+
+
+def many_contracts(values: Sequence[object], field: str) -> list[int]:
+    return [_whole(value, field) for value in values]
 
 
 def optional_contracts(value: object, field: str) -> int | None:
@@ -185,7 +228,7 @@ def optional_sequence(value: object, field: str = "sequence") -> int | None:
 def milliseconds(value: object, field: str) -> int:
     """Milliseconds since the epoch, as nanoseconds. The count of digits is checked: units are the protocol's trap."""
     number = value if type(value) is int else _whole(value, field)
-    if 10**12 <= number < 10**13:
+    if _FIRST * 1000 <= number < _END * 1000:
         return number * 1_000_000
     raise MessageRefused(field, f"not milliseconds: {shown(value)}")
 
@@ -193,9 +236,17 @@ def milliseconds(value: object, field: str) -> int:
 def nanoseconds(value: object, field: str) -> int:
     """Nanoseconds since the epoch, digits checked."""
     number = value if type(value) is int else _whole(value, field)
-    if 10**18 <= number < 2**63:
+    if _FIRST * 1_000_000_000 <= number < _END * 1_000_000_000:
         return number
     raise MessageRefused(field, f"not nanoseconds: {shown(value)}")
+
+
+def funding_interval(value: object, field: str) -> int:
+    """Milliseconds from one funding rate to the next, from a minute to a week."""
+    number = _whole(value, field)
+    if _SHORTEST_FUNDING <= number <= _LONGEST_FUNDING:
+        return number
+    raise MessageRefused(field, f"not an interval of funding: {shown(value)}")
 
 
 def side(value: object, field: str = "side") -> Side:
@@ -211,8 +262,12 @@ def text(value: object, field: str) -> str:
 
 
 def word(value: object, field: str) -> str:
-    """A name, such as a symbol or a currency: short, and nothing in it but what can be seen."""
-    if type(value) is str and 0 < len(value) <= _LONGEST_WORD and value.isprintable() and " " not in value:
+    """A name, such as a symbol, a currency or the id of a trade: short, of ASCII, and all of it can be seen."""
+    if (
+        type(value) is str
+        and 0 < len(value) <= _LONGEST_WORD
+        and (value.isascii() and value.isprintable() and " " not in value)
+    ):
         return value
     raise MessageRefused(field, shown(value))
 

@@ -98,7 +98,7 @@ def _decode_trade(numbers: Numbers, message: Mapping[str, Any], topic: Topic, re
         numbers.decimal(data["price"], "price"),
         fields.contracts(size, "size"),
         fields.side(data["side"]),
-        fields.text(data["tradeId"], "tradeId"),
+        fields.word(data["tradeId"], "tradeId"),
     )
 
 
@@ -110,8 +110,8 @@ def _decode_depth(numbers: Numbers, message: Mapping[str, Any], topic: Topic, re
         fields.optional_sequence(data.get("sequence")),  # absent in messages of 2020
         _depth_time(data),
         received_time_ns,
-        numbers.levels(data["bids"], "bids", fields.contracts, descending=True),
-        numbers.levels(data["asks"], "asks", fields.contracts, descending=False),
+        numbers.levels(data["bids"], "bids", fields.many_contracts, descending=True),
+        numbers.levels(data["asks"], "asks", fields.many_contracts, descending=False),
     )
 
 
@@ -158,13 +158,12 @@ def _mark_and_index(numbers: Numbers, data: Mapping[str, Any]) -> tuple[int, Dec
 
 def _decode_funding(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> FundingRate:
     data = message["data"]
-    granularity = fields.contracts(data["granularity"], "granularity")
+    granularity = fields.funding_interval(data["granularity"], "granularity")
     time = fields.milliseconds(data["timestamp"], "timestamp")
     rate = numbers.signed_decimal(data["fundingRate"], "fundingRate")
     predicted = granularity == _PREDICTED
     interval = None if predicted else granularity / 1000
-    next_time = None if interval is None else time + granularity * 1_000_000
-    return _funding(topic, topic.symbol, None, time, received_time_ns, rate, predicted, interval, next_time)
+    return _funding(topic, topic.symbol, None, time, received_time_ns, rate, predicted, interval)
 
 
 def _decode_candle(numbers: Numbers, message: Mapping[str, Any], topic: Topic, received_time_ns: int) -> Candle:
@@ -172,15 +171,16 @@ def _decode_candle(numbers: Numbers, message: Mapping[str, Any], topic: Topic, r
     fields.check_symbol(data, topic)
     start, opened, closed, high, low, _, turnover = fields.seven(data["candles"], "candles")
     prices = [numbers.decimal(value, "candles") for value in (opened, closed, high, low)]
+    time = fields.milliseconds(data["time"], "time")
     assert topic.interval is not None
     return _candle(
         topic,
         topic.symbol,
         None,
-        fields.milliseconds(data["time"], "time"),
+        time,
         received_time_ns,
         topic.interval,
-        fields.seconds(start, "candles"),
+        fields.candle_start(start, time, "candles"),
         *prices,
         None,  # KuCoin, futures klines: the volume here is wrong and must not be used
         numbers.decimal(turnover, "candles"),

@@ -144,6 +144,10 @@ class Topic:
         """What its updates are."""
         return self.channel.kind
 
+    def covers(self, other: Topic) -> bool:
+        """Whether who subscribes to it gets updates of *other*: they are the same, or it is of all symbols."""
+        return other == self or (other.is_part and other.channel is self.channel and self.symbol == ALL)
+
     def __str__(self) -> str:
         return self.wire
 

@@ -11,7 +11,7 @@ from .futures import FUTURES
 from .orderbook import BookSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from .market import Market
     from .updates import Number
@@ -42,13 +42,13 @@ def read_book(
         raise MessageRefused("symbol", fields.shown(book["symbol"]))
     time = fields.nanoseconds(book.get("ts"), "ts") if is_futures else fields.milliseconds(book.get("time"), "time")
     read = fields.NUMBERS[numbers]
-    size: Callable[[object, str], Number] = fields.contracts if is_futures else read.decimal
+    sizes: Callable[[Sequence[object], str], Iterable[Number]] = fields.many_contracts if is_futures else read.decimals
     most = MOST_LEVELS if limit is None else limit
     return BookSnapshot(
         fields.sequence(book.get("sequence")),
         time,
         received_time_ns,
-        read.levels(book.get("bids"), "bids", size, descending=True, most=most),
-        read.levels(book.get("asks"), "asks", size, descending=False, most=most),
+        read.levels(book.get("bids"), "bids", sizes, descending=True, most=most),
+        read.levels(book.get("asks"), "asks", sizes, descending=False, most=most),
         limit,
     )

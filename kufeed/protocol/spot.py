@@ -118,7 +118,7 @@ def _decode_trade(numbers: Numbers, message: Mapping[str, Any], topic: Topic, re
         numbers.decimal(data["price"], "price"),
         numbers.decimal(data["size"], "size"),
         fields.side(data["side"]),
-        fields.text(data["tradeId"], "tradeId"),
+        fields.word(data["tradeId"], "tradeId"),
     )
 
 
@@ -153,8 +153,8 @@ def _depth_values(numbers: Numbers, data: Mapping[str, Any], received_time_ns: i
     return (
         fields.milliseconds(data["timestamp"], "timestamp"),
         received_time_ns,
-        numbers.levels(data["bids"], "bids", numbers.decimal, descending=True),
-        numbers.levels(data["asks"], "asks", numbers.decimal, descending=False),
+        numbers.levels(data["bids"], "bids", numbers.decimals, descending=True),
+        numbers.levels(data["asks"], "asks", numbers.decimals, descending=False),
     )
 
 
@@ -165,7 +165,14 @@ def _decode_delta(numbers: Numbers, message: Mapping[str, Any], topic: Topic, re
     last = fields.sequence(data["sequenceEnd"], "sequenceEnd")
     if first > last:  # as one worked example prints it, by mistake
         raise MessageRefused("sequence", f"{first} to {last}")
-    changes, time = fields.mapping(data["changes"], "changes"), data.get("time")  # absent in messages of 2021
+    sides, time = fields.mapping(data["changes"], "changes"), data.get("time")  # absent in messages of 2021
+    changes = (
+        *_changes(numbers, Side.BUY, sides["bids"], "bids"),
+        *_changes(numbers, Side.SELL, sides["asks"], "asks"),
+    )
+    for change in changes:
+        if not first <= change.sequence <= last:
+            raise MessageRefused("sequence", f"{change.sequence} in {first} to {last}")
     return _delta(
         topic,
         topic.symbol,
@@ -173,7 +180,7 @@ def _decode_delta(numbers: Numbers, message: Mapping[str, Any], topic: Topic, re
         None if time is None else fields.milliseconds(time, "time"),
         received_time_ns,
         first,
-        (*_changes(numbers, Side.BUY, changes["bids"], "bids"), *_changes(numbers, Side.SELL, changes["asks"], "asks")),
+        changes,
     )
 
 
@@ -193,15 +200,16 @@ def _decode_candle(numbers: Numbers, message: Mapping[str, Any], topic: Topic, r
     fields.check_symbol(data, topic)
     # Open, close, high, low: another order than REST has in the futures market.
     start, opened, closed, high, low, volume, turnover = fields.seven(data["candles"], "candles")
+    time = fields.nanoseconds(data["time"], "time")  # 19 digits, though documents call them microseconds
     assert topic.interval is not None
     return _candle(
         topic,
         topic.symbol,
         None,
-        fields.nanoseconds(data["time"], "time"),  # 19 digits, though documents call them microseconds
+        time,
         received_time_ns,
         topic.interval,
-        fields.seconds(start, "candles"),
+        fields.candle_start(start, time, "candles"),
         *(numbers.decimal(value, "candles") for value in (opened, closed, high, low, volume, turnover)),
     )
 

@@ -45,7 +45,7 @@ def first_row(rows: Sequence[object]) -> str:
 def _time(time_ns: int | None) -> str:
     try:
         return "None" if time_ns is None else _datetime(time_ns).isoformat().replace("+00:00", "Z")
-    except OverflowError:  # of the year 10000, which a settlement far ahead may be
+    except OverflowError:  # of the year 10000: no decoder lets that pass, but anybody may make a record
         return f"{time_ns} ns"
 
 
@@ -97,6 +97,7 @@ class Update:
     """The whole decoded message, where `FeedConfig(keep_raw=True)` asks for it; else None.
 
     The JSON decoder's own object, which everybody shares who receives an update made of it: read it, do not change it.
+    By the default decoder, a number with a fraction is a `float` that also has the `text` that was sent.
     Part neither of comparisons nor of `repr()`.
     """
 
@@ -272,8 +273,16 @@ class FundingRate(Update):
     """Whether it is still going to change; else it was settled."""
     interval: float | None
     """Seconds between settlements, where the message says so: a settled one does."""
-    next_time_ns: int | None
-    """When it is settled next, where the message says so."""
+
+    @property
+    def next_time_ns(self) -> int | None:
+        """When it is settled next, reckoned: `interval` after `exchange_time_ns`; None where one of these is.
+
+        So where a settled rate is repeated it moves on, and is no change of what the record says (`changes_only`).
+        """
+        if self.interval is None or self.exchange_time_ns is None:
+            return None
+        return self.exchange_time_ns + round(self.interval * 1e9)
 
 
 @attrs.define(eq=False)
@@ -309,6 +318,9 @@ class Candle(Update):
         Live: of a candle you keep it becomes True, as soon as the later one has reached this machine, not only when you
         receive it. It is said of the row and not of this update: a last change of the row may stand behind it in your
         buffer, or may have been missed. A pickled or deep copy keeps what was known when it was made.
+
+        A start that is more than a minute ahead of this machine's clock ends nothing: one `misdated` message must not
+        end all that follow. So by a clock that is that far behind, short candles never become final.
         """
         return self._latest is not None and self.start_ns < self._latest.start_ns
 
@@ -367,6 +379,12 @@ class CallAuction(Update):
 
 R = TypeVar("R", bound=Update)
 
+MOST_AHEAD = 60 * 1_000_000_000
+"""Nanoseconds that a time of the exchange may be ahead of this machine's clock: what is further is `misdated`.
+
+Clocks that anybody looks after are right to a second, those that nobody does are mostly right to a minute.
+"""
+
 
 def keeping_raw(decode: Callable[[dict[str, Any], Topic, int], R]) -> Callable[[dict[str, Any], Topic, int], R]:
     """*decode*, with the message in the record."""
@@ -387,7 +405,7 @@ def knowing_later(
 
     def decode_and_note(message: dict[str, Any], topic: Topic, received_time_ns: int) -> Candle:
         candle = decode(message, topic, received_time_ns)
-        if candle.start_ns > latest.start_ns:
+        if latest.start_ns < candle.start_ns <= received_time_ns + MOST_AHEAD:
             latest.start_ns = candle.start_ns
         _set(candle, "_latest", latest)
         return candle

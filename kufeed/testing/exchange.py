@@ -62,7 +62,8 @@ class Exchange:
     were left, in the same `trio.run` (its clock is theirs).
     The market has XBTUSDTM, ETHUSDTM, BTC-USDT and ETH-USDT, the symbols of *futures* and *spot*, and *generated* pairs
     `T0001USDTM`, `T0001-USDT`, …; equal *seed*, equal market. It moves every *update_interval* seconds, and only for
-    symbols somebody holds a topic of.
+    symbols somebody holds a topic of. It has every public channel; announcements and call auctions come if you `play()`
+    them.
 
     *ping_interval* and *ping_timeout* (seconds) are what the token reply tells the client. *limits* are enforced.
     With ``live=False`` the market is silent (only `play()` sends) and any symbol may be subscribed;

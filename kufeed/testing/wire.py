@@ -279,6 +279,19 @@ def _spot_candles(topic: ActiveTopic, model: SymbolModel, beat: Beat) -> Iterato
     yield _push(topic.name, subject, data)
 
 
+def _indicator(price: Callable[[SymbolModel], float]) -> Callable[[ActiveTopic, SymbolModel, Beat], Iterator[str]]:
+    def encode(topic: ActiveTopic, model: SymbolModel, beat: Beat) -> Iterator[str]:
+        data = {"symbol": model.instrument.symbol, "granularity": 1000, "timestamp": beat.time_ns // 1_000_000}
+        yield _push(topic.name, "tick", {**data, "value": price(model)})
+
+    return encode
+
+
+def _at_its_hour(topic: ActiveTopic, model: SymbolModel, beat: Beat) -> Iterator[str]:
+    """Of an auction or a settlement, which this market does not have: it says nothing that is not played."""
+    return iter(())
+
+
 # Futures: PROTOCOL section 7
 
 
@@ -402,6 +415,11 @@ CHANNELS: dict[tuple[MarketName, str], Channel] = {
         Channel(market="spot", prefix="/spotMarket/level2Depth50", encode=_spot_depth(50)),
         Channel(market="spot", prefix="/market/snapshot", encode=_spot_snapshot, every=2.0),
         Channel(market="spot", prefix="/market/candles", encode=_spot_candles, intervals=SPOT_INTERVALS),
+        Channel(market="spot", prefix="/indicator/markPrice", encode=_indicator(lambda of: of.mark_price), every=1.0),
+        Channel(market="spot", prefix="/indicator/index", encode=_indicator(lambda of: of.index_price), every=1.0),
+        Channel(market="spot", prefix="/callauction/callauctionData", encode=_at_its_hour),
+        Channel(market="spot", prefix="/callauction/level2Depth50", encode=_at_its_hour),
+        Channel(market="futures", prefix="/contract/announcement", encode=_at_its_hour),
         Channel(market="futures", prefix="/contractMarket/tickerV2", encode=_ticker_v2),
         Channel(market="futures", prefix="/contractMarket/ticker", encode=_ticker_v1),
         Channel(market="futures", prefix="/contractMarket/execution", encode=_execution),

@@ -30,7 +30,6 @@ BEATS = 600
 SECOND = 1_000_000_000
 START = 1_750_000_000 * SECOND
 MS = START // 1_000_000
-INDICATOR = {"symbol": "BTC-USDT", "granularity": 1000, "timestamp": MS, "value": 0.00001588}
 AUCTION = {
     "symbol": "BTC-USDT",
     "estimatedPrice": "0.17",
@@ -43,8 +42,6 @@ AUCTION = {
 }
 SIDE = [[f"{price / 10}", f"{price / 1000}"] for price in range(67_000, 67_050)]
 PLAYED: dict[str, dict[str, Any]] = {
-    "/indicator/markPrice": INDICATOR,
-    "/indicator/index": INDICATOR,
     "/callauction/callauctionData": AUCTION,
     "/callauction/level2Depth50": {"asks": SIDE, "bids": SIDE, "timestamp": MS},
     "/contract/announcement": {"symbol": "XBTUSDTM", "fundingTime": MS, "fundingRate": -0.002966, "timestamp": MS},
@@ -63,10 +60,10 @@ def payloads(topic: Topic) -> list[bytes]:
     """Messages of *topic* as the exchange writes them."""
     channel = topic.channel
     market: MarketName = "spot" if channel.market.name == "spot" else "futures"
-    encoder = wire.CHANNELS.get((market, channel.path))
-    if encoder is None:
+    if channel.path in PLAYED:
         push = {"topic": str(topic), "type": "message", "subject": channel.subjects[0], "data": PLAYED[channel.path]}
         return [wire.compact(push).encode()]
+    encoder = wire.CHANNELS[market, channel.path]
     model = MarketModel()
     symbol = model.find(market, topic.symbol)
     active = encoder.find(model, ALL if channel.symbol_in_subject else topic.argument, any_symbol=False)

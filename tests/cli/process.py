@@ -95,3 +95,29 @@ async def running(*arguments: str) -> AsyncIterator[Running]:
             for stream in (process.stdout, process.stderr):
                 assert stream is not None
                 await trio.aclose_forcefully(stream)
+
+
+async def painted(*arguments: str, columns: int) -> str:
+    """What *arguments* paint on a terminal of so many columns until they are done, which must be well."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    try:
+        process = await trio.lowlevel.open_process(
+            [*COMMAND, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            env={**environment(), "TERM": "xterm", "COLUMNS": str(columns)},
+        )
+    finally:
+        os.close(theirs)
+    output = bytearray()
+    async with trio.lowlevel.FdStream(ours) as terminal:
+        with trio.fail_after(LONGEST):
+            try:
+                async for data in terminal:
+                    output += data
+            except trio.BrokenResourceError:
+                pass  # how Linux tells that the other end of a terminal is gone
+            assert await process.wait() == 0
+    return output.decode()

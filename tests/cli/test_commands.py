@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 
@@ -11,7 +12,7 @@ import kufeed
 from kufeed.protocol import CHANNELS
 from kufeed.testing import Exchange
 
-from .process import run, running
+from .process import painted, run, running
 
 
 async def test_topics_lists_the_channel_table() -> None:
@@ -34,6 +35,20 @@ async def test_topics_lists_the_channel_table() -> None:
         for channel in CHANNELS
     ]
     assert ["ticker", "spot", "/market/ticker:all"] in [line.split("\t")[:3] for line in ended.out]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX terminals")
+@pytest.mark.parametrize(("columns", "words"), [(80, 4), (120, 5), (200, 8)])
+async def test_topics_fit_a_terminal(columns: int, words: int) -> None:
+    """A line for each channel, and nothing in it cut: as many columns as there is room for."""
+    text = await painted("topics", columns=columns)
+    head, *lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in text.splitlines()]
+    assert len(re.split(" {2,}", head)) == words
+    assert max(map(len, (head, *lines))) <= columns
+    for line, channel in zip(lines, CHANNELS, strict=True):
+        shown = (channel.kind, channel.market.name, str(channel), channel.record.__name__)
+        assert line.split()[:4] == [*shown]
+        assert line.endswith({4: channel.record.__name__, 5: channel.time, 8: channel.merge_key.gap}[words])
 
 
 async def test_help_and_version() -> None:

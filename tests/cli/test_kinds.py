@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, get_args
 
@@ -13,7 +12,7 @@ import pytest
 from kufeed import Subscription, UpdateType, open_feed
 from kufeed.cli._watching import KINDS, Kind
 from kufeed.protocol import CHANNELS, market_of
-from kufeed.testing import Exchange, wire
+from kufeed.testing import Exchange
 
 from .process import run, running
 
@@ -107,16 +106,8 @@ async def test_a_book_that_cannot_be_watched_is_refused_before_dialling(argument
 
 
 @pytest.mark.parametrize("kind", PLAYED)
-async def test_watch_streams_what_the_exchange_sends_only_at_its_hour(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_watch_streams_what_the_exchange_sends_only_at_its_hour(kind: str) -> None:
     symbol, path, subject, data = PLAYED[kind]
-    market: Any = "futures" if path.startswith("/contract") else "spot"
-
-    def nothing(*_: object) -> Iterator[str]:
-        return iter(())
-
-    monkeypatch.setitem(wire.CHANNELS, (market, path), wire.Channel(market=market, prefix=path, encode=nothing))
     exchange = Exchange(live=False)
     async with exchange.listen() as address:
         urls = ("--futures-url", address.futures_url, "--spot-url", address.spot_url)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from datetime import datetime
 from decimal import Decimal
 
 import pytest
-import trio
 
 from kufeed.testing import Exchange
 
-from .process import COMMAND, LONGEST, environment, run
+from .process import painted, run
 
 
 async def test_lines_for_a_pipe_are_parted_by_tabs() -> None:
@@ -58,29 +55,8 @@ async def test_json_holds_every_field_exactly() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX terminals")
 async def test_a_terminal_gets_a_table() -> None:
-    import pty
-
     async with Exchange().listen() as address:
-        ours, theirs = pty.openpty()
-        try:
-            process = await trio.lowlevel.open_process(
-                [*COMMAND, "symbols", "futures", "--futures-url", address.futures_url],
-                stdin=subprocess.DEVNULL,
-                stdout=theirs,
-                env={**environment(), "TERM": "xterm", "COLUMNS": "160"},
-            )
-        finally:
-            os.close(theirs)
-        painted = bytearray()
-        async with trio.lowlevel.FdStream(ours) as terminal:
-            with trio.fail_after(LONGEST):
-                try:
-                    async for data in terminal:
-                        painted += data
-                except trio.BrokenResourceError:
-                    pass  # how Linux tells that the other end of a terminal is gone
-                assert await process.wait() == 0
-    text = painted.decode()
+        text = await painted("symbols", "futures", "--futures-url", address.futures_url, columns=160)
     for word in ("symbol", "tick", "lot", "multiplier", "status", "funding", "XBTUSDTM", "0.001", "open", "8 h"):
         assert word in text
 

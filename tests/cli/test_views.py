@@ -18,7 +18,7 @@ from kufeed.protocol import Gap, GapCause, Level, OrderBook, Update, UpdateType,
 MS = 1_750_000_000_000
 RECEIVED = MS * 1_000_000 + 12_000_000
 TIME = {"timestamp": MS, "ts": MS * 1_000_000}
-STARTS_AT = str(MS // 1000)
+STARTS_AT = str(MS // 60_000 * 60)
 LINES: dict[str, tuple[dict[str, Any], str]] = {
     "/market/ticker:BTC-USDT": (
         {
@@ -84,18 +84,14 @@ LINES: dict[str, tuple[dict[str, Any], str]] = {
         {"granularity": 28_800_000, "fundingRate": 0.0001},
         "XBTUSDTM   funding_rate  settled rate 0.0001  next 2025-06-15T23:06:40Z  12.0 ms\n",
     ),
-    "funding.rate of another millennium": (
-        {"granularity": 2**62, "fundingRate": 0.0001},
-        f"XBTUSDTM   funding_rate  settled rate 0.0001  next {MS * 10**6 + 2**62 * 10**6} ns  12.0 ms\n",
-    ),
     "/contractMarket/limitCandle:XBTUSDTM_1min": (
         {"candles": [STARTS_AT, "1", "2", "3", "0.5", "21.0", "1903.4"], "time": MS},
-        "XBTUSDTM   candle  candle 1min 2025-06-15T15:06:40Z  open 1  high 3  low 0.5  close 2  turnover 1903.4  "
+        "XBTUSDTM   candle  candle 1min 2025-06-15T15:06:00Z  open 1  high 3  low 0.5  close 2  turnover 1903.4  "
         "12.0 ms\n",
     ),
     "/market/candles:BTC-USDT_1hour": (
         {"candles": [STARTS_AT, "1", "2", "3", "0.5", "21.0", "1903.4"], "time": MS * 1_000_000},
-        "BTC-USDT   candle  candle 1hour 2025-06-15T15:06:40Z  open 1  high 3  low 0.5  close 2  volume 21.0  "
+        "BTC-USDT   candle  candle 1hour 2025-06-15T15:06:00Z  open 1  high 3  low 0.5  close 2  volume 21.0  "
         "turnover 1903.4  12.0 ms\n",
     ),
     "/contractMarket/snapshot:XBTUSDTM": (

@@ -1,8 +1,10 @@
 """Generated garbage against the way from payloads to queues, with a stream of every channel.
 
-Each message is a valid one with up to three named damages, or plain bytes. Whatever it is, nothing is raised; it is an
-update, a frame for the session, unwanted, or refused, exactly one of them; and one that is refused leaves no trace but
-its count. The long run is `pytest -m long tests/fuzz`. A failure names its number, from which `generate()` makes it.
+Each message is a valid one, of a channel or of the session, with up to three named damages, or plain bytes. Whatever it
+is, nothing is raised; it is an update, a frame for the session, unwanted, or refused, exactly one of them; and one that
+is refused leaves no trace but its count. An update is sound in every field, and batches come to what their messages
+come to one by one. Streams lose their connection now and then, and a real session gets what has no topic. The long run
+is `pytest -m long tests/fuzz`. A failure names its number, from which `generate()` makes it.
 """
 
 from __future__ import annotations
@@ -14,26 +16,33 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
 import attrs
 import orjson
 import pytest
+import trio
+import ujson
 
 import kufeed
-from kufeed import Overflow, Update, UpdateType, topic
+from kufeed import BookChange, BookDelta, Candle, Depth, FundingRate, Gap, Level, Overflow, Update, UpdateType, topic
 from kufeed._channels import UpdateQueue
 from kufeed._json import loads
 from kufeed._lateness import Lateness
 from kufeed._refusals import Refusals
 from kufeed._streams import Routes, Stream, stage
 from kufeed._whole_market import stream_of
+from kufeed.errors import LinkClosed, LinkError
+from kufeed.protocol.session import Acked, Failed, LinkFull, Rejected, Session, Slowed, Unknown, Welcomed
+from kufeed.protocol.spot import SYMBOL
 
 SHORT, LONG = 2_000, 1_000_000
 NOW = 1_750_000_000_500_000_000
-MS, NS, S = 1_750_000_000_250, 1_750_000_000_250_000_001, 1_750_000_000
+MS, NS, S = 1_750_000_000_250, 1_750_000_000_250_000_001, 1_749_999_960
 
 LEVELS = [["101.4", "3"], ["101.3", "1"]]
 CONTRACTS = [[1.5, 3], ["1.25", 1]]
@@ -168,6 +177,20 @@ TOPICS = [
     *(topic("candle", symbol, interval="1min") for symbol in ("AB-CD", "ABCDM")),
 ]
 SYMBOLS = ("AB-CD", "ABCDM")
+CONTROL: list[dict[str, Any]] = [
+    {"type": "welcome", "id": "kufeed"},
+    {"type": "ack", "id": "{id}"},
+    {"type": "pong", "id": "{id}"},
+    {"type": "error", "id": "{id}", "code": 404, "data": "topic /market/ticker:AB-CD is not found"},
+    {"type": "error", "code": 404, "data": "topic /market/ticker:AB-CD is not found"},
+    {"type": "error", "id": "{id}", "code": 415, "data": "type is not supported"},
+    {"type": "error", "code": 509, "data": "exceed max permits per second"},
+    {"type": "error", "id": "{id}", "code": 509, "data": "exceed max subscription count limitation of 100 per time"},
+    {"type": "error", "code": 509, "data": "exceed max subscription count limitation of 300 per session"},
+    {"type": "error", "code": 401, "data": "token is expired"},
+    {"type": "notice", "data": {}},
+]
+"""Frames without a topic; `{id}` stands for that of the first request of the session."""
 
 
 def vocabulary() -> set[str]:
@@ -392,8 +415,14 @@ def generate(number: int) -> tuple[str, bytes]:
     rng = random.Random(number)
     if rng.random() < 0.03:
         return "bytes", rng.randbytes(rng.randrange(200))
-    wire, subject, data = copy.deepcopy(rng.choice(MESSAGES))
-    message = {"type": "message", "topic": wire, "subject": subject, "data": data}
+    message: dict[str, Any]
+    if rng.random() < 0.1:
+        message = {
+            key: "1-1" if value == "{id}" else value for key, value in copy.deepcopy(rng.choice(CONTROL)).items()
+        }
+    else:
+        wire, subject, data = copy.deepcopy(rng.choice(MESSAGES))
+        message = {"type": "message", "topic": wire, "subject": subject, "data": data}
     names: list[str] = []
     for _ in range(rng.choice([0, 1, 1, 1, 1, 2, 3])):
         shape = rng.choice(SHAPE)
@@ -416,22 +445,36 @@ def generate(number: int) -> tuple[str, bytes]:
 
 
 class Desk:
-    """Every channel's stream, with a queue for all of them, and all that a message may change."""
+    """Every channel's stream, with a queue of each kind for all of them, and all that a message may change."""
 
-    def __init__(self, loads: Callable[[bytes], Any]) -> None:
-        self.queue = UpdateQueue(dict.fromkeys(UpdateType, Overflow.DROP_OLDEST), 10)
+    def __init__(
+        self, loads: Callable[[bytes], Any], numbers: type[Decimal] | type[float] = Decimal, *, keep_raw: bool = False
+    ) -> None:
+        self.loads, self.numbers, self.keep_raw = loads, numbers, keep_raw
+        self.queue = queue_of(Overflow.DROP_OLDEST, bound=100)
+        self.others = (
+            queue_of(Overflow.LATEST),
+            queue_of(Overflow.DROP_NEWEST, changes_only=True),
+            queue_of(Overflow.LATEST, changes_only=True),
+        )
+        self.queues = (self.queue, *self.others)
         self.routes = Routes()
-        self.streams = [stream_of(one) for one in TOPICS]
-        for stream in self.streams:
-            stream.add(self.queue)
+        self.subscribed = [stream_of(one, numbers=numbers, keep_raw=keep_raw) for one in TOPICS]
+        for stream in self.subscribed:
+            for queue in self.queues:
+                stream.add(queue)
             self.routes.add(stream)
-        self.loads = loads
         self.control = 0
+        self.session = new_session()
         self.refusals = Refusals()
-        self.lateness = Lateness(0.1)
+        self.lateness = Lateness(0.1, perf_counter=lambda: 0.0)
+        # So that every stream has a last value, and those of candles one that shows what they know of later ones.
+        self.stage(*map(written_message, MESSAGES))
+        self.take()
 
     def stage(self, *payloads: bytes) -> set[Stream]:
-        return stage(
+        """What *payloads* do, as one read of a connection brought them; whoever has no room gets none."""
+        touched = stage(
             payloads,
             loads=self.loads,
             by_wire=self.routes.by_wire,
@@ -440,21 +483,98 @@ class Desk:
             refusals=self.refusals,
             lateness=self.lateness,
         )
+        for queue in self.queues:
+            if not queue.hand_over():
+                queue.force()
+            assert not queue.staged
+        return touched
+
+    def take(self) -> tuple[list[Update], list[Gap]]:
+        """What the subscriber of everything gets."""
+        got = list(taken(self.queue))
+        return [one for one in got if isinstance(one, Update)], [one for one in got if isinstance(one, Gap)]
+
+    def lose(self, number: int) -> None:
+        """The connection of one stream breaks, and is there again."""
+        stream = self.subscribed[number % len(self.subscribed)]
+        stream.lose(LinkClosed(1006, None), 1.0)
+        stream.restore(2.0)
 
     def _on_control(self, frame: Any) -> None:
         assert isinstance(frame, dict)
         self.control += 1
+        before = repr(frame)
+        for event in self.session.receive(frame, self.control * 0.01):
+            assert_sound_event(event, frame)
+            if isinstance(event, Failed):
+                self.session = new_session()
+        assert repr(frame) == before
+        if not self.session.waits_for_answers():
+            self.session = new_session()
 
-    def others(self) -> tuple[int, int]:
-        return self.control, self.refusals.unwanted
+    def elsewhere(self) -> int:
+        """How many were neither updates nor refused."""
+        return self.control + self.refusals.unwanted
+
+    def streams(self) -> list[Stream]:
+        """Also the symbols of the whole market."""
+        routed = (one for by in self.routes.by_wire.values() for streams in by.values() for one in streams)
+        return list(dict.fromkeys((*self.subscribed, *routed)))
+
+    def told(self) -> tuple[Any, ...]:
+        """What there is to see of all that came, in values: equal for two desks that had the same."""
+        latest = {repr(one.topic): one.latest for one in self.streams()}
+        cells = {name: one._latest.start_ns for name, one in latest.items() if isinstance(one, Candle) and one._latest}
+        counts = [attrs.evolve(queue.statistics(), most_pending=0) for queue in self.queues]
+        flags = {name: one and (one.late, one.misdated, one.raw) for name, one in latest.items()}
+        waiting = [list(all_of(queue._items)) for queue in self.queues]
+        seen = (latest, cells, flags, counts, waiting)
+        return (*seen, self.lateness.late, self.lateness.misdated)
 
     def state(self) -> tuple[Any, ...]:
-        """All but the counts of what is told elsewhere."""
+        """All that a message may change but the counts of what is told elsewhere."""
         return (
-            *(self.lateness.late, self.lateness.misdated, len(self.queue.staged), self.queue.statistics()),
-            *((stream.latest, stream.stagers, stream.sinks) for stream in self.streams),
+            *self.told(),
+            [(stream.stagers, stream.sinks, stream.decode) for stream in self.streams()],
             {wire: dict(subjects) for wire, subjects in self.routes.by_wire.items()},
+            [queue.statistics() for queue in self.queues],
         )
+
+
+def queue_of(policy: Overflow, *, bound: int = 10, changes_only: bool = False) -> UpdateQueue:
+    policies = dict.fromkeys(UpdateType, policy)
+    return UpdateQueue(policies, bound, changes_only=changes_only, perf_counter=lambda: 0.0, time_ns=lambda: NOW)
+
+
+def all_of(items: Any) -> Any:
+    """The updates that wait, however a buffer keeps them."""
+    return items.values() if isinstance(items, dict) else items
+
+
+def taken(queue: UpdateQueue) -> Iterator[Any]:
+    while True:
+        try:
+            yield queue.take(events=True)
+        except trio.WouldBlock:
+            return
+
+
+def new_session() -> Session:
+    """One that has been welcomed and waits for the answer to its first request, whose id is `1-1`."""
+    session = Session(generation=1, welcome_by=10, ping_interval=18, pong_timeout=10, ack_timeout=5)
+    session.receive({"type": "welcome"}, 0.0)
+    session.subscribe([topic("ticker", "AB-CD"), topic("ticker", "EF-GH")])
+    frame = session.next_frame()
+    assert frame is not None
+    assert json.loads(frame.text)["id"] == "1-1"
+    session.sending(frame, 0.0)
+    session.sent()
+    return session
+
+
+def written_message(message: tuple[str, str, dict[str, Any]]) -> bytes:
+    wire, subject, data = message
+    return json.dumps({"topic": wire, "subject": subject, "data": data}).encode()
 
 
 @attrs.define
@@ -467,7 +587,8 @@ class Report:
 def check(desk: Desk, number: int, report: Report) -> None:
     names, payload = generate(number)
     about = f"message {number} ({names}): {payload[:2_000]!r}"
-    before, others = desk.state(), sum(desk.others())
+    missing = {stream.whole.topic for stream in desk.streams() if stream._missing}
+    before, elsewhere = desk.state(), desk.elsewhere()
     refused = desk.refusals.causes.total()
     started = time.process_time()
     try:
@@ -475,37 +596,132 @@ def check(desk: Desk, number: int, report: Report) -> None:
     except Exception as error:  # the message is what matters
         raise AssertionError(about) from error
     report.slowest = max(report.slowest, (time.process_time() - started, names, number))
-    staged: list[Update] = desk.queue.staged
-    if touched:
-        assert len(staged) == len(touched) <= 2, about
-        assert {id(stream.latest) for stream in touched} == {id(update) for update in staged}, about
-        for update in staged:
-            assert_sound(update, about)
-        report.outcomes["update"] += 1
-    else:
+    came = bool(touched) + desk.refusals.causes.total() - refused + desk.elsewhere() - elsewhere
+    assert came == 1, f"exactly one thing comes of it: {about}"
+    if not touched:
         assert desk.state() == before, about
         report.outcomes["refused" if desk.refusals.causes.total() > refused else "other"] += 1
-    came = bool(touched) + desk.refusals.causes.total() - refused + sum(desk.others()) - others
-    assert came == 1, f"exactly one thing comes of it: {about}"
-    staged.clear()
+        return
+    report.outcomes["update"] += 1
+    updates, gaps = desk.take()
+    assert len(updates) == len(touched) <= 2, about
+    latest = {repr(stream.last(update.topic)) for stream in touched for update in updates}
+    assert {repr(attrs.evolve(update, gap_before=None)) for update in updates} <= latest, about
+    for update in updates:
+        assert_sound(update, desk, about)
+        whole = update.topic.channel.symbol_in_subject
+        told = bool(update.gap_before)
+        report.outcomes["after a gap"] += told
+        assert told is any(gap.topic == update.topic for gap in gaps), about
+        assert told or whole or update.topic not in missing, about
 
 
-def assert_sound(update: Update, about: str) -> None:
-    """No update has a negative number of anything, a time out of range or a text that is no text."""
-    assert update.symbol in SYMBOLS or update.topic.is_part, about
-    assert update.sequence is None or 0 <= update.sequence < 2**63, about
-    if update.exchange_time_ns is not None:
-        assert 10**18 <= update.exchange_time_ns < 10**19, about
-        age = NOW - update.exchange_time_ns
-        assert update.misdated is not (-60 * 10**9 <= age <= 3600 * 10**9), about
-        assert update.late is (not update.misdated and age > 10**8), about
-    assert len(repr(update)) < 100_000, about
+SIGNED = {"rate", "change", "change_rate"}
 
 
-def run(desk: Desk, numbers: range) -> Report:
+def assert_sound(update: Update, desk: Desk, about: str) -> None:
+    """Each field of *update*, and of what is in it, is of its type and within its range."""
+    for field in attrs.fields(type(update)):
+        if field.name not in ("topic", "raw", "gap_before", "_latest"):
+            assert_sound_value(getattr(update, field.name), field.name, desk.numbers, about)
+    assert update.symbol in SYMBOLS or (update.topic.is_part and SYMBOL.fullmatch(update.symbol)), about
+    assert update.received_time_ns == NOW, about
+    assert isinstance(update.raw, dict) is desk.keep_raw, about
+    age = 0 if update.exchange_time_ns is None else NOW - update.exchange_time_ns
+    assert update.misdated is not (-60 * 10**9 <= age <= 3600 * 10**9), about
+    assert update.late is (not update.misdated and age > 10**8), about
+    assert len(repr(update)) < 2_000, about
+    assert repr(update).isprintable(), about
+    match update:
+        case Depth():
+            for side, sign in ((update.bids, -1), (update.asks, 1)):
+                assert len(side) <= 1_000, about
+                assert all(sign * one.price <= sign * other.price for one, other in pairwise(side)), about
+        case BookDelta(sequence=int(last)):
+            assert update.first_sequence <= last, about
+            assert all(update.first_sequence <= change.sequence <= last for change in update.changes), about
+        case Candle():
+            assert update.start_ns % (60 * 10**9) == 0, about
+            assert update.start_ns <= update.time_ns + 60 * 10**9, about
+            assert update._latest is not None, about
+            assert update._latest.start_ns <= NOW + 60 * 10**9, about
+        case FundingRate():
+            assert (update.interval is None) is update.predicted is (update.next_time_ns is None), about
+            assert update.interval is None or 60 < update.interval <= 7 * 86_400, about
+            assert update.next_time_ns is None or update.next_time_ns < 2**63, about
+
+
+def assert_sound_value(value: object, name: str, numbers: type[Decimal] | type[float], about: str) -> None:
+    about = f"{name}: {about}"
+    if isinstance(value, Level | BookChange):
+        assert type(value.price) is numbers, about
+    if isinstance(value, tuple):
+        for inner in value:
+            assert_sound_value(inner, name, numbers, about)
+    elif isinstance(value, Decimal | float):
+        assert type(value) is (float if name == "interval" else numbers), about
+        assert Decimal(value).is_finite(), about
+        assert name in SIGNED or not Decimal(value).is_signed(), about
+    elif isinstance(value, str):  # a `Side` is one
+        assert 0 < len(value) <= 64, about
+        assert value.isascii(), about
+        assert value.isprintable(), about
+        assert " " not in value, about
+    elif type(value) is int:
+        assert 0 <= value < 2**63, about
+        assert not name.endswith("_ns") or 10**18 <= value < 9 * 10**18, about
+    else:
+        assert value is None or type(value) is bool, about
+
+
+def assert_sound_event(event: object, frame: dict[str, Any]) -> None:
+    """What a session makes of *frame* is bounded and can be shown, whatever the exchange wrote."""
+    about = repr(frame)[:2_000]
+    match event:
+        case Rejected(_, code, message):
+            assert 0 <= code < 10**9, about
+            assert len(message) <= 200, about
+            assert message.isprintable(), about
+        case LinkFull(_, limit):
+            assert limit is None or 0 <= limit < 10**6, about
+        case Slowed(seconds):
+            assert seconds in (1.0, 10.0), about
+        case Failed(error):
+            assert isinstance(error, LinkError), about
+            assert len(str(error)) <= 200, about
+            assert str(error).isprintable(), about
+        case Unknown(unknown):
+            assert unknown is frame, about
+        case _:
+            assert isinstance(event, Welcomed | Acked), about
+
+
+def run(desk: Desk, twin: Desk, numbers: range) -> Report:
+    """Each message alone at *desk*, and in batches at *twin*, to which the same must come."""
     report = Report()
-    for number in numbers:
-        check(desk, number, report)
+    rng = random.Random(numbers.start)
+    left = list(numbers)
+    while left:
+        batch, left = left[: (count := rng.choice([1, 2, 2, 8]))], left[count:]
+        if rng.random() < 0.2:
+            for one in (desk, twin):
+                one.lose(batch[0])
+        for number in batch:
+            check(desk, number, report)
+        twin.stage(*(generate(number)[1] for number in batch))
+        twin.take()
+        about = f"messages {batch[0]} to {batch[-1]} together"
+        assert twin.told() == desk.told(), about
+        assert twin.refusals == desk.refusals, about
+        assert twin.control == desk.control, about
+        if rng.random() < 0.2:
+            for one in (desk, twin):
+                for queue in one.others:
+                    list(taken(queue))
+    for queue in desk.queues:
+        counts = queue.statistics()
+        gone = counts.delivered + counts.conflated + counts.dropped + counts.unchanged + counts.pending
+        assert counts.received == gone
     report.causes = set(desk.refusals.causes)
     assert report.causes <= CAUSES, report.causes - CAUSES
     for sample in desk.refusals.samples.values():
@@ -514,18 +730,60 @@ def run(desk: Desk, numbers: range) -> Report:
     return report
 
 
-@pytest.mark.parametrize("decoder", ["own", "orjson"])
-def test_garbage_is_survived_and_leaves_no_trace(decoder: str) -> None:
-    report = run(Desk({"own": loads, "orjson": orjson.loads}[decoder]), range(SHORT))
+KINDS: dict[str, Callable[[], Desk]] = {
+    "own": lambda: Desk(loads),
+    "own, floats, raw": lambda: Desk(loads, float, keep_raw=True),
+    "ujson, raw": lambda: Desk(ujson.loads, keep_raw=True),
+    "orjson, floats": lambda: Desk(orjson.loads, float),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_garbage_is_survived_and_leaves_no_trace(kind: str) -> None:
+    desk = KINDS[kind]()
+    start = list(KINDS).index(kind) * SHORT  # other messages for each: what one decoder makes of them is no news
+    report = run(desk, KINDS[kind](), range(start, start + SHORT))
     assert min(report.outcomes[outcome] for outcome in ("update", "refused", "other")) > SHORT // 20
+    assert report.outcomes["after a gap"] > 10
     assert len(report.causes) > 40
+    _, latest, changes, latest_changes = (queue.statistics() for queue in desk.queues)
+    assert min(latest.conflated, changes.unchanged, latest_changes.unchanged, latest_changes.conflated) > 10
+    assert min(one.delivered for one in (latest, changes, latest_changes)) > 10
+    assert changes.dropped > 10
+
+
+def test_a_trace_would_be_seen() -> None:
+    """Each thing that a refused message might change makes another state."""
+    desk = Desk(loads)
+    candles = next(stream for stream in desk.subscribed if isinstance(stream.latest, Candle))
+    assert isinstance(candles.latest, Candle)
+    cell = candles.latest._latest
+    assert cell is not None
+
+    def moved(change: Callable[[], object]) -> bool:
+        before = desk.state()
+        change()
+        return bool(desk.state() != before)
+
+    assert not moved(lambda: None)
+    assert moved(lambda: setattr(cell, "start_ns", cell.start_ns + 1))
+    assert moved(lambda: setattr(desk.lateness, "late", 9))
+    assert moved(lambda: setattr(candles, "latest", None))
+    assert moved(lambda: desk.lose(0))
+    assert moved(lambda: candles.remove(desk.queue))
+    for queue in desk.queues:
+        assert moved(lambda queue=queue: (queue.staged.append(desk.subscribed[1].latest), queue.hand_over()))
+    parts = [stream for stream in desk.streams() if stream.whole is not stream]
+    assert parts
+    assert moved(lambda: setattr(parts[0], "latest", None))
 
 
 def test_every_message_undamaged_is_an_update() -> None:
     """Else the garbage would be refused for what its maker got wrong."""
     for wire, subject, data in MESSAGES:
         desk = Desk(loads)
-        touched = desk.stage(json.dumps({"topic": wire, "subject": subject, "data": data}).encode())
+        assert not desk.refusals.causes
+        touched = desk.stage(written_message((wire, subject, data)))
         assert touched, (wire, desk.refusals)
     assert {channel_of(wire) for wire, _, _ in MESSAGES} == {one.channel.path for one in TOPICS}
     assert {one.channel for one in TOPICS} == set(kufeed.protocol.CHANNELS)
@@ -580,9 +838,9 @@ def test_what_is_as_large_as_a_message_may_be_is_refused_and_told_in_short(size:
 def test_a_million_messages_of_garbage_are_survived() -> None:
     started = time.perf_counter()
     report = Report()
-    desk = Desk(loads)
-    for start in range(SHORT, SHORT + LONG, 100_000):
-        part = run(desk, range(start, start + 100_000))
+    first = len(KINDS) * SHORT
+    for start, kind in zip(range(first, first + LONG, 100_000), cycle(KINDS), strict=False):
+        part = run(KINDS[kind](), KINDS[kind](), range(start, start + 100_000))
         report.outcomes.update(part.outcomes)
         report.slowest = max(report.slowest, part.slowest)
         report.causes |= part.causes

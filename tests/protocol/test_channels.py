@@ -84,7 +84,7 @@ SPOT_DELTA = {
     "changes": {"bids": [["101.4", "0", "75"], ["0", "0", "77"]], "asks": [["101.6", "0.5", "76"]]},
     "time": MS,
 }
-ROW = ["1750000000", "1.1", "1.3", "1.4", "1.0", "20.5", "25.25"]
+ROW = ["1749999960", "1.1", "1.3", "1.4", "1.0", "20.5", "25.25"]
 SPOT_CANDLE = {"symbol": "AB-CD", "candles": ROW, "time": 1_750_000_000_250_000_005}
 SPOT_STATS_INNER = {
     "symbol": "AB-CD",
@@ -287,6 +287,14 @@ def test_futures_trade() -> None:
     )
 
 
+@pytest.mark.parametrize("wire", ["/market/match:AB-CD", "/contractMarket/execution:ABCDM"])
+@pytest.mark.parametrize("trade_id", ["", "x" * 65, "a b", "\x1b[31mred", "\u202e1", "\xfc"], ids=ascii)
+def test_the_id_of_a_trade_is_short_and_visible(wire: str, trade_id: str) -> None:
+    with pytest.raises(MessageRefused) as caught:
+        decode(wire, {**MESSAGES[wire], "tradeId": trade_id})
+    assert caught.value.cause == "tradeId"
+
+
 def test_futures_trade_as_documented_in_2019() -> None:
     """`matchSize` was traded, `size` is left of the order; the time is called `time`, and the price is a number."""
     old = {**FUTURES_TRADE, "matchSize": 2, "size": 99, "price": 3200.00, "time": FUTURES_TRADE["ts"]}
@@ -357,7 +365,7 @@ def is_decimal(wire: str, name: str) -> bool:
 def test_a_time_in_another_unit_is_refused(wire: str, name: str, digits: int) -> None:
     """Seconds, microseconds, and milliseconds where nanoseconds belong; a zero is no time either."""
     right = len(str(MESSAGES[wire][name]))
-    value = int("1" * digits) if digits else 0
+    value = int("2" * digits) if digits else 0
     if digits == right:
         decode(wire, {**MESSAGES[wire], name: value})
         return
@@ -412,7 +420,11 @@ def test_a_futures_book_change_is_price_side_and_contracts(change: str) -> None:
 
 
 @pytest.mark.parametrize("wire", [wire for wire in MESSAGES if "andle" in wire])
-@pytest.mark.parametrize("row", [ROW[:6], [*ROW, "1"], ["1750000000000", *ROW[1:]]], ids=["six", "eight", "ms"])
+@pytest.mark.parametrize(
+    "row",
+    [ROW[:6], [*ROW, "1"], *([start, *ROW[1:]] for start in ("1749999960000", "1749999961", "1750000140"))],
+    ids=["six", "eight", "ms", "no minute", "ahead"],
+)
 def test_a_candle_of_another_shape_is_refused(wire: str, row: list[str]) -> None:
     with pytest.raises(MessageRefused) as caught:
         decode(wire, {**MESSAGES[wire], "candles": row})
@@ -426,7 +438,7 @@ def test_a_candle_is_open_close_high_low(wire: str) -> None:
     assert (candle.open, candle.close, candle.high, candle.low) == tuple(map(Decimal, ("1.1", "1.3", "1.4", "1.0")))
     assert candle.volume == (Decimal("20.5") if wire.startswith("/market") else None)
     assert (candle.turnover, candle.interval) == (Decimal("25.25"), "1min")
-    assert candle.start == datetime(2025, 6, 15, 15, 6, 40, tzinfo=UTC)
+    assert candle.start == datetime(2025, 6, 15, 15, 6, tzinfo=UTC)
 
 
 def test_a_spot_book_delta_is_one_record_for_a_message() -> None:
@@ -437,9 +449,13 @@ def test_a_spot_book_delta_is_one_record_for_a_message() -> None:
         BookChange(Side.BUY, Decimal(0), Decimal(0), 77),
         BookChange(Side.SELL, Decimal("101.6"), Decimal("0.5"), 76),
     )
-    with pytest.raises(MessageRefused) as caught:  # as one worked example prints it, by mistake
-        decode("/market/level2:AB-CD", {**SPOT_DELTA, "sequenceStart": 77, "sequenceEnd": 75})
-    assert caught.value.cause == "sequence"
+    for first, last in ((77, 75), (76, 77), (75, 76)):  # the first as one worked example prints it, by mistake
+        with pytest.raises(MessageRefused) as caught:
+            decode("/market/level2:AB-CD", {**SPOT_DELTA, "sequenceStart": first, "sequenceEnd": last})
+        assert caught.value.cause == "sequence"
+    assert (
+        decode("/market/level2:AB-CD", {**SPOT_DELTA, "sequenceStart": 74, "sequenceEnd": 78}).changes == delta.changes
+    )
 
 
 def test_a_futures_book_delta_is_one_change() -> None:
@@ -474,6 +490,10 @@ def test_a_funding_rate_is_predicted_or_settled_by_its_granularity() -> None:
     assert settled.next_time_ns == (MS + 28_800_000) * 1_000_000
     predicted = decode(wire, {**FUNDING, "granularity": 60_000})
     assert (predicted.predicted, predicted.interval, predicted.next_time_ns) == (True, None, None)
+    for wrong in (0, 59_999, 7 * 86_400_000 + 1, 2**62):
+        with pytest.raises(MessageRefused) as caught:
+            decode(wire, {**FUNDING, "granularity": wrong})
+        assert caught.value.cause == "granularity"
 
 
 def test_the_statistics_of_a_symbol_may_come_as_a_list_of_one() -> None:

@@ -14,6 +14,7 @@ import ujson
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kufeed._json import loads as strict_loads
 from kufeed.errors import MessageRefused
 from kufeed.protocol import Side, fields, topic
 from kufeed.protocol.fields import EXACT, FLOAT, NUMBERS
@@ -145,6 +146,32 @@ def test_prices_of_old_messages_through_the_json_decoder() -> None:
         assert EXACT.decimal(ujson.loads(text), "price") == Decimal(text)
 
 
+fraction = st.builds(
+    "{}{}.{}{}".format,
+    *(st.sampled_from(["", "-"]), st.just("0") | st.integers(1, 10**40).map(str)),
+    *(st.text("0123456789", min_size=1, max_size=40), st.sampled_from(["", "e5", "E-7", "e+10"])),
+)
+
+
+@given(fraction)
+@example("12345678901.123456789")
+@example("-0.0")
+def test_a_json_number_is_exact_to_its_last_digit(text: str) -> None:
+    """Read by the feed's own decoder; where it is negative it is refused, or not, as text is."""
+    number = strict_loads(text.encode())
+    for numbers in NUMBERS.values():
+        for read in (
+            numbers.decimal,
+            numbers.optional_decimal,
+            numbers.signed_decimal,
+            numbers.optional_signed_decimal,
+        ):
+            found, cause = outcome(read, number)
+            assert (found, cause) == outcome(read, text)
+            assert str(found) == str(outcome(read, text)[0])
+    assert EXACT.signed_decimal(number, "rate") == Decimal(text)
+
+
 @pytest.mark.parametrize(
     "number", [math.nan, math.inf, -math.inf, -1.0, -1, -0.0, 1e300, 5e-324, HUGE, -HUGE, 10**200], ids=short
 )
@@ -215,6 +242,21 @@ def test_many_prices_at_once_are_each_taken_or_refused_as_if_alone(values: list[
     assert list(map(str, found)) == list(map(str, expected))
 
 
+@given(st.lists(price_like | price_like | number_like | json_values, max_size=6))
+@example([".5", "1"])
+@example(["1.", "5"])
+@example(["1", "1.2.3"])
+@example(["1", "", "2"])
+@example(["9" * 200, "1"])
+@example(["9" * 201, "1"])
+@example(["١", "1"])
+def test_the_prices_of_a_side_are_each_taken_or_refused_as_if_alone(values: list[Any]) -> None:
+    for numbers in NUMBERS.values():
+        together = outcome(numbers.decimals, values, "bids")
+        alone = outcome(lambda given, field, read=numbers.decimal: [read(one, field) for one in given], values, "bids")
+        assert list(map(str, together)) == list(map(str, alone))
+
+
 # -- the same as floats -----------------------------------------------------------------------------------------------
 
 one_value = (
@@ -269,7 +311,7 @@ def test_no_text_that_is_taken_is_too_large_or_too_small_for_a_float(text: str) 
 
 def test_the_levels_of_a_book_are_of_one_type_of_number() -> None:
     for kind, numbers in NUMBERS.items():
-        for size, sizes in ((numbers.decimal, kind), (fields.contracts, int)):
+        for size, sizes in ((numbers.decimals, kind), (fields.many_contracts, int)):
             levels = numbers.levels([["1.5", "2"], [1.25, 1]], "bids", size, descending=False)
             assert [level.price for level in levels] == [1.25, 1.5]
             assert {type(level.price) for level in levels} == {kind}
@@ -329,17 +371,61 @@ def test_nanoseconds_stay_to_the_last_digit(value: Any) -> None:
 
 @given(st.integers(min_value=0, max_value=2**63 - 1), st.booleans())
 def test_the_count_of_digits_tells_the_unit(number: int, as_text: bool) -> None:
-    """13 digits are milliseconds, 19 nanoseconds; seconds and microseconds are refused, never guessed at."""
+    """13 digits are milliseconds, 19 nanoseconds; seconds and microseconds are refused, never guessed at.
+
+    All end in the same year: one that begins with a 9 is none that fits into 63 bits, whatever its unit.
+    """
     value = str(number) if as_text else number
-    assert accepted(fields.milliseconds, value) is (len(str(number)) == 13)
-    assert accepted(fields.nanoseconds, value) is (len(str(number)) == 19)
+    assert accepted(fields.milliseconds, value) is (len(str(number)) == 13 and str(number)[0] != "9")
+    assert accepted(fields.nanoseconds, value) is (len(str(number)) == 19 and str(number)[0] != "9")
 
 
 @pytest.mark.parametrize("digits", range(1, 20))
 def test_a_time_of_another_length_is_refused(digits: int) -> None:
-    for number in (10 ** (digits - 1), 10**digits - 1):
+    for number in (10 ** (digits - 1), 9 * 10 ** (digits - 1) - 1):
         assert accepted(fields.milliseconds, number) is (digits == 13)
-        assert accepted(fields.nanoseconds, number) is (digits == 19 and number < 2**63)
+        assert accepted(fields.nanoseconds, number) is (digits == 19)
+    for number in (9 * 10 ** (digits - 1), 10**digits - 1):
+        assert not accepted(fields.milliseconds, number)
+        assert not accepted(fields.nanoseconds, number)
+
+
+def starts(value: Any, field: str) -> int:
+    """A candle's start in a message of the last moment that there is."""
+    return fields.candle_start(value, 2**63, field)
+
+
+@given(st.integers(0, 2 * 10**10) | st.integers(10**7, 2 * 10**8).map((60).__mul__), st.booleans())
+def test_a_candle_starts_at_a_whole_minute_of_its_seconds(number: int, as_text: bool) -> None:
+    value = str(number) if as_text else number
+    assert accepted(starts, value) is (10**9 <= number < 9 * 10**9 and number % 60 == 0)
+    if accepted(starts, value):
+        assert starts(value, "candles") == number * 10**9
+
+
+@given(st.integers(-(10**12), 10**12))
+def test_a_candle_starts_at_most_a_minute_after_its_message(ahead: int) -> None:
+    start = 1_749_999_960
+    taken = accepted(lambda value, field: fields.candle_start(value, start * 10**9 - ahead, field), str(start))
+    assert taken is (ahead <= 60 * 10**9)
+
+
+@given(st.integers(0, 2**63 - 1) | st.integers(0, 10**9))
+@example(59_999)
+@example(60_000)
+@example(604_800_000)
+@example(604_800_001)
+def test_rates_are_funded_every_minute_to_every_week(number: int) -> None:
+    assert accepted(fields.funding_interval, number) is (60_000 <= number <= 604_800_000)
+
+
+@pytest.mark.parametrize(
+    "value", ["", " ", "a b", "a\n", "\x1b[31m", "\u202e1", "\xfc", "\U0001f600", "x" * 65, 7, None]
+)
+def test_a_word_is_short_and_visible(value: Any) -> None:
+    assert not accepted(fields.word, value)
+    for right in ("x" * 64, "11067996711960577", "60844d2ab6b8d80007dc6c2d", "~!"):
+        assert fields.word(right, "tradeId") == right
 
 
 # -- the rest ---------------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ MORE: dict[Any, dict[str, Any]] = {
     BookDelta: {"first_sequence": 6, "changes": (BookChange(Side.BUY, Decimal(1), 2, 6),)},
     MarkPrice: {"mark_price": Decimal(1), "index_price": Decimal(2)},
     IndexPrice: {"index_price": Decimal(1)},
-    FundingRate: {"rate": Decimal(-1), "predicted": False, "interval": 28_800.0, "next_time_ns": 9},
+    FundingRate: {"rate": Decimal(-1), "predicted": False, "interval": 28_800.0},
     Candle: {
         "interval": "1min",
         "start_ns": 1_750_000_000_000_000_000,
@@ -202,24 +202,24 @@ def test_a_message_is_kept_as_it_is_where_that_is_wanted() -> None:
 CANDLES = topic("candle", "BTC-USDT", interval="1min")
 
 
-def candles(*starts: int) -> list[Candle]:
-    """The candles of one stream with these starts, in this order; a negative one comes in a message that is refused."""
+def candles(*starts: int, received_time_ns: int = 10**18 + 300 * 10**9) -> list[Candle]:
+    """The candles of one stream that start in these minutes, in this order; a negative one is in a refused message."""
     decode = knowing_later(CANDLES.channel.decoders[Decimal])
     found = []
     for start in starts:
-        row = [str(10**9 + abs(start)), "1", "2", "3", "0.5", "6" if start >= 0 else "-6", "7"]
+        row = [str(10**9 - 40 + 60 * abs(start) + 60), "1", "2", "3", "0.5", "6" if start >= 0 else "-6", "7"]
         data = {"symbol": "BTC-USDT", "candles": row, "time": WHEN["exchange_time_ns"]}
         try:
-            found.append(decode({"data": data}, CANDLES, 9))
+            found.append(decode({"data": data}, CANDLES, received_time_ns))
         except MessageRefused:
             assert start < 0
     return found
 
 
 def test_a_candle_is_final_once_a_later_one_came() -> None:
-    first, again = candles(60, 60)
+    first, again = candles(1, 1)
     assert (first.final, again.final) == (False, False)
-    first, again, later = candles(60, 60, 120)
+    first, again, later = candles(1, 1, 2)
     assert (first.final, again.final, later.final) == (True, True, False)
     assert Candle(**dict(RECORDS)[Candle]).final is False, "nothing is known of its stream"
 
@@ -229,6 +229,14 @@ def test_a_candle_is_final_exactly_where_a_valid_one_with_a_later_start_has_come
     """Whatever their order: one that comes after a later start is final at once."""
     valid = [start for start in starts if start >= 0]
     assert [candle.final for candle in candles(*starts)] == [start < max(valid) for start in valid]
+
+
+def test_a_start_that_is_ahead_of_the_clock_ends_no_candle() -> None:
+    """Its message may be as far ahead, so that nothing in it says so; one minute is what clocks may differ by."""
+    at_start = (10**9 + 20 + 60 * 5) * 10**9
+    for ahead, final in ((60 * 10**9, True), (60 * 10**9 + 1, False)):
+        first, later, again = candles(1, 5, 1, received_time_ns=at_start - ahead)
+        assert (first.final, later.final, again.final) == (final, False, final)
 
 
 def test_a_copy_of_a_candle_with_a_gap_before_it_learns_of_later_ones_too() -> None:
@@ -325,9 +333,9 @@ LOGGED = {
         "bid=0.00000000, bid_size=1, ask=None, ask_size=None, price=0.08, size=3)",
     ),
     "/contractMarket/execution:XBTUSDTM": (
-        {"sequence": 7, "side": "sell", "size": 3, "price": "90503.9", "tradeId": "a\x1b[2Jb"},
+        {"sequence": 7, "side": "sell", "size": 3, "price": "90503.9", "tradeId": "81"},
         "Trade(/contractMarket/execution:XBTUSDTM, sequence=7, {TIMES}, "
-        r"price=90503.9, size=3 contracts, side=sell, trade_id='a\x1b[2Jb')",
+        "price=90503.9, size=3 contracts, side=sell, trade_id='81')",
     ),
     "/contractMarket/level2Depth50:XBTUSDTM": (
         {"sequence": 7, "bids": [[str(n), n] for n in range(1, 51)], "asks": [["60", 5]]},
@@ -403,8 +411,8 @@ def test_a_log_line_leaves_out_what_was_left_out(record: Any, values: dict[str, 
 
 @given(st.integers(-(2**200), 2**200))
 def test_no_time_is_too_strange_to_be_shown(time_ns: int) -> None:
-    values = {**dict(RECORDS)[FundingRate], "next_time_ns": time_ns}
-    assert "next_time=" in repr(FundingRate(**values))
+    values = {**dict(RECORDS)[Announcement], "funding_time_ns": time_ns}
+    assert "funding_time=" in repr(Announcement(**values))
 
 
 def test_a_level_and_a_change_say_their_size_in_its_unit() -> None:
