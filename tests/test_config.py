@@ -251,7 +251,8 @@ async def credentials() -> None:
     exchange = Exchange(live=False, book_levels=1200)
     mine = exchange.issue_credentials()
     async with feed_with(exchange, credentials=mine) as (_, feed, _), feed.book("BTC-USDT", depth=1000) as books:
-        assert len((await books.receive()).bids) == 1000
+        with trio.fail_after(60):
+            assert len((await books.receive()).bids) == 1000
     async with feed_with() as (_, feed, _):
         with pytest.raises(UsageError, match="at most 50 without FeedConfig"):
             feed.book("BTC-USDT", depth=1000)
