@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .errors import ExchangeError
     from .protocol.bookview import OrderBook
     from .protocol.market import Topic
+    from .protocol.updates import Update
 
 _log = logging.getLogger("kufeed.books")
 
@@ -119,6 +120,9 @@ class BookKeeper:
         self._behind: list[Sink] | None = None  # of those, which have not taken what waited; None where nobody looked
 
     # -- changes ------------------------------------------------------------------------------------------------------
+
+    def stage_after(self, gap: Gap, update: Update) -> None:
+        self.staged.append(update)  # that something is missing is seen by its number
 
     def hand_over(self) -> bool:
         """Apply what is staged; under `Overflow.BLOCK` one change after the other, as there is room for its view."""
