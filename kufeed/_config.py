@@ -251,6 +251,8 @@ class FeedConfig:
 def _from_text(field: attrs.Attribute[Any], text: str) -> Any:
     """Text as a value of the field's type, which its default or its annotation tells."""
     annotation = str(field.type)
+    if annotation.startswith("Credentials"):
+        raise UsageError(f"{field.name} cannot be set from the environment")
     if "None" in annotation and text.lower() == "none":
         return None
     if annotation.startswith("type"):
@@ -258,7 +260,7 @@ def _from_text(field: attrs.Attribute[Any], text: str) -> Any:
         if text.lower() not in kinds:
             raise UsageError(f"{field.name} must be Decimal or float, not {text!r}")
         return kinds[text.lower()]
-    if annotation.startswith(("ssl", "Callable", "Credentials")):
+    if annotation.startswith(("ssl", "Callable")):
         raise UsageError(f"{field.name} cannot be set from the environment")
     try:
         if annotation.startswith("float"):

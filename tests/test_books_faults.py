@@ -155,7 +155,6 @@ async def test_every_view_before_a_hole_comes_before_its_gap_however_small_the_b
 FAULTS = {
     "503": (BookFault(error=503, times=3), 3, 0),
     "a business error with HTTP 200": (BookFault(error=("500000", "Internal Server Error"), times=3), 3, 0),
-    "unknown symbol": (BookFault(error=("900001", "symbol not exists"), times=2), 2, 0),
     "garbage": (BookFault(damage="garbage", times=3), 3, 0),
     "crossed": (BookFault(damage="crossed", times=3), 0, 3),
     "a price twice": (BookFault(damage="duplicate", times=3), 0, 3),

@@ -73,7 +73,7 @@ class Replay:
             stream.add(self._queue)
             if one.kind is UpdateType.BOOK_DELTA:
                 stream.add(self.keeper)
-                self.keeper.books[one] = book = KeptBook(BookSync(one, depth=depth))
+                self.keeper.books[one] = book = KeptBook(BookSync(one, depth=depth), stir=lambda: None)
                 book.readers[self._queue] = Reader(self._queue, depth)
             self._routes.add(stream)
 

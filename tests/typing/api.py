@@ -228,7 +228,7 @@ async def live_books(live: LiveBook, books: LiveBooks) -> None:
     assert_type(live.mid, Decimal | None)
     assert_type(live.spread, Decimal | None)
     assert_type(live.bids[0], Level)
-    assert_type(live.asks[:5], tuple[Level, ...])
+    assert_type(live.asks[:5], Sequence[Level])
     assert_type([level.price for level in live.bids], list[Decimal])
     assert_type(live.top(3), OrderBook)
     assert_type(live.snapshot(), OrderBook)
