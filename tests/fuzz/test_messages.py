@@ -526,7 +526,8 @@ class Desk:
         latest = {repr(one.topic): one.latest for one in self.streams()}
         cells = {name: one._latest.start_ns for name, one in latest.items() if isinstance(one, Candle) and one._latest}
         counts = [attrs.evolve(queue.statistics(), most_pending=0) for queue in self.queues]
-        flags = {name: one and (one.late, one.misdated, one.raw) for name, one in latest.items()}
+        # As text: what ujson makes of NaN is not equal to itself.
+        flags = {name: one and (one.late, one.misdated, repr(one.raw)) for name, one in latest.items()}
         waiting = [list(all_of(queue._items)) for queue in self.queues]
         seen = (latest, cells, flags, counts, waiting)
         return (*seen, self.lateness.late, self.lateness.misdated)
