@@ -87,6 +87,8 @@ class InlineSink:
         if self.closed or self.paused:  # the function itself may have seen to that, in the call before
             self._discarded += len(updates)
             for update in updates:
+                if update.gap_before is not None:
+                    self.tell(update.gap_before)
                 time = update.time_ns
                 self.tell(Gap(update.topic, GapCause.OVERFLOW, None, None, time, time))
             return

@@ -231,3 +231,18 @@ async def test_it_never_holds_its_reader() -> None:
         await watched.sink.wait_room()
     watched.sink.finish()
     assert watched.sink.ended.is_set()
+
+
+def test_a_hole_before_what_is_discarded_while_paused_is_told_too() -> None:
+    """The first update after both holes carries them as one: nothing between was handed out."""
+    seen: list[kufeed.Update] = []
+    watched = Watched(seen.append)
+    hole = Gap(ticker(1).topic, GapCause.RECONNECT, None, None, ticker(1).time_ns - 5, ticker(1).time_ns)
+    watched.sink.paused = True
+    watched.sink.stage_after(hole, ticker(1))
+    watched.hand_over()
+    watched.sink.paused = False
+    watched.hand_over(2)
+    (told,) = [one.gap_before for one in seen]
+    assert told is not None
+    assert (told.cause, told.since_ns, told.until_ns) == (GapCause.RECONNECT, hole.since_ns, ticker(1).time_ns)
