@@ -277,6 +277,7 @@ class BookKeeper:
     def forget(self, topic: Topic) -> KeptBook:
         """Keep the book of *topic* no more."""
         book = self.books.pop(topic)
+        book.sync.lost()
         if book.syncing is not None:
             book.syncing.cancel()
         book.stir()

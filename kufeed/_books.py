@@ -45,8 +45,6 @@ MOST_PUBLIC_DEPTH = 50
 nothing of what moves up from below (a recorded session differed at level 99 after 30 s)."""
 _BACKOFF = Backoff(0.25, max=32.0)
 """The first snapshot is often older than the first change: asking again at once would be as early."""
-
-
 _PAUSE = 60.0
 """Seconds that nothing is signed after credentials were refused: they are the same for every book."""
 
