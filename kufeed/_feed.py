@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 import attrs
 import trio
 
+from ._backfill import Backfills
 from ._books import Books, LiveBooks
 from ._buffers import DEFAULT_OVERFLOW, Overflow
 from ._channels import UpdateQueue
@@ -136,6 +137,7 @@ class Feed:
             close_deadline=lambda: self._close_deadline,
         )
         self._books = Books(self._pool, config, rng)
+        self._backfills = Backfills(self._pool, config)
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
@@ -156,9 +158,23 @@ class Feed:
         """
         return self.ticker(ALL, **options)
 
-    def trades(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[Trade]:
-        """Every execution of *symbols*. Arguments and errors as for `ticker`; the default is `Overflow.DROP_OLDEST`."""
-        return self._subscribe(UpdateType.TRADE, symbols, options)
+    def trades(
+        self, *symbols: str, backfill: bool = False, **options: Unpack[SubscriptionOptions]
+    ) -> Subscription[Trade]:
+        """Every execution of *symbols*. Arguments and errors as for `ticker`; the default is `Overflow.DROP_OLDEST`.
+
+        With *backfill*, what a lost connection has missed is recovered from the exchange's history, which has the last
+        100 trades of a symbol: at their place, once, flagged `Trade.backfilled`. It is asked for when the first trade
+        after the hole has come, and that symbol is held up until it is there, for `FeedConfig.connect_timeout` at most
+        and `FeedConfig.message_buffer_size` trades of this subscription. The hole is told all the same, before what
+        fills it: `Gap.filled` says whether anything may still be missing, and the gap's times where. What is lost to
+        the overflow policy is not recovered.
+        """
+        if type(backfill) is not bool:
+            raise UsageError(f"backfill must be True or False, not {backfill!r}")
+        make_queue = self._queue_maker([UpdateType.TRADE], **options)
+        source = self._backfills if backfill else self._pool
+        return Subscription(topics(UpdateType.TRADE, symbols), UpdateType.TRADE, source, make_queue)
 
     def level1(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[Level1]:
         """Best bid and ask of spot *symbols*, every 10 ms. Arguments, default and errors as for `ticker`."""

@@ -25,7 +25,7 @@ from .protocol.market import ALL
 if TYPE_CHECKING:
     import random
     import ssl
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from ._budget import DialLimiter
     from ._channels import Sink
@@ -208,6 +208,11 @@ class Pool:
     def rest(self, market: Market) -> Rest:
         """Where *market* is asked by REST."""
         return self._surroundings(market).rest
+
+    def start_soon(self, fn: Callable[..., Awaitable[None]], *args: object, name: str) -> None:
+        """Run a task beside the connections, which ends with them. Where they have ended, it is not begun."""
+        if self._nursery is not None:
+            self._nursery.start_soon(fn, *args, name=name)
 
     # -- where a topic lives ------------------------------------------------------------------------------------------
 

@@ -27,6 +27,21 @@ class GapCause(StrEnum):
     """The book contradicted itself, or a snapshot, or was not known deep enough: it is begun anew."""
 
 
+class GapFill(StrEnum):
+    """How far a hole among trades was filled from the exchange's history (``feed.trades(..., backfill=True)``)."""
+
+    FILLED = "filled"
+    """Nothing is missing: the trades that follow it are all there were."""
+    PARTLY = "partly"
+    """Some trades were recovered; others may be missing between the gap's times."""
+    UNKNOWN = "unknown"
+    """None could be recovered: the history could not be had, or says nothing of the hole."""
+
+
+_CLAIMS = (GapFill.FILLED, GapFill.PARTLY, GapFill.UNKNOWN, None)
+"""Each says less than the one before it."""
+
+
 @attrs.frozen
 class StreamEvent:
     """The base of all events, for `isinstance`."""
@@ -53,9 +68,14 @@ class Gap(StreamEvent):
     """
     until_ns: int | None
     """No update after this is missing."""
+    filled: GapFill | None = None
+    """What came of filling it, where somebody tried. Of one that is `filled`, the times tell where it was."""
 
     def joined(self, other: Gap) -> Gap:
-        """One gap in place of this one and *other*, with no update of the topic between; the cause is the first's."""
+        """One gap in place of this one and *other*, with no update of the topic between; the cause is the first's.
+
+        It is filled as far as both are.
+        """
         first = other if self.since_ns is not None and (other.since_ns or 0) < self.since_ns else self
         numbers = (self.first_missing, self.last_missing, other.first_missing, other.last_missing)
         known = [number for number in numbers if number is not None]
@@ -67,6 +87,7 @@ class Gap(StreamEvent):
             max(known) if len(known) == 4 else None,
             first.since_ns,
             max(ends, default=None),
+            max(self.filled, other.filled, key=_CLAIMS.index),
         )
 
 

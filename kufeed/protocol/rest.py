@@ -60,6 +60,11 @@ FUTURES_CONTRACTS = Endpoint("GET", "/api/v1/contracts/active", 3)
 SPOT_BOOK = SignedEndpoint("/api/v3/market/orderbook/level2", 3)
 """A whole spot book (KuCoin, get full order book). Its weight is one of the user's pool (4000 in 30 s), and is taken
 from the address' all the same: the smaller one."""
+SPOT_TRADES = Endpoint("GET", "/api/v1/market/histories", 3)
+"""The last 100 trades of a spot symbol (KuCoin, get trade history)."""
+FUTURES_TRADES = Endpoint("GET", "/api/v1/trade/history", 5)
+"""The last 100 trades of a contract (KuCoin, get trade history). No document at hand states the weights of these two:
+they are what the larger clients count with."""
 SPOT_TIME = Endpoint("GET", "/api/v1/timestamp", 3)
 """Milliseconds since the epoch (KuCoin, get server time)."""
 

@@ -173,6 +173,10 @@ class Trade(Update):
     size: Number = attrs.field(repr=_size)
     side: Side
     trade_id: str
+    """Of a spot trade that is `backfilled`, its `sequence`: the history has no ids, and today both are the same."""
+    backfilled: bool = attrs.field(default=False, kw_only=True, eq=False)
+    """Whether it was recovered from the exchange's history after a hole. Its receipt is that of the history; it is
+    neither `late` nor `misdated`, whatever its time."""
 
 
 @attrs.frozen(repr=False, weakref_slot=False)

@@ -84,6 +84,8 @@ def weight(market: MarketName, path: str) -> int:
         "/api/v1/level2/snapshot": 3,
         "/api/v2/symbols": 4,
         "/api/v1/contracts/active": 3,
+        "/api/v1/market/histories": 3,
+        "/api/v1/trade/history": 5,
     }.get(path, 1)
 
 

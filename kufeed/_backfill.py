@@ -1,0 +1,337 @@
+"""Holes among trades, filled from REST: a sink between a stream and its subscription, and the pool of such."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import attrs
+import trio
+
+from ._budget import OTHER_LANE
+from ._delivery import hand_out
+from .errors import KufeedError, MessageRefused, SubscriptionRejected, UsageError
+from .protocol.events import Gap, GapFill
+from .protocol.history import HISTORIES, fill, read_trades
+from .protocol.topics import MARKETS
+from .protocol.updates import Update
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ._channels import Sink
+    from ._config import FeedConfig
+    from ._pool import Entering, Pool
+    from .protocol.events import StreamEvent
+    from .protocol.market import Topic
+    from .protocol.updates import Trade
+
+_log = logging.getLogger("kufeed.backfill")
+
+_PLACES = 8
+"""Requests under way at once in a market: each is a connection of its own."""
+_PAUSES = (0.0, 0.5, 1.0)
+"""Seconds before each request: a history that does not reach the end of the hole yet is asked for again."""
+_LONGEST_REPLY = 64 * 2**10
+"""Bytes; 100 rows of a contract have 25,000."""
+
+
+@attrs.frozen
+class _Hole:
+    """Where trades are missing, and the first one after that."""
+
+    gap: Gap
+    after: Trade
+
+
+@attrs.define(eq=False)
+class Repair:
+    """A stream that is held up, from a hole on, until the history has been had."""
+
+    topic: Topic
+    before: Trade
+    """The last one that was passed on."""
+    held: deque[_Hole | Update | StreamEvent]
+    """What came since. Begins with a hole; empty when it is over."""
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    """Of the request."""
+
+    def hole(self) -> _Hole:
+        first = self.held[0]
+        assert isinstance(first, _Hole)
+        return first
+
+
+class TradeKeeper:
+    """A `Sink` of trades: passes them on to *sink*, but those after a hole only when it is filled, or cannot be.
+
+    *on_hole* is called for each repair that begins. At most *bound* updates and events are held; the stream for which
+    there is no room any more goes on unrepaired. Streams without a hole are not held up.
+    """
+
+    def __init__(self, sink: Sink, bound: int, on_hole: Callable[[TradeKeeper, Repair], None]) -> None:
+        self.staged: list[Any] = []  # of `Trade`
+        self.blocks = sink.blocks
+        self.topics: set[Topic] = set()
+        self._sink = sink
+        self._bound = bound
+        self._on_hole = on_hole
+        self._last: dict[str, Trade] = {}  # that were passed on, by symbol
+        self._gaps: dict[int, Gap] = {}  # by the place in `staged` of what they precede
+        self._repairs: dict[str, Repair] = {}
+        self._held = 0
+        self._ready: deque[Update | StreamEvent] = deque()  # what an event stands before has to enter first
+
+    # -- the producer's side ------------------------------------------------------------------------------------------
+
+    def stage_after(self, gap: Gap, update: Update) -> None:
+        self._gaps[len(self.staged)] = gap
+        self.staged.append(update)
+
+    def hand_over(self) -> bool:
+        staged, last = self.staged, self._last
+        if not (self._gaps or self._repairs or self._ready):
+            for trade in staged:
+                last[trade.symbol] = trade
+            self._sink.staged += staged
+            staged.clear()
+            return self._sink.hand_over()
+        trades, gaps = staged.copy(), self._gaps
+        staged.clear()
+        self._gaps = {}
+        for place, trade in enumerate(trades):
+            self._sort(trade, gaps.get(place))
+        return self._pass_on()
+
+    def _sort(self, trade: Trade, gap: Gap | None) -> None:
+        repair = self._repairs.get(trade.symbol)
+        if repair is not None:
+            self._hold(repair, trade if gap is None else _Hole(gap, trade))
+        elif gap is not None and _follows(trade, self._last.get(trade.symbol)):
+            hole = _Hole(gap, trade)
+            repair = Repair(trade.topic, self._last[trade.symbol], deque([hole]))
+            self._repairs[trade.symbol] = repair
+            self._held += 1
+            self._on_hole(self, repair)
+        else:
+            if gap is not None:
+                self._ready.append(attrs.evolve(gap, filled=GapFill.UNKNOWN))
+            self._ready.append(trade)
+            self._last[trade.symbol] = trade
+
+    def _hold(self, repair: Repair, what: _Hole | Update | StreamEvent) -> None:
+        repair.held.append(what)
+        self._held += 1
+        if self._held > self._bound:
+            _log.warning("more than %d updates came while trades of %s were asked for", self._bound, repair.topic)
+            self.end(repair)
+
+    def _pass_on(self) -> bool:
+        sink, ready = self._sink, self._ready
+        while ready:
+            if isinstance(first := ready[0], Update):
+                sink.staged.append(first)
+                ready.popleft()
+                continue
+            if not sink.hand_over():
+                return False
+            # An inline handler was called, which may have changed anything.
+            if ready and ready[0] is first:
+                sink.tell(first)
+                ready.popleft()
+        return sink.hand_over()
+
+    # -- repairs ------------------------------------------------------------------------------------------------------
+
+    def fill(self, repair: Repair, history: Sequence[Trade] | None) -> None:
+        """Make ready what fills the first hole of *repair*, and what came after it, up to the next one."""
+        hole = repair.hole()
+        told: list[Gap | Trade] = [attrs.evolve(hole.gap, filled=GapFill.UNKNOWN)]
+        if history is not None and _follows(hole.after, repair.before):
+            told = fill(hole.gap, repair.before, hole.after, history)
+        self._ready += [*told, hole.after]
+        repair.before = hole.after
+        repair.held.popleft()
+        self._held -= 1
+        while repair.held and not isinstance(one := repair.held[0], _Hole):
+            self._ready.append(one)
+            if isinstance(one, Update):
+                repair.before = one  # type: ignore[assignment]  # trades are all that it gets
+            repair.held.popleft()
+            self._held -= 1
+        if not repair.held:
+            del self._repairs[repair.topic.symbol]
+            self._last[repair.topic.symbol] = repair.before
+
+    def end(self, repair: Repair) -> None:
+        """Make ready what it holds, unrepaired. Idempotent."""
+        repair.scope.cancel()
+        while repair.held:
+            self.fill(repair, None)
+
+    def begin(self, topics: Iterable[Topic]) -> None:
+        """Get *topics* too; what came of one before is of no concern."""
+        for topic in topics:
+            self._last.pop(topic.symbol, None)
+        self.topics.update(topics)
+
+    def leave(self, topics: Iterable[Topic]) -> None:
+        """Get *topics* no more; what was held of them is passed on next."""
+        for topic in topics:
+            self.topics.discard(topic)
+            # Nothing is handed over here: an inline handler may be what is closing the subscription.
+            if (repair := self._repairs.get(topic.symbol)) is not None:
+                self.end(repair)
+            self._last.pop(topic.symbol, None)
+
+    # -- what else happens to the streams -----------------------------------------------------------------------------
+
+    def acked(self, topic: Topic) -> None:
+        self._sink.acked(topic)
+
+    def tell(self, event: StreamEvent) -> None:
+        topic = getattr(event, "topic", None)
+        repair = None if topic is None else self._repairs.get(topic.symbol)
+        if repair is not None:
+            self._hold(repair, event)
+        elif self._ready:
+            self._ready.append(event)
+        else:
+            self._sink.tell(event)
+
+    def fail(self, error: Exception) -> None:
+        """What is held is not waited for: an error is about many streams, mostly."""
+        if isinstance(error, SubscriptionRejected) and all(topic.wire != error.topic for topic in self.topics):
+            return  # who was entering it has been told, and has left
+        self._sink.fail(error)
+
+    # -- room: that of the subscription -------------------------------------------------------------------------------
+
+    def backlog(self) -> Any:
+        return self._sink.backlog()
+
+    def has_taken(self, backlog: Any) -> bool:
+        return self._sink.has_taken(backlog)
+
+    def force(self) -> None:
+        while not self.hand_over():
+            self._sink.force()
+
+    def slow(self) -> None:
+        self._sink.slow()
+
+    async def wait_room(self) -> None:
+        await self._sink.wait_room()
+
+    def close(self) -> None:
+        """What is pending is the subscription's to discard."""
+
+
+def _follows(trade: Trade, before: Trade | None) -> bool:
+    """Whether the numbers of both tell what is between: not where there was none, nor where they began anew."""
+    return (
+        before is not None
+        and before.sequence is not None
+        and trade.sequence is not None
+        and before.sequence < trade.sequence
+    )
+
+
+class Backfills:
+    """What subscriptions with `backfill=True` attach to, as others do to the pool."""
+
+    def __init__(self, pool: Pool, config: FeedConfig) -> None:
+        self._pool = pool
+        self._config = config
+        self._keepers: dict[Sink, TradeKeeper] = {}
+        self.entered = pool.entered
+        # Of each market its own: one that does not answer must not keep the other waiting.
+        self._places = {market: trio.CapacityLimiter(_PLACES) for market in MARKETS}
+
+    def attach(self, topics: Sequence[Topic], sink: Sink) -> Entering:
+        """Have *topics* delivered to *sink*. Raises as `Pool.attach` does, nothing changed."""
+        keeper = self._keepers.get(sink) or TradeKeeper(sink, self._config.message_buffer_size, self._start)
+        entering = self._pool.attach(topics, keeper, reader=sink, leave=partial(self.detach, sink=sink))
+        self._keepers[sink] = keeper
+        keeper.begin(topics)
+        return entering
+
+    def detach(self, topics: Iterable[Topic], sink: Sink) -> None:
+        """Deliver *topics* to *sink* no more. Whoever waits for one fails."""
+        topics = list(topics)
+        keeper = self._keepers.get(sink)
+        if keeper is None:
+            return
+        self._pool.abandon(topics, sink)
+        self._pool.detach(topics, keeper)
+        keeper.leave(topics)
+        if not keeper.topics:
+            del self._keepers[sink]
+
+    def has(self, topic: Topic, sink: Sink) -> bool:
+        keeper = self._keepers.get(sink)
+        return keeper is not None and self._pool.has(topic, keeper)
+
+    # -- repairs ------------------------------------------------------------------------------------------------------
+
+    def _start(self, keeper: TradeKeeper, repair: Repair) -> None:
+        self._pool.start_soon(self._repair, keeper, repair, name=f"backfill {repair.topic.symbol}")
+
+    async def _repair(self, keeper: TradeKeeper, repair: Repair) -> None:
+        """Fill one hole after the other, and pass on what was held up."""
+        try:
+            while repair.held:
+                history = await self._ask(repair)
+                if repair.held:  # else it was ended meanwhile
+                    keeper.fill(repair, history)
+                    await hand_out([keeper], _wait_for_room)
+            await hand_out([keeper], _wait_for_room)
+        except BaseException:
+            keeper.end(repair)
+            keeper.force()  # so that it is counted
+            raise
+
+    async def _ask(self, repair: Repair) -> list[Trade] | None:
+        """The history of its symbol, or None where it could not be had in time.
+
+        Only after the first trade behind the hole: one that does not contain it may be older than the hole's end.
+        """
+        after = repair.hole().after.sequence or 0
+        history: list[Trade] | None = None
+        with trio.move_on_after(self._config.connect_timeout) as repair.scope:
+            for pause in _PAUSES:
+                await trio.sleep(pause)
+                history = await self._fetch(repair.topic)
+                if history is None or (history and (history[-1].sequence or 0) >= after):
+                    break
+        return history
+
+    async def _fetch(self, topic: Topic) -> list[Trade] | None:
+        market, config, pool = topic.channel.market, self._config, self._pool
+        rest, endpoint = pool.rest(market), HISTORIES[market]
+        send = partial(rest.request, endpoint, _LONGEST_REPLY, f"symbol={quote(topic.symbol, safe='')}")
+        try:
+            async with self._places[market]:
+                answer = await pool.requests.run(rest, endpoint.path, endpoint.weight, OTHER_LANE, send)
+            return read_trades(
+                answer.data,
+                topic,
+                answer.received_time_ns,
+                numbers=config.numbers,
+                keep_raw=config.keep_raw,
+            )
+        except MessageRefused as refusal:
+            pool.refusals.add(refusal, {"topic": endpoint.path})
+        except UsageError:
+            pass  # the feed is closed
+        except KufeedError as error:
+            _log.warning("no history of %s: %s", topic.symbol, error)
+        return None
+
+
+async def _wait_for_room(sink: Sink) -> bool:
+    await sink.wait_room()
+    return True
