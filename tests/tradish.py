@@ -41,6 +41,8 @@ class Trading(Exchange):
         self.spoil: Spoil = lambda reply: reply
         self.made: dict[str, list[int]] = {symbol: [] for symbol in BOTH}
         """The sequences of all trades there were."""
+        self.times: dict[tuple[str, int], int] = {}
+        """When they were, by symbol and sequence."""
 
     def trade(self, symbol: str, count: int = 1, *, skip: int = 1) -> int:
         """Have *count* trades, numbered *skip* apart, and push them to whoever holds the topic; the last one's number.
@@ -49,14 +51,16 @@ class Trading(Exchange):
         """
         model = self._model(symbol)
         matches = []
+        time = max(self._now_ns(), self.times[symbol, self.made[symbol][-1]] + 1 if self.made[symbol] else 0)
         for number in range(count):
             model.trade_sequence += skip
             side: Side = "buy" if number % 2 else "sell"
             price, size = model.last_price + number % 3, 1 + number
-            match = Match(model.trade_sequence, model.sequence, side, price, size, 7, 8, self._now_ns() + number)
+            match = Match(model.trade_sequence, model.sequence, side, price, size, 7, 8, time + number)
             model.recent_trades.append(match)
             matches.append(match)
             self.made[symbol].append(match.sequence)
+            self.times[symbol, match.sequence] = match.time_ns
         for route in self._routes_of(model):
             self._publish(route, model, Beat(self._now_ns(), (), tuple(matches)))
         return model.trade_sequence

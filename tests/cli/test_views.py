@@ -161,6 +161,7 @@ def test_a_hole_is_told_in_json_too() -> None:
         "last_missing": None,
         "since_ns": 1,
         "until_ns": 2,
+        "filled": None,
     }
 
 

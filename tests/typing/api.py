@@ -108,6 +108,7 @@ def every_kind(feed: Feed) -> None:
     assert_type(feed.ticker("BTC-USDT", overflow="latest", buffer=1), Subscription[Ticker])
     assert_type(feed.all_tickers(overflow="block", buffer=1), Subscription[Ticker])
     assert_type(feed.trades("BTC-USDT"), Subscription[Trade])
+    assert_type(feed.trades("BTC-USDT", backfill=True, buffer=10), Subscription[Trade])
     assert_type(feed.level1("BTC-USDT"), Subscription[Level1])
     assert_type(feed.depth("BTC-USDT", levels=50), Subscription[Depth])
     assert_type(feed.book_deltas("BTC-USDT"), Subscription[BookDelta])
@@ -184,6 +185,7 @@ def quotes(ticker: Ticker, level1: Level1, trade: Trade) -> None:
     assert_type(trade.size, Decimal | int)
     assert_type(trade.side, Side)
     assert_type(trade.trade_id, str)
+    assert_type(trade.backfilled, bool)
 
 
 def books(depth: Depth, auction: CallAuctionDepth, delta: BookDelta, level: Level, change: BookChange) -> None:
@@ -295,6 +297,7 @@ def losses(gap: Gap, dropped: Dropped, slow: SlowConsumer) -> None:
     assert_type(gap.last_missing, int | None)
     assert_type(gap.since_ns, int | None)
     assert_type(gap.until_ns, int | None)
+    assert_type(gap.filled, kufeed.GapFill | None)
     assert_type(dropped.topic, Topic)
     assert_type(dropped.count, int)
     assert_type(dropped.gap, Gap)
