@@ -10,6 +10,7 @@ import trio
 
 from ._budget import dial_budgets, quiet, rest_budgets
 from ._connection import Connection
+from ._journal import Journal
 from ._lateness import Lateness
 from ._link import Surroundings
 from ._refusals import Refusals
@@ -25,7 +26,7 @@ from .protocol.market import ALL
 if TYPE_CHECKING:
     import random
     import ssl
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from ._budget import DialLimiter
     from ._channels import Sink
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 _SESSION_FULL = 509
 """KuCoin's code for a topic too many on a connection."""
+_ROTATIONS = 2
+"""Dials at once, in a market, that replace links in time: all others keep their places."""
 
 
 class Entering:
@@ -92,6 +95,7 @@ class Pool:
         self.lateness: list[Lateness] = []
         """One for each market."""
         self.requests = Requests(config.connect_timeout)
+        self.journal = Journal()
         self._config = config
         self._network = network
         self._rng = rng
@@ -238,10 +242,12 @@ class Pool:
                 wires[wire] = connection
             plan.setdefault(connection, []).append(stream)
         busy = {connection for connection in self.connections if connection.is_busy()} | plan.keys()
-        allowed = self._config.max_connections
-        if len(busy) > allowed:
-            raise UsageError(f"{len(streams)} more topics need {len(busy)} connections; max_connections is {allowed}")
-        if len(self.connections) + len(new) > allowed:
+        allowed, redundancy = self._config.max_connections, self._config.redundancy
+        if len(busy) * redundancy > allowed:
+            raise UsageError(
+                f"{len(streams)} more topics need {len(busy) * redundancy} connections; max_connections is {allowed}"
+            )
+        if (len(self.connections) + len(new)) * redundancy > allowed:
             for idle in set(self.connections) - busy:
                 idle.retire()  # it lingered for a topic like these, but not of its market
         for connection, chosen in plan.items():
@@ -289,6 +295,8 @@ class Pool:
                     else dial_budgets(base_url, market, config.budget_share)
                 ),
                 dial_places=self._dial_places,
+                rotation_places=trio.Semaphore(_ROTATIONS),
+                journal=self.journal,
                 refusals=self.refusals,
                 lateness=lateness,
                 close_deadline=self._close_deadline,
@@ -307,11 +315,10 @@ class Pool:
             stream.overdue = False
             stream.restore(now)
 
-    def lost(self, connection: Connection, cause: LinkError) -> None:
+    def lost(self, connection: Connection, streams: Collection[Stream], cause: LinkError) -> None:
         now = trio.current_time()
-        for stream in connection.streams():
-            if connection.has_acked(stream.topic.wire) or stream.came_on_link():
-                stream.lose(cause, now)
+        for stream in streams:
+            stream.lose(cause, now)
 
     def rejected(self, connection: Connection, topic: Topic, code: int, message: str) -> None:
         gone = self._forget(connection, {topic.wire})
@@ -372,7 +379,7 @@ class Pool:
         gone = _streams_of(connection, wires)
         for stream in gone:
             del self._streams[stream.topic, connection.exclusive_to]
-        connection.remove(gone, unsubscribe=False)
+        connection.remove(gone)
         return gone
 
 
