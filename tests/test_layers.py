@@ -40,6 +40,8 @@ LAYERS = [
     ["_rest"],
     ["_requests"],
     ["_config"],
+    ["_lifecycle"],
+    ["_journal"],
     ["_buffers"],
     ["_changes"],
     ["_channels"],
