@@ -13,6 +13,8 @@ from ._backoff import Backoff
 from ._bookkeeper import BookKeeper, KeptBook, Reader
 from ._budget import OTHER_LANE, SNAPSHOT_LANE
 from ._delivery import hand_out
+from ._rest import book_endpoint
+from ._signing import Signer
 from ._supervisor import one_error
 from .errors import BookNotReady, ClockOff, CredentialsRefused, ExchangeError, KufeedError, UsageError
 from .protocol.bookview import BookFigures, OrderBook, check_depth
@@ -56,6 +58,7 @@ class Books:
         self._pool = pool
         self._config = config
         self._rng = rng
+        self._signer = None if config.credentials is None else Signer(pool.requests, config.credentials)
         self._shared = BookKeeper(self._want)
         self._exclusive: dict[Sink, BookKeeper] = {}
         # Of each market its own: one that does not answer must not keep the other waiting.
@@ -231,24 +234,22 @@ class Books:
         return None
 
     async def _fetch(self, topic: Topic, lane: int) -> BookSnapshot:
-        """A snapshot, in its turn. Where the clock of a signature was off, it is set and another one tried."""
-        credentials = self._config.credentials
-        rest = self._pool.rest(topic.channel.market)
-        signed = credentials is not None and topic.channel.market is SPOT
-        for is_last in (False, True):
-            if signed and self._refusal is not None and trio.current_time() < self._refusal[0]:
+        """A snapshot, in its turn."""
+        market = topic.channel.market
+        rest, numbers = self._pool.rest(market), self._config.numbers
+        if market is SPOT and self._signer is not None:
+            if self._refusal is not None and trio.current_time() < self._refusal[0]:
                 raise self._refusal[1]
-            endpoint, weight = rest.book_request(topic, credentials)
-            send = partial(rest.fetch_book, topic, credentials, self._config.numbers)
             try:
-                return await self._pool.requests.run(rest, endpoint, weight, lane, send)
+                return await self._signer.fetch_book(rest, topic, lane, numbers)
             except ClockOff:
-                if is_last:
-                    raise
+                raise
             except CredentialsRefused as error:
                 self._refusal = trio.current_time() + _PAUSE, error
                 raise
-        raise AssertionError("the loop returns or raises")
+        endpoint = book_endpoint(market, signed=False)
+        send = partial(rest.fetch_book, topic, None, numbers)
+        return await self._pool.requests.run(rest, endpoint.path, endpoint.weight, lane, send)
 
     async def _audit_all(self, every: float) -> None:
         while True:

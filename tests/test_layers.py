@@ -39,6 +39,7 @@ LAYERS = [
     ["_websocket", "_http"],
     ["_rest"],
     ["_requests"],
+    ["_signing"],
     ["_config"],
     ["_buffers"],
     ["_changes"],
