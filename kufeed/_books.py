@@ -13,11 +13,13 @@ from ._backoff import Backoff
 from ._bookkeeper import BookKeeper, KeptBook, Reader
 from ._budget import OTHER_LANE, SNAPSHOT_LANE
 from ._delivery import hand_out
+from ._refused_key import RefusedKey
 from ._rest import book_endpoint
 from ._signing import Signer
 from ._supervisor import one_error
-from .errors import BookNotReady, ClockOff, CredentialsRefused, ExchangeError, KufeedError, UsageError
+from .errors import BookNotReady, CredentialsRefused, ExchangeError, KufeedError, UsageError
 from .protocol.bookview import BookFigures, OrderBook, check_depth
+from .protocol.futures import FUTURES
 from .protocol.market import UpdateType
 from .protocol.orderbook import BookEvent, BookState, BookSync
 from .protocol.rest import is_lasting
@@ -47,8 +49,6 @@ MOST_PUBLIC_DEPTH = 50
 nothing of what moves up from below (a recorded session differed at level 99 after 30 s)."""
 _BACKOFF = Backoff(0.25, max=32.0)
 """The first snapshot is often older than the first change: asking again at once would be as early."""
-_PAUSE = 60.0
-"""Seconds that nothing is signed after credentials were refused: they are the same for every book."""
 
 
 class Books:
@@ -64,8 +64,7 @@ class Books:
         # Of each market its own: one that does not answer must not keep the other waiting.
         self._places = {market: trio.CapacityLimiter(_PLACES) for market in MARKETS}
         self._waited_for: dict[Topic, trio.Event] = {}
-        self._refusal: tuple[float, CredentialsRefused] | None = None
-        """Of the credentials, and until when it stands for every signed request."""
+        self._key = RefusedKey()
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -107,7 +106,7 @@ class Books:
         for topic in topics:
             book = keeper.books.setdefault(topic, KeptBook(BookSync(topic), partial(self._stir, topic)))
             book.readers[sink] = Reader(sink, depth)
-            book.sync.depth = max(book.sync.depth, depth)
+            self._fit(book)
         try:
             entering = self._pool.attach(topics, keeper, reader=sink, leave=partial(self.detach, sink=sink))
         except BaseException:
@@ -115,6 +114,8 @@ class Books:
             raise
         for topic in topics:
             keeper.welcome(topic, sink)
+            if (kept := keeper.books.get(topic)) is not None and self._is_public(topic):
+                self._tell_refused(kept)
         return entering
 
     def detach(self, topics: Iterable[Topic], sink: Sink) -> None:
@@ -133,7 +134,7 @@ class Books:
             if book is None or book.readers.pop(sink, None) is None:
                 continue
             if book.readers:
-                book.sync.depth = max(reader.depth for reader in book.readers.values())
+                self._fit(book)
             else:
                 keeper.forget(topic)
                 unread.append(topic)
@@ -184,7 +185,9 @@ class Books:
     # -- snapshots ----------------------------------------------------------------------------------------------------
 
     def _want(self, keeper: BookKeeper, book: KeptBook) -> None:
-        if book.syncing is None and self._nursery is not None:
+        if self._is_hopeless(book):
+            self._tell_refused(book)
+        elif book.syncing is None and self._nursery is not None:
             book.syncing = trio.CancelScope()
             self._nursery.start_soon(self._sync, keeper, book, name=f"book {book.sync.topic.symbol}")
 
@@ -194,7 +197,7 @@ class Books:
         failures = 0
         try:
             with book.syncing:
-                while book.readers and book.sync.wants_snapshot():
+                while book.readers and book.sync.wants_snapshot() and not self._is_hopeless(book):
                     pause = await self._seed(keeper, book, failures)
                     failures = 0 if pause is None else failures + 1
                     if pause is not None:
@@ -204,12 +207,20 @@ class Books:
         keeper.care_for(book)  # it lost its connection meanwhile, and may have one again
 
     async def _seed(self, keeper: BookKeeper, book: KeptBook, failures: int) -> float | None:
-        """One try; returns how long to wait before the next one, None after a seed that fits."""
+        """One try; returns how long to wait before the next one, None where none may be needed any more."""
         sync = book.sync
         async with self._places[sync.topic.channel.market]:
+            if self._is_hopeless(book):  # since it waits for its place
+                return None
             ticket = sync.ask()
             try:
                 snapshot = await self._fetch(sync.topic, SNAPSHOT_LANE)
+            except CredentialsRefused:
+                book.failed += 1
+                self._tell_refused(book)
+                if not sync.wants_snapshot():  # any more, now that it serves only some of its readers
+                    sync.forgo()
+                return None
             except KufeedError as error:
                 book.failed += 1
                 if failures == 0:
@@ -234,22 +245,68 @@ class Books:
         return None
 
     async def _fetch(self, topic: Topic, lane: int) -> BookSnapshot:
-        """A snapshot, in its turn."""
+        """A snapshot, in its turn: signed, where there are credentials and the exchange has nothing against them."""
         market = topic.channel.market
         rest, numbers = self._pool.rest(market), self._config.numbers
-        if market is SPOT and self._signer is not None:
-            if self._refusal is not None and trio.current_time() < self._refusal[0]:
-                raise self._refusal[1]
-            try:
-                return await self._signer.fetch_book(rest, topic, lane, numbers)
-            except ClockOff:
-                raise
-            except CredentialsRefused as error:
-                self._refusal = trio.current_time() + _PAUSE, error
-                raise
-        endpoint = book_endpoint(market, signed=False)
-        send = partial(rest.fetch_book, topic, None, numbers)
-        return await self._pool.requests.run(rest, endpoint.path, endpoint.weight, lane, send)
+        if market is FUTURES or self._signer is None or self._is_public(topic):
+            endpoint = book_endpoint(market, signed=False)
+            send = partial(rest.fetch_book, topic, None, numbers)
+            return await self._pool.requests.run(rest, endpoint.path, endpoint.weight, lane, send)
+        try:
+            snapshot = await self._signer.fetch_book(rest, topic, lane, numbers)
+        except CredentialsRefused as error:
+            self._refuse(error)
+            raise
+        if self._key.accept():
+            self._fit_all()
+        return snapshot
+
+    # -- credentials that are refused: what the public gets serves who does not need more ------------------------------
+
+    def _is_public(self, topic: Topic) -> bool:
+        """Whether the book of *topic* gets nothing signed though there are credentials."""
+        return topic.channel.market is SPOT and self._key.stands()
+
+    def _is_hopeless(self, book: KeptBook) -> bool:
+        """Whether no snapshot that could be had now is deep enough for any of its readers."""
+        return book.sync.depth > MOST_PUBLIC_DEPTH and self._is_public(book.sync.topic)
+
+    def _fit(self, book: KeptBook) -> None:
+        """Have *book* want snapshots that are as deep as its readers want to see, and can for now."""
+        depths = [reader.depth for reader in book.readers.values()]
+        if self._is_public(book.sync.topic):
+            depths = [depth for depth in depths if depth <= MOST_PUBLIC_DEPTH] or depths
+        book.sync.depth = max(depths, default=book.sync.depth)
+
+    def _fit_all(self) -> None:
+        for keeper in list(self._keepers()):
+            for book in list(keeper.books.values()):
+                self._fit(book)
+                keeper.care_for(book)
+
+    def _refuse(self, error: CredentialsRefused) -> None:
+        if self._key.stands():
+            return  # this one was under way
+        self._key.refuse(error)
+        self._fit_all()
+        assert self._nursery is not None  # whose task has asked
+        self._nursery.start_soon(self._sign_again, self._key.until, name="refused key")
+
+    async def _sign_again(self, at: float) -> None:
+        """Have those who need what is signed ask for it at that time."""
+        await trio.sleep_until(at)
+        self._fit_all()
+
+    def _tell_refused(self, book: KeptBook) -> None:
+        """Tell those readers whom only a whole book serves that there is none."""
+        sync = book.sync
+        if sync.state is BookState.LIVE and sync.bids.floor is None and sync.asks.floor is None:
+            return
+        for reader in tuple(book.readers.values()):
+            if reader.depth > MOST_PUBLIC_DEPTH:
+                self._key.tell(reader.sink)
+
+    # -- audits -------------------------------------------------------------------------------------------------------
 
     async def _audit_all(self, every: float) -> None:
         while True:
@@ -268,7 +325,8 @@ class Books:
             try:
                 snapshot = await self._fetch(sync.topic, OTHER_LANE)
             except KufeedError as error:
-                _log.warning("no snapshot of %s for its audit: %s", sync.topic.symbol, error)
+                if not isinstance(error, CredentialsRefused):  # of which the log has been told
+                    _log.warning("no snapshot of %s for its audit: %s", sync.topic.symbol, error)
                 sync.forgo()
                 return
         if sync.audit(ticket, snapshot) is BookEvent.DIFFERS:

@@ -52,6 +52,7 @@ LAYERS = [
     ["_connection"],
     ["_pool"],
     ["_bookkeeper"],
+    ["_refused_key"],
     ["_books"],
     ["_subscription"],
     ["_handler"],
