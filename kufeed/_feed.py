@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 import attrs
 import trio
 
-from ._books import Books, LiveBooks
+from ._books import Books
 from ._buffers import DEFAULT_OVERFLOW, Overflow
 from ._channels import UpdateQueue
 from ._config import FeedConfig
 from ._handlers import Handlers
+from ._live_books import LiveBooks
 from ._network import RealNetwork
 from ._pool import Pool
 from ._proxy import Proxy, ProxyNetwork

@@ -54,6 +54,7 @@ LAYERS = [
     ["_bookkeeper"],
     ["_refused_key"],
     ["_books"],
+    ["_live_books"],
     ["_subscription"],
     ["_handler"],
     ["_handlers"],
