@@ -251,8 +251,7 @@ class Books:
         except CredentialsRefused as error:
             self._refuse(error)
             raise
-        if self._key.accept():
-            self._fit_all()
+        self._key.accept()
         return snapshot
 
     # -- credentials that are refused: what the public gets serves who does not need more ------------------------------

@@ -27,7 +27,7 @@ class RefusedKey:
 
     def __init__(self) -> None:
         self.until = -math.inf
-        """When the refusal stands no more."""
+        """When the last refusal stands no more."""
         self._error: CredentialsRefused | None = None
         self._told: WeakSet[Sink] = WeakSet()
 
@@ -45,12 +45,11 @@ class RefusedKey:
             self._told.clear()
         self._error = error
 
-    def accept(self) -> bool:
-        """A signed request was answered; whether the one before was not."""
-        was_refused, self._error = self._error is not None, None
-        self.until = -math.inf
-        self._told.clear()
-        return was_refused
+    def accept(self) -> None:
+        """A signed request was answered. One that was under way when another was refused says nothing new."""
+        if not self.stands():
+            self._error = None
+            self._told.clear()
 
     def tell(self, sink: Sink) -> None:
         """Have the refusal raised in the stream of *sink*, unless it was."""

@@ -230,3 +230,23 @@ async def test_audits_go_on_by_what_the_public_gets(autojump_clock: MockClock) -
         await trio.sleep(20.0)
         assert asked(network) == {SIGNED: 2, PUBLIC: 3}
         assert feed.books[SPOT].is_ready
+
+
+async def test_a_key_that_is_taken_now_and_then_is_refused_for_a_minute_each_time(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a machine has several addresses and the key allows one: no storm of requests, and a warning a minute."""
+    async with refusing() as (exchange, feed, network):
+        exchange.accept()
+        exchange.faults.book = BookFault(error=("400006", "the ip is not in the whitelist"), symbols=SYMBOLS[::2])
+        async with feed.book(*SYMBOLS, depth=900) as books:
+            with pytest.raises(CredentialsRefused, match="400006"):
+                while True:
+                    await books.receive()
+            await trio.sleep(5 * EVERY_MINUTE + 1.0)
+            assert asked(network)[SIGNED] <= 6 * 8 + 15
+            warnings = [record for record in caplog.records if record.name == "kufeed.books"]
+            assert 1 <= len(warnings) <= 6
+            exchange.faults.book = None
+            await trio.sleep(EVERY_MINUTE)
+            assert {book.state for book in feed.statistics().books} == {"live"}
