@@ -15,7 +15,6 @@ import logging as _logging
 
 from ._backoff import Backoff
 from ._bookkeeper import BookStatistics
-from ._books import LiveBook, LiveBooks
 from ._breaker import CircuitBreaker, CircuitState, CircuitStatistics
 from ._budget import DialBudget, DialLimiter, RestBudget
 from ._buffers import Overflow
@@ -27,6 +26,7 @@ from ._feed import Feed, FeedStatistics, Latest, SubscriptionOptions, open_feed
 from ._handler import HandlerStatistics
 from ._handlers import HandlerNursery, Handlers
 from ._limiter import LimiterStatistics, Permit, SlidingWindowLimiter
+from ._live_books import LiveBook, LiveBooks
 from ._network import Network, RealNetwork
 from ._shared_budget import SharedDialBudget
 from ._subscription import Subscription

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 import attrs
 import trio
 
-from ._books import Books, LiveBooks
+from ._books import Books
 from ._buffers import DEFAULT_OVERFLOW, Overflow
 from ._channels import UpdateQueue
 from ._config import FeedConfig
 from ._handlers import Handlers
+from ._live_books import LiveBooks
 from ._network import RealNetwork
 from ._pool import Pool
 from ._proxy import Proxy, ProxyNetwork
@@ -183,8 +184,10 @@ class Feed:
         changes; `Overflow.BLOCK` gives one of every change. Entering returns when the exchange streams the changes; the
         first view comes when a snapshot has joined them.
 
-        Otherwise as `ticker`. A spot *depth* above 50 needs `FeedConfig.credentials` (`UsageError`); where the exchange
-        does not take them, `CredentialsRefused` is raised once in the stream, and asking goes on.
+        Otherwise as `ticker`. A refusal that asking again does not mend is raised once in the stream (`ExchangeError`),
+        and asking goes on. A spot *depth* above 50 needs `FeedConfig.credentials` (`UsageError`); where the exchange
+        does not take them, that refusal is `CredentialsRefused`, and they are tried again every minute. Up to a *depth*
+        of 50 it is not raised: such books begin from what the public gets.
         """
         chosen = topics(UpdateType.BOOK_DELTA, symbols)
         self._books.check_depth(chosen, check_depth(depth))

@@ -230,7 +230,7 @@ async def test_credentials_that_are_refused_are_raised_once_and_tried_again(
                 await books.receive()
             assert error.value.code == "400004"
             check(exchange, await others.receive(), 20)
-            async with feed.book(SPOT, depth=3) as late:
+            async with feed.book(SPOT, depth=70) as late:
                 with pytest.raises(CredentialsRefused):
                     await late.receive()
             asked_before = network.books(SPOT)

@@ -514,8 +514,8 @@ def no_reader(sample: Sample) -> None:
     assert read(sample)["code"] == "200000", sample
     assert {name for name in vars(Rest) if not name.startswith("_")} == {
         "fetch_token",
-        "book_request",
         "fetch_book",
+        "fetch_clock",
         "request",
     }
     data = read(sample)["data"]
