@@ -8,7 +8,7 @@ import random
 import re
 import time
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -20,7 +20,7 @@ import wsproto
 from kufeed.testing import rest, wire
 from kufeed.testing.books import TrueBook
 from kufeed.testing.gate import Gate
-from kufeed.testing.http import ENDPOINTS, MARKETS, Where, locate, next_request, send_reply
+from kufeed.testing.http import MARKETS, Where, locate, next_request, send_reply, server_host
 from kufeed.testing.keys import KeyOffice
 from kufeed.testing.limits import Limits, SlidingWindow, WeightPool
 from kufeed.testing.market import CHANGES_KEPT, LEAST_LEVELS, LEVELS, MOST_LEVELS, MarketModel
@@ -65,9 +65,10 @@ class Exchange:
     symbols somebody holds a topic of. It has every public channel; announcements and call auctions come if you `play()`
     them.
 
-    *ping_interval* and *ping_timeout* (seconds) are what the token reply tells the client. *limits* are enforced.
-    With ``live=False`` the market is silent (only `play()` sends) and any symbol may be subscribed;
-    *accept_any_symbol* sets the latter by itself. *partial_subscribe* decides what KuCoin leaves undocumented: whether
+    *ping_interval* and *ping_timeout* (seconds) are what the token reply tells the client, for each of so many
+    *instance_servers*: hosts of their own in memory; over TCP, where there are several, ports of their own.
+    *limits* are enforced. With ``live=False`` the market is silent (only `play()` sends) and any symbol may be
+    subscribed; *accept_any_symbol* sets the latter by itself. *partial_subscribe* decides what KuCoin leaves undocumented: whether
     one bad symbol refuses its whole frame (False) or is refused alone, by an error frame ahead of the ack (True).
     *book_levels* (40 to 3000) is about how many levels each side of a book has. The newest *changes_kept* changes of
     all books together are remembered, for `book()`.
@@ -91,6 +92,7 @@ class Exchange:
         live: bool = True,
         accept_any_symbol: bool | None = None,
         partial_subscribe: bool = False,
+        instance_servers: int = 1,
         book_levels: int = LEVELS,
         changes_kept: int = CHANGES_KEPT,
         send_buffer: int = 1_048_576,
@@ -106,6 +108,8 @@ class Exchange:
                 raise ValueError(f"{name} must be positive, not {value!r}")
         if not LEAST_LEVELS <= book_levels <= MOST_LEVELS:
             raise ValueError(f"book_levels must be from {LEAST_LEVELS} to {MOST_LEVELS}, not {book_levels!r}")
+        if instance_servers < 1:
+            raise ValueError(f"instance_servers must be 1 or more, not {instance_servers!r}")
         self.limits = Limits() if limits is None else limits
         self.faults = Faults()
         self.model = MarketModel(
@@ -117,6 +121,8 @@ class Exchange:
         self._live = live
         self._any_symbol = not live if accept_any_symbol is None else accept_any_symbol
         self._partial = partial_subscribe
+        self._servers = instance_servers
+        self._ports: list[int] = []  # over TCP: of each instance server
         self._send_buffer = send_buffer
         self._rng = random.Random(f"{seed}:exchange")
         self._tokens = TokenOffice(seed, self.limits.token_life)
@@ -153,24 +159,30 @@ class Exchange:
         With *tls* the connections are TLS ones and the URLs are `https:` and `wss:`. Raises `OSError` where the port
         is taken, `RuntimeError` where the exchange is open already. Errors of the body come out unwrapped.
         """
-        listeners = await trio.open_tcp_listeners(port, host=host)
-        try:
-            async with self.open(time.time_ns) as nursery:
+        async with AsyncExitStack() as listening, self.open(time.time_ns) as nursery:
+
+            async def bind(port: int, server: int | None) -> int:
+                """Serve a port; with *server* for that instance server alone. The port it got."""
+                listeners = await trio.open_tcp_listeners(port, host=host)
+                for listener in listeners:
+                    listening.callback(listener.socket.close)
                 bound: int = listeners[0].socket.getsockname()[1]
 
                 async def serve(stream: trio.SocketStream) -> None:
-                    if self.refuse_dial():
+                    if self.refuse_dial(server):
                         await trio.aclose_forcefully(stream)
                         return
                     secured = stream if tls is None else trio.SSLStream(stream, tls, server_side=True)
-                    await self.serve_stream(secured, f"{host}:{bound}")
+                    await self.serve_stream(secured, f"{host}:{bound}", server or 0)
 
                 await nursery.start(trio.serve_listeners, serve, listeners, name="kufeed exchange: listeners")
-                base = f"{'http' if tls is None else 'https'}://{host}:{bound}"
-                yield Address(host, bound, f"{base}/futures", f"{base}/spot")
-        finally:
-            for listener in listeners:
-                listener.socket.close()
+                return bound
+
+            bound = await bind(port, None)
+            servers = range(self._servers)
+            self._ports = [bound] if self._servers == 1 else [await bind(0, server) for server in servers]
+            base = f"{'http' if tls is None else 'https'}://{host}:{bound}"
+            yield Address(host, bound, f"{base}/futures", f"{base}/spot")
 
     @asynccontextmanager
     async def open(self, time_ns: Callable[[], int]) -> AsyncIterator[trio.Nursery]:
@@ -190,14 +202,14 @@ class Exchange:
         finally:
             self._time_ns = None
 
-    async def serve_stream(self, stream: trio.abc.Stream, host: str) -> None:
-        """Serve one connection over *stream* until it ends, then close it.
+    async def serve_stream(self, stream: trio.abc.Stream, host: str, server: int = 0) -> None:
+        """Serve one connection to the instance server *server* over *stream* until it ends, then close it.
 
         The market is told by the path's prefix (`/spot`, `/futures`) or else by the Host header, for which *host*
         stands in where there is none. A lost or misbehaving peer ends the call quietly; a bug of the exchange raises.
         """
         try:
-            await self._serve_http(stream, host)
+            await self._serve_http(stream, host, server)
         except* _LOST:
             self._lost += 1
         finally:
@@ -242,6 +254,27 @@ class Exchange:
         async with trio.open_nursery() as nursery:
             for session in tuple(self._sessions):
                 nursery.start_soon(session.disconnect, code)
+
+    def kill_server(self, index: int) -> None:
+        """Cut what is open on an instance server (from 0) and refuse what comes, until `revive_server()`.
+
+        The same as adding it to `faults.dead_servers`, but for the cut. Raises `ValueError` for a server that there
+        is not.
+        """
+        self._check_server(index)
+        self.faults.dead_servers.add(index)
+        for session in self._sessions:
+            if session.server == index:
+                session.cut()
+
+    def revive_server(self, index: int) -> None:
+        """Let an instance server take connections again. Raises `ValueError` for a server that there is not."""
+        self._check_server(index)
+        self.faults.dead_servers.discard(index)
+
+    def _check_server(self, index: int) -> None:
+        if not 0 <= index < self._servers:
+            raise ValueError(f"there is no server {index}: this exchange has {self._servers}, from 0")
 
     def expire_tokens(self) -> None:
         """All tokens issued so far are expired for later dials; open connections stay."""
@@ -304,6 +337,11 @@ class Exchange:
         return model
 
     @property
+    def instance_servers(self) -> int:
+        """How many servers the token reply names."""
+        return self._servers
+
+    @property
     def sessions(self) -> tuple[Session, ...]:
         """The open WebSocket connections, oldest first."""
         return tuple(self._sessions)
@@ -333,8 +371,13 @@ class Exchange:
             connections_lost=self._lost,
         )
 
-    def refuse_dial(self) -> bool:
-        """Whether `faults.refuse_dials` refuses the connection that is being made; a count is used up by asking."""
+    def refuse_dial(self, server: int | None = None) -> bool:
+        """Whether the faults refuse the connection that is being made; a count of `refuse_dials` is used up by asking.
+
+        *server* is the instance server that it is made to, None where it is made for requests.
+        """
+        if server in self.faults.dead_servers:
+            return True
         refuse = self.faults.refuse_dials
         if not refuse:
             return False
@@ -349,7 +392,7 @@ class Exchange:
             raise RuntimeError("this exchange is not open: use listen(), open() or MemoryNetwork")
         return self._time_ns() + round(self.faults.clock_skew * 1e9)
 
-    async def _serve_http(self, stream: trio.abc.Stream, host: str) -> None:
+    async def _serve_http(self, stream: trio.abc.Stream, host: str, server: int) -> None:
         connection = h11.Connection(h11.SERVER)
         raw = bytearray()
         while True:
@@ -370,9 +413,11 @@ class Exchange:
             target = request.target.decode("latin-1")
             where = locate(target, headers.get("host", host))
             if "websocket" in headers.get("upgrade", "").lower():
-                refusal, token = self._judge_dial(where, headers)
+                if server in self.faults.dead_servers:
+                    return
+                refusal, token = self._judge_dial(where, headers, server)
                 if refusal is None and where is not None:
-                    await self._serve_websocket(stream, bytes(raw), where, token)
+                    await self._serve_websocket(stream, bytes(raw), where, token, server)
                 else:
                     await send_reply(connection, stream, refusal or rest.Reply(404, ""), close=True)
                 return
@@ -438,11 +483,13 @@ class Exchange:
             return rest.failure("400100", "Request method not supported", status=405)
         if self.faults.token_error is not None:
             return self._faulty(self.faults.token_error)
-        endpoint = ENDPOINTS[where.market]
+        endpoints = [f"wss://{server_host(where.market, server)}/" for server in range(self._servers)]
         if where.prefixed:
-            endpoint = f"{'wss' if secure else 'ws'}://{where.host}/{where.market}/endpoint"
+            scheme, name = "wss" if secure else "ws", where.host
+            hosts = [f"{name.rpartition(':')[0]}:{port}" for port in self._ports] if self._servers > 1 else [name]
+            endpoints = [f"{scheme}://{host}/{where.market}/endpoint" for host in hosts]
         token = self._tokens.issue(where.market, now)
-        return rest.bullet(token, endpoint, ping_interval=self._ping_interval, ping_timeout=self._ping_timeout)
+        return rest.bullet(token, endpoints, ping_interval=self._ping_interval, ping_timeout=self._ping_timeout)
 
     def _faulty(self, fault: int | tuple[str, str]) -> rest.Reply:
         return rest.Reply(fault, "", self._retry_after()) if isinstance(fault, int) else rest.failure(*fault)
@@ -453,7 +500,7 @@ class Exchange:
 
     # WebSocket
 
-    def _judge_dial(self, where: Where | None, headers: dict[str, str]) -> tuple[rest.Reply | None, str]:
+    def _judge_dial(self, where: Where | None, headers: dict[str, str], server: int) -> tuple[rest.Reply | None, str]:
         """None and the token where the upgrade may go on, else the HTTP refusal."""
         if where is None:
             return rest.failure("404000", "Url Not Found", status=404), ""
@@ -470,22 +517,26 @@ class Exchange:
             refusal = rest.failure("400000", "Bad Request", status=400)
         elif self._tokens.judge(token, where.market, trio.current_time()) == "unknown":
             refusal = rest.failure("401000", "Unauthorized", status=401)
-        self._dials.append(Dial(trio.current_time(), where.market, 101 if refusal is None else refusal.status))
+        status = 101 if refusal is None else refusal.status
+        self._dials.append(Dial(trio.current_time(), where.market, status, server))
         self._dial_count += 1
         self._refused_count += refusal is not None
         return refusal, token
 
-    async def _serve_websocket(self, stream: trio.abc.Stream, raw: bytes, where: Where, token: str) -> None:
+    async def _serve_websocket(
+        self, stream: trio.abc.Stream, raw: bytes, where: Where, token: str, server: int
+    ) -> None:
         shared = SharedStream(stream, raw)
         async with trio.open_nursery() as nursery:
             with trio.move_on_after(_HANDSHAKE) as handshake:
                 request = await trio_websocket.wrap_server_stream(nursery, shared)
                 websocket = await request.accept()
-            if not handshake.cancelled_caught:
+            if not (handshake.cancelled_caught or server in self.faults.dead_servers):
                 session = Session(
                     websocket,
                     shared,
                     market=where.market,
+                    server=server,
                     token=token,
                     connect_id=where.query.get("connectId") or f"{self._rng.getrandbits(50):x}",
                     limits=self.limits,

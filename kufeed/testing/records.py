@@ -51,6 +51,7 @@ class Faults:
 
     - `withhold_welcome`, `withhold_acks`, `withhold_pongs`: these frames are not sent.
     - `refuse_dials`: True, or how many more connections (REST ones too) are refused at the transport.
+    - `dead_servers`: connections to the instance servers of these numbers (from 0) are refused at the transport.
     - `token_error`: an HTTP status, or KuCoin's code and message in a reply with HTTP 200, instead of a token.
     - `request_error`: the same, in answer to every other request.
     - `upgrade_error`: an HTTP status instead of the upgrade to a WebSocket.
@@ -66,6 +67,7 @@ class Faults:
     withhold_acks: bool = False
     withhold_pongs: bool = False
     refuse_dials: bool | int = False
+    dead_servers: set[int] = attrs.field(factory=set)
     token_error: int | tuple[str, str] | None = None
     request_error: int | tuple[str, str] | None = None
     upgrade_error: int | None = None
@@ -78,11 +80,15 @@ class Faults:
 
 @attrs.frozen
 class Dial:
-    """One attempt to open a WebSocket: when (`trio.current_time()`), on which market, and the HTTP status it got."""
+    """One attempt to open a WebSocket: when (`trio.current_time()`), on which market, and the HTTP status it got.
+
+    `server` is the number of the instance server, from 0. What is refused at the transport is no such attempt.
+    """
 
     at: float
     market: MarketName
     status: int
+    server: int = 0
 
 
 @attrs.frozen

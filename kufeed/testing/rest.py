@@ -46,16 +46,19 @@ def failure(code: str, message: str, *, status: int = 200) -> Reply:
     return Reply(status, compact({"code": code, "msg": message}))
 
 
-def bullet(token: str, endpoint: str, *, ping_interval: float, ping_timeout: float) -> Reply:
+def bullet(token: str, endpoints: list[str], *, ping_interval: float, ping_timeout: float) -> Reply:
     """The token reply; intervals are given in seconds and told in milliseconds."""
-    server = {
-        "endpoint": endpoint,
-        "encrypt": endpoint.startswith("wss:"),
-        "protocol": "websocket",
-        "pingInterval": round(ping_interval * 1000),
-        "pingTimeout": round(ping_timeout * 1000),
-    }
-    return success({"token": token, "instanceServers": [server]})
+    servers = [
+        {
+            "endpoint": endpoint,
+            "encrypt": endpoint.startswith("wss:"),
+            "protocol": "websocket",
+            "pingInterval": round(ping_interval * 1000),
+            "pingTimeout": round(ping_timeout * 1000),
+        }
+        for endpoint in endpoints
+    ]
+    return success({"token": token, "instanceServers": servers})
 
 
 @attrs.frozen

@@ -28,6 +28,8 @@ _CLOSE_PATIENCE = 1.0  # seconds for the client's half of a closing handshake
 class Session:
     """One open WebSocket connection. Read its properties and counters; the rest is the exchange's.
 
+    `market` and `server`, the number of its instance server from 0, tell where it is.
+
     Outgoing pushes wait in a bounded buffer and leave in as few sends as possible. A client that reads too slowly loses
     pushes (counted in `dropped`) and holds up nobody else, as KuCoin's staff describe it (PROTOCOL section 3).
     """
@@ -38,12 +40,14 @@ class Session:
         stream: SharedStream,
         *,
         market: MarketName,
+        server: int,
         token: str,
         connect_id: str,
         limits: Limits,
         buffer: int,
     ) -> None:
         self.market = market
+        self.server = server
         self.token = token
         self.connect_id = connect_id
         self.opened_at = trio.current_time()
