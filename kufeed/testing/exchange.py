@@ -68,8 +68,9 @@ class Exchange:
     *ping_interval* and *ping_timeout* (seconds) are what the token reply tells the client, for each of so many
     *instance_servers*: hosts of their own in memory; over TCP, where there are several, ports of their own.
     *limits* are enforced. With ``live=False`` the market is silent (only `play()` sends) and any symbol may be
-    subscribed; *accept_any_symbol* sets the latter by itself. *partial_subscribe* decides what KuCoin leaves undocumented: whether
-    one bad symbol refuses its whole frame (False) or is refused alone, by an error frame ahead of the ack (True).
+    subscribed; *accept_any_symbol* sets the latter by itself.
+    *partial_subscribe* decides what KuCoin leaves undocumented: whether one bad symbol refuses its whole frame (False)
+    or is refused alone, by an error frame ahead of the ack (True).
     *book_levels* (40 to 3000) is about how many levels each side of a book has. The newest *changes_kept* changes of
     all books together are remembered, for `book()`.
     *send_buffer* bounds, in bytes, what waits for one slow client. The time stamps come from the door that is open:
@@ -540,6 +541,7 @@ class Exchange:
                     token=token,
                     connect_id=where.query.get("connectId") or f"{self._rng.getrandbits(50):x}",
                     limits=self.limits,
+                    lag=self.faults.lag.get(server, 0.0),
                     buffer=self._send_buffer,
                 )
                 await self._run_session(session, websocket)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Mapping
 
     from kufeed.testing.market import MarketName
 
@@ -52,6 +52,8 @@ class Faults:
     - `withhold_welcome`, `withhold_acks`, `withhold_pongs`: these frames are not sent.
     - `refuse_dials`: True, or how many more connections (REST ones too) are refused at the transport.
     - `dead_servers`: connections to the instance servers of these numbers (from 0) are refused at the transport.
+    - `lag`: by instance server, seconds that all the exchange says on connections made from now on takes to arrive;
+      `Session.lag` is that of one connection.
     - `token_error`: an HTTP status, or KuCoin's code and message in a reply with HTTP 200, instead of a token.
     - `request_error`: the same, in answer to every other request.
     - `upgrade_error`: an HTTP status instead of the upgrade to a WebSocket.
@@ -68,6 +70,7 @@ class Faults:
     withhold_pongs: bool = False
     refuse_dials: bool | int = False
     dead_servers: set[int] = attrs.field(factory=set)
+    lag: Mapping[int, float] = attrs.field(factory=dict)
     token_error: int | tuple[str, str] | None = None
     request_error: int | tuple[str, str] | None = None
     upgrade_error: int | None = None
