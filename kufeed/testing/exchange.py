@@ -449,6 +449,8 @@ class Exchange:
             reply = rest.failure("404000", "Url Not Found", status=404)
         elif rest.is_book(where.market, where.path):
             reply = self._answer_book(where, headers)
+        elif where.path == rest.STATUS:
+            reply = rest.status(*(self.faults.maintenance or ("open", "")))
         else:
             reply = rest.answer(self.model, rest.Request(where.market, where.path, where.query, self._now_ns()))
         if reply.body:  # a bare status comes from some gateway, which knows nothing of quotas
@@ -482,8 +484,9 @@ class Exchange:
     def _issue_token(self, method: str, where: Where, now: float, *, secure: bool) -> rest.Reply:
         if method != "POST":
             return rest.failure("400100", "Request method not supported", status=405)
-        if self.faults.token_error is not None:
-            return self._faulty(self.faults.token_error)
+        error = self.faults.token_error or self.faults.shut
+        if error is not None:
+            return self._faulty(error)
         endpoints = [f"wss://{server_host(where.market, server)}/" for server in range(self._servers)]
         if where.prefixed:
             scheme, name = "wss" if secure else "ws", where.host
@@ -508,8 +511,9 @@ class Exchange:
         token = where.query.get("token", "")
         refusal: rest.Reply | None = None
         limit = self.limits.connections
-        if self.faults.upgrade_error is not None:
-            refusal = rest.Reply(self.faults.upgrade_error, "", self._retry_after())
+        error = self.faults.upgrade_error or self.faults.shut
+        if error is not None:
+            refusal = rest.Reply(error, "", self._retry_after())
         elif not self._dial_windows[where.market].admit(trio.current_time()) or (
             limit is not None and sum(session.market == where.market for session in self._sessions) >= limit
         ):

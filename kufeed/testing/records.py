@@ -58,6 +58,9 @@ class Faults:
     - `request_error`: the same, in answer to every other request.
     - `upgrade_error`: an HTTP status instead of the upgrade to a WebSocket.
     - `retry_after`: the value of a `Retry-After` header that comes with each of these statuses, seconds or a date.
+    - `maintenance`: the exchange's state and its words for it, ``("close", "upgrade until 10:00")`` or `"cancelonly"`;
+      None is open. This alone changes what `GET /api/v1/status` says.
+    - `maintenance_refuses`: while the state is `"close"`, tokens and upgrades are refused too, with HTTP 503.
     - `ignore_topics`: a subscribe naming one of these wire topics (one symbol each) is not answered, and they get no
       pushes.
     - `mute_topics`: acked as usual, but never pushed.
@@ -75,10 +78,18 @@ class Faults:
     request_error: int | tuple[str, str] | None = None
     upgrade_error: int | None = None
     retry_after: str | None = None
+    maintenance: tuple[str, str] | None = None
+    maintenance_refuses: bool = False
     ignore_topics: Container[str] = ()
     mute_topics: Container[str] = ()
     book: BookFault | None = None
     clock_skew: float = 0.0
+
+    @property
+    def shut(self) -> int | None:
+        """The HTTP status with which maintenance refuses tokens and upgrades; None where it does not."""
+        closed = self.maintenance is not None and self.maintenance[0] == "close"
+        return 503 if closed and self.maintenance_refuses else None
 
 
 @attrs.frozen

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kufeed.testing.records import Damage
 
 _SPOT_BOOK = "/api/v1/market/orderbook/level2_"
+STATUS = "/api/v1/status"
 SIGNED_BOOK = "/api/v3/market/orderbook/level2"
 _WHOLE = 1_000_000
 _BOOKS: dict[MarketName, dict[str, int]] = {
@@ -59,6 +60,11 @@ def bullet(token: str, endpoints: list[str], *, ping_interval: float, ping_timeo
         for endpoint in endpoints
     ]
     return success({"token": token, "instanceServers": servers})
+
+
+def status(state: str, message: str) -> Reply:
+    """Whether the exchange is open, and its words for it."""
+    return success({"status": state, "msg": message})
 
 
 @attrs.frozen
@@ -111,14 +117,12 @@ def damaged(reply: Reply, damage: Damage) -> Reply:
 
 
 def answer(model: MarketModel, request: Request) -> Reply:
-    """The reply to any GET request but the token's (which is a POST); whoever is signed was looked at before."""
+    """The reply to any GET request but the status; the token's is a POST. Whoever is signed was looked at before."""
     path = request.path
     if is_book(request.market, path):
         return _with_symbol(model, request, lambda symbol: _book(symbol.moment(request.changes_ago), request))
     if path == "/api/v1/timestamp":
         return success(request.time_ns // 1_000_000)
-    if path == "/api/v1/status":
-        return success({"status": "open", "msg": ""})
     return _spot(model, request) if request.market == "spot" else _futures(model, request)
 
 
