@@ -23,7 +23,7 @@ from kufeed.testing.gate import Gate
 from kufeed.testing.http import MARKETS, Where, locate, next_request, send_reply, server_host
 from kufeed.testing.keys import KeyOffice
 from kufeed.testing.limits import Limits, SlidingWindow, WeightPool
-from kufeed.testing.market import CHANGES_KEPT, LEAST_LEVELS, LEVELS, MOST_LEVELS, MarketModel
+from kufeed.testing.market import CHANGES_KEPT, LEAST_LEVELS, LEVELS, MOST_LEVELS, OPEN, MarketModel
 from kufeed.testing.records import Address, BookFault, Dial, ExchangeStatistics, Faults
 from kufeed.testing.services import open_services
 from kufeed.testing.session import CONNECTION_LOST, Session
@@ -290,11 +290,11 @@ class Exchange:
 
         Returns the book's sequence. Beside the market's own beats, so best with ``live=False``. Spot level-2 messages
         carry up to four changes of one call each, futures ones one. Raises `LookupError` for an unknown symbol,
-        `ValueError` for a count below 1.
+        `ValueError` for a halted one and for a count below 1.
         """
         if count < 1:
             raise ValueError(f"count must be 1 or more, not {count!r}")
-        model = self._model(symbol)
+        model = self._open_model(symbol)
         beat = model.change(self._now_ns(), count)
         for route in self._routes_of(model):
             self._publish(route, model, beat)
@@ -309,6 +309,27 @@ class Exchange:
         if sequence < 0:
             raise ValueError(f"sequence must be 0 or more, not {sequence!r}")
         self._model(symbol).renumber(sequence)
+
+    def halt(self, symbol: str, status: str = "Paused") -> None:
+        """Stop the trading of *symbol*: nothing of it changes or is pushed until `resume()`, its topics stay acked.
+
+        The lists of symbols say so: futures by *status*, spot by `enableTrading`. Raises `LookupError` for an unknown
+        symbol, `ValueError` for the status of those that trade.
+        """
+        if status == OPEN:
+            raise ValueError(f"a halted symbol is not {OPEN}")
+        self._model(symbol).status = status
+
+    def resume(self, symbol: str) -> None:
+        """Let a halted *symbol* trade again. Raises `LookupError` for an unknown or delisted one."""
+        self._model(symbol).status = OPEN
+
+    def delist(self, symbol: str) -> None:
+        """Forget *symbol*, for good: it is on no list, and a request or a subscribe for it is refused as unknown.
+
+        Who holds topics of it keeps them, and nothing is pushed. Raises `LookupError` for an unknown symbol.
+        """
+        self.model.delist(self._model(symbol))
 
     def freeze(self) -> None:
         """Fall silent: connections stay open and are accepted, but nothing is read, answered or pushed any more."""
@@ -335,6 +356,12 @@ class Exchange:
         model = self.model.find("spot" if "-" in symbol else "futures", symbol)
         if model is None:
             raise LookupError(f"this exchange does not have {symbol}")
+        return model
+
+    def _open_model(self, symbol: str) -> SymbolModel:
+        model = self._model(symbol)
+        if model.status != OPEN:
+            raise ValueError(f"{symbol} is halted")
         return model
 
     @property
@@ -711,8 +738,8 @@ class Exchange:
             if number % _BREATH == _BREATH - 1:
                 await trio.lowlevel.checkpoint()
             routes = self._routes_of(model)
-            if not routes:
-                continue  # its last holder left during a checkpoint
+            if not routes or model.status != OPEN:
+                continue  # its last holder left during a checkpoint, or it is halted
             beat = model.advance(now)
             for route in routes:
                 self._publish(route, model, beat)

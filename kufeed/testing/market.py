@@ -43,6 +43,7 @@ LEVELS = 130
 LEAST_LEVELS, MOST_LEVELS = 40, 3000
 _FEWER, _MORE = 20, 30
 CHANGES_KEPT = 100_000
+OPEN = "Open"  # the status of a symbol which trades, as contracts spell it
 _LEVELS_TAKEN = 3  # by one market order at most: the book must not be swept empty near the fair value
 _WIDEST_SPREAD = 20  # ticks; in a wider market nobody takes or cancels until it is quoted again
 
@@ -180,8 +181,9 @@ class BookSide:
 class SymbolModel:
     """One symbol: its order book, its trades, and the prices that follow from them.
 
-    `sequence` numbers the book without holes; `trade_sequence` is another number space, increasing with holes, as on
-    the exchange since 2022. The best bid is always below the best ask and both sides hold at least *levels* - 20
+    `status` is "Open" while it trades; who lets it live asks first. `sequence` numbers the book without holes;
+    `trade_sequence` is another number space, increasing with holes, as on the exchange since 2022. The best bid is
+    always below the best ask and both sides hold at least *levels* - 20
     levels. *log* bounds how much of the past is kept.
     """
 
@@ -204,6 +206,7 @@ class SymbolModel:
         self.recent_trades: deque[Trade] = deque(maxlen=100)  # the length of the exchange's trade history reply
         self.history = CandleHistory()
         self.time_ns = 0
+        self.status = OPEN
         self._log = ChangeLog(CHANGES_KEPT) if log is None else log
         self._past: deque[Undo] = deque()
         self._levels = levels
@@ -506,6 +509,7 @@ class MarketModel:
             "futures": dict.fromkeys(futures),
         }
         self._models: dict[str, SymbolModel] = {}
+        self.delisted: set[str] = set()
 
     def symbols(self, market: MarketName) -> tuple[str, ...]:
         """All symbols of *market*, in the order in which they were named."""
@@ -519,6 +523,13 @@ class MarketModel:
         if model is None:
             model = self._models[symbol] = self._make(market, symbol)
         return model
+
+    def delist(self, model: SymbolModel) -> None:
+        """The exchange does not know this symbol any more."""
+        symbol = model.instrument.symbol
+        del self._names[model.instrument.market][symbol]
+        self.delisted.add(symbol)
+        model.status = "Closed"
 
     def _make(self, market: MarketName, symbol: str) -> SymbolModel:
         # Seeding by text goes through SHA-512: the same in every process, whatever PYTHONHASHSEED says.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from kufeed.testing.market import FUNDING_CAP, FUNDING_INTERVAL_MS
+from kufeed.testing.market import FUNDING_CAP, FUNDING_INTERVAL_MS, OPEN
 from kufeed.testing.wire import compact, futures_ticker, spot_ticker
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def _spot_symbol(symbol: SymbolModel) -> dict[str, object]:
         "priceLimitRate": "0.1",
         "minFunds": "0.1",
         "isMarginEnabled": True,
-        "enableTrading": True,
+        "enableTrading": symbol.status == OPEN,
         "feeCategory": 1,
         "makerFeeCoefficient": "1.00",
         "takerFeeCoefficient": "1.00",
@@ -305,7 +305,7 @@ def _contract(symbol: SymbolModel, time_ns: int) -> dict[str, object]:
         "fairMethod": "FundingRate",
         "fundingRateSymbol": None if dated else f".{instrument.symbol}FPI8H",
         "indexSymbol": f".K{instrument.base}{instrument.quote}",
-        "status": "Open",
+        "status": symbol.status,
         "fundingFeeRate": None if dated else symbol.funding_rate,
         "predictedFundingFeeRate": None if dated else symbol.funding_rate,
         "fundingRateGranularity": None if dated else FUNDING_INTERVAL_MS,
