@@ -18,6 +18,7 @@ import trio_websocket
 import wsproto
 
 from kufeed.testing import rest, wire
+from kufeed.testing.beats import Beats
 from kufeed.testing.books import TrueBook
 from kufeed.testing.gate import Gate
 from kufeed.testing.http import MARKETS, Where, locate, next_request, send_reply, server_host
@@ -62,8 +63,8 @@ class Exchange:
     were left, in the same `trio.run` (its clock is theirs).
     The market has XBTUSDTM, ETHUSDTM, BTC-USDT and ETH-USDT, the symbols of *futures* and *spot*, and *generated* pairs
     `T0001USDTM`, `T0001-USDT`, …; equal *seed*, equal market. It moves every *update_interval* seconds, and only for
-    symbols somebody holds a topic of. It has every public channel; announcements and call auctions come if you `play()`
-    them.
+    symbols somebody holds a topic of; when somebody comes back to one, or asks for it by REST, it has moved meanwhile.
+    It has every public channel; announcements and call auctions come if you `play()` them.
 
     *ping_interval* and *ping_timeout* (seconds) are what the token reply tells the client, for each of so many
     *instance_servers*: hosts of their own in memory; over TCP, where there are several, ports of their own.
@@ -117,6 +118,7 @@ class Exchange:
             seed=seed, futures=futures, spot=spot, generated=generated, levels=book_levels, changes_kept=changes_kept
         )
         self._update_interval = update_interval
+        self._grid = Beats(update_interval)
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._live = live
@@ -196,6 +198,7 @@ class Exchange:
             raise RuntimeError("this exchange is open already")
         self._time_ns = time_ns
         self._changed = trio.Event()
+        self._grid.begin(trio.current_time())
         try:
             async with open_services() as nursery:
                 nursery.start_soon(self._run_market, name="kufeed exchange: market")
@@ -295,10 +298,21 @@ class Exchange:
         if count < 1:
             raise ValueError(f"count must be 1 or more, not {count!r}")
         model = self._open_model(symbol)
-        beat = model.change(self._now_ns(), count)
-        for route in self._routes_of(model):
-            self._publish(route, model, beat)
+        self._tell(model, model.change(self._now_ns(), count))
         return model.sequence
+
+    def trade(self, symbol: str, count: int = 1) -> int:
+        """Make *count* trades of *symbol*, drawn by the seed, and push them to whoever holds its topics.
+
+        Returns the sequence of the last one. They are in the trade history whether anybody was told or not; the book
+        changes with them. Best with ``live=False``. Raises `LookupError` for an unknown symbol, `ValueError` for a
+        halted one and for a count below 1.
+        """
+        if count < 1:
+            raise ValueError(f"count must be 1 or more, not {count!r}")
+        model = self._open_model(symbol)
+        self._tell(model, model.trade(self._now_ns(), count))
+        return model.trade_sequence
 
     def renumber_book(self, symbol: str, sequence: int = 0) -> None:
         """Number the book of *symbol* anew: it has *sequence* now, and its next change the one after that.
@@ -322,7 +336,11 @@ class Exchange:
 
     def resume(self, symbol: str) -> None:
         """Let a halted *symbol* trade again. Raises `LookupError` for an unknown or delisted one."""
-        self._model(symbol).status = OPEN
+        model = self._model(symbol)
+        if model.status != OPEN:
+            model.status = OPEN
+            if self._time_ns is not None:
+                self._grid.missed(model, trio.current_time())  # it was halted: these it does not live
 
     def delist(self, symbol: str) -> None:
         """Forget *symbol*, for good: it is on no list, and a request or a subscribe for it is refused as unknown.
@@ -356,6 +374,7 @@ class Exchange:
         model = self.model.find("spot" if "-" in symbol else "futures", symbol)
         if model is None:
             raise LookupError(f"this exchange does not have {symbol}")
+        self._catch_up(model)
         return model
 
     def _open_model(self, symbol: str) -> SymbolModel:
@@ -464,6 +483,9 @@ class Exchange:
         if where is None:
             return rest.failure("404000", "Url Not Found", status=404)
         now = trio.current_time()
+        symbol = self.model.find(where.market, where.query.get("symbol", ""))
+        if symbol is not None:
+            self._catch_up(symbol)
         admitted = self._weights.take(rest.weight(where.market, where.path), now)
         quota = tuple(self._weights.headers(now))
         if not admitted:
@@ -688,6 +710,8 @@ class Exchange:
     def _join(self, session: Session, topic: wire.ActiveTopic) -> None:
         route = self._routes.get(topic.name)
         if route is None:
+            if topic.model is not None:
+                self._catch_up(topic.model)
             route = self._routes[topic.name] = _Route(topic)
             if topic.model is not None:
                 self._by_symbol.setdefault(topic.model, {})[topic.name] = route
@@ -712,21 +736,20 @@ class Exchange:
 
     async def _run_market(self) -> None:
         """Advance the held symbols on a fixed grid of beats; sleep without any timer while none is held."""
-        start = trio.current_time()
         while True:
             await trio.lowlevel.checkpoint()
             if not self._live or not self._routes:
                 await self._changed.wait()
                 continue
             await self._gate.wait_open()
-            beats = math.floor((trio.current_time() - start) / self._update_interval + 1e-6) + 1
-            await trio.sleep_until(start + beats * self._update_interval)
+            await trio.sleep_until(self._grid.at(self._grid.number(trio.current_time()) + 1))
             if self._gate.is_open:
                 await self._beat()
 
     async def _beat(self) -> None:
         self._beats += 1
         now = self._now_ns()
+        beat_number = self._grid.number(trio.current_time())
         everything = self._routes.get("/market/ticker:all")
         models = dict.fromkeys(self._by_symbol)
         if everything is not None:
@@ -737,12 +760,18 @@ class Exchange:
         for number, model in enumerate(models):
             if number % _BREATH == _BREATH - 1:
                 await trio.lowlevel.checkpoint()
-            routes = self._routes_of(model)
-            if not routes or model.status != OPEN:
+            if not self._routes_of(model) or model.status != OPEN:
                 continue  # its last holder left during a checkpoint, or it is halted
-            beat = model.advance(now)
-            for route in routes:
-                self._publish(route, model, beat)
+            self._grid.live(model, beat_number)
+            self._tell(model, model.advance(now))
+
+    def _catch_up(self, model: SymbolModel) -> None:
+        """Let a symbol that nobody held live the beats it missed; nobody is there to be told."""
+        if self._time_ns is None or not self._gate.is_open or model.status != OPEN or self._routes_of(model):
+            return
+        now, now_ns = trio.current_time(), self._now_ns()
+        for number in self._grid.missed(model, now):
+            model.advance(now_ns - round((now - self._grid.at(number)) * 1e9))
 
     def _routes_of(self, model: SymbolModel) -> list[_Route]:
         """The held topics that tell about a symbol."""
@@ -751,6 +780,10 @@ class Exchange:
         if everything is not None and model.instrument.market == "spot":
             routes.append(everything)
         return routes
+
+    def _tell(self, model: SymbolModel, beat: Beat) -> None:
+        for route in self._routes_of(model):
+            self._publish(route, model, beat)
 
     def _publish(self, route: _Route, model: SymbolModel, beat: Beat) -> None:
         topic = route.topic

@@ -262,7 +262,7 @@ class SymbolModel:
         self._basis += rng.gauss(0, _BASIS_DEVIATION / 22) - self._basis / 1000
         for _ in range(rng.randint(1, 4)):
             roll = rng.random()
-            if self.asks.best - self.bids.best > _WIDEST_SPREAD:
+            if self._is_wide():
                 self._place(changes)
             elif roll < 0.22:
                 self._take(changes, trades)
@@ -285,13 +285,27 @@ class SymbolModel:
         changes: list[BookChange] = []
         while len(changes) < count:
             roll = self._rng.random()
-            if roll < 0.5 or self.asks.best - self.bids.best > _WIDEST_SPREAD:
+            if roll < 0.5 or self._is_wide():
                 self._place(changes)
             elif roll < 0.9 or self.instrument.market != "spot":
                 self._cancel(changes)
             else:
                 self._pass(changes)
         return Beat(time_ns, tuple(changes), ())
+
+    def trade(self, time_ns: int, count: int) -> Beat:
+        """Make *count* trades, and the changes of the book that come with them, at *time_ns*."""
+        self.time_ns = time_ns
+        changes: list[BookChange] = []
+        trades: list[Trade] = []
+        while len(trades) < count:
+            if self._is_wide():
+                self._place(changes)
+            else:
+                self._take(changes, trades, most=count - len(trades))
+            self._keep_depth(self.bids, "buy", changes)
+            self._keep_depth(self.asks, "sell", changes)
+        return Beat(time_ns, tuple(changes), tuple(trades))
 
     def renumber(self, sequence: int) -> None:
         """The book as it stands has this number from now on; the next change has the one after it."""
@@ -321,8 +335,11 @@ class SymbolModel:
                 return self.moment(ago)
         return None
 
-    def _take(self, changes: list[BookChange], trades: list[Trade]) -> None:
-        """A market order: takes the best levels one after the other, one trade for each."""
+    def _is_wide(self) -> bool:
+        return self.asks.best - self.bids.best > _WIDEST_SPREAD
+
+    def _take(self, changes: list[BookChange], trades: list[Trade], most: int = _LEVELS_TAKEN) -> None:
+        """A market order: takes the best levels one after the other, one trade for each, *most* or fewer."""
         rng = self._rng
         middle = (self.bids.best + self.asks.best) / 2
         # Buyers come when the book is cheap: this ties the book to the fair value.
@@ -339,7 +356,7 @@ class SymbolModel:
         else:
             wanted = best_size + rng.randint(1, self._typical_size)
         taker_order = self._order_id()
-        for _ in range(_LEVELS_TAKEN):
+        for _ in range(min(most, _LEVELS_TAKEN)):
             if not wanted:
                 break
             price = resting.best
