@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from kufeed.testing.market import FUNDING_CAP, FUNDING_INTERVAL_MS
+from kufeed.testing.market import FUNDING_CAP, FUNDING_INTERVAL_MS, OPEN
 from kufeed.testing.wire import compact, futures_ticker, spot_ticker
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kufeed.testing.records import Damage
 
 _SPOT_BOOK = "/api/v1/market/orderbook/level2_"
+STATUS = "/api/v1/status"
 SIGNED_BOOK = "/api/v3/market/orderbook/level2"
 _WHOLE = 1_000_000
 _BOOKS: dict[MarketName, dict[str, int]] = {
@@ -46,16 +47,24 @@ def failure(code: str, message: str, *, status: int = 200) -> Reply:
     return Reply(status, compact({"code": code, "msg": message}))
 
 
-def bullet(token: str, endpoint: str, *, ping_interval: float, ping_timeout: float) -> Reply:
+def bullet(token: str, endpoints: list[str], *, ping_interval: float, ping_timeout: float) -> Reply:
     """The token reply; intervals are given in seconds and told in milliseconds."""
-    server = {
-        "endpoint": endpoint,
-        "encrypt": endpoint.startswith("wss:"),
-        "protocol": "websocket",
-        "pingInterval": round(ping_interval * 1000),
-        "pingTimeout": round(ping_timeout * 1000),
-    }
-    return success({"token": token, "instanceServers": [server]})
+    servers = [
+        {
+            "endpoint": endpoint,
+            "encrypt": endpoint.startswith("wss:"),
+            "protocol": "websocket",
+            "pingInterval": round(ping_interval * 1000),
+            "pingTimeout": round(ping_timeout * 1000),
+        }
+        for endpoint in endpoints
+    ]
+    return success({"token": token, "instanceServers": servers})
+
+
+def status(state: str, message: str) -> Reply:
+    """Whether the exchange is open, and its words for it."""
+    return success({"status": state, "msg": message})
 
 
 @attrs.frozen
@@ -108,14 +117,12 @@ def damaged(reply: Reply, damage: Damage) -> Reply:
 
 
 def answer(model: MarketModel, request: Request) -> Reply:
-    """The reply to any GET request but the token's (which is a POST); whoever is signed was looked at before."""
+    """The reply to any GET request but the status; the token's is a POST. Whoever is signed was looked at before."""
     path = request.path
     if is_book(request.market, path):
         return _with_symbol(model, request, lambda symbol: _book(symbol.moment(request.changes_ago), request))
     if path == "/api/v1/timestamp":
         return success(request.time_ns // 1_000_000)
-    if path == "/api/v1/status":
-        return success({"status": "open", "msg": ""})
     return _spot(model, request) if request.market == "spot" else _futures(model, request)
 
 
@@ -253,7 +260,7 @@ def _spot_symbol(symbol: SymbolModel) -> dict[str, object]:
         "priceLimitRate": "0.1",
         "minFunds": "0.1",
         "isMarginEnabled": True,
-        "enableTrading": True,
+        "enableTrading": symbol.status == OPEN,
         "feeCategory": 1,
         "makerFeeCoefficient": "1.00",
         "takerFeeCoefficient": "1.00",
@@ -298,7 +305,7 @@ def _contract(symbol: SymbolModel, time_ns: int) -> dict[str, object]:
         "fairMethod": "FundingRate",
         "fundingRateSymbol": None if dated else f".{instrument.symbol}FPI8H",
         "indexSymbol": f".K{instrument.base}{instrument.quote}",
-        "status": "Open",
+        "status": symbol.status,
         "fundingFeeRate": None if dated else symbol.funding_rate,
         "predictedFundingFeeRate": None if dated else symbol.funding_rate,
         "fundingRateGranularity": None if dated else FUNDING_INTERVAL_MS,
