@@ -75,6 +75,10 @@ class FeedStatistics:
     """Updates that were older than `FeedConfig.latency_warning` when they came (`Update.late`)."""
     misdated: int
     """Updates whose time stamp cannot be right (`Update.misdated`)."""
+    duplicates: int
+    """Updates that came again, and were not delivered: they had been, or a later state of the same stream had."""
+    disordered: int
+    """Updates that came after later ones of their stream, and were not delivered: a `Gap` tells of them."""
 
 
 class SubscriptionOptions(TypedDict, total=False):
@@ -377,6 +381,8 @@ class Feed:
             unwanted=refusals.unwanted,
             late=sum(one.late for one in self._pool.lateness),
             misdated=sum(one.misdated for one in self._pool.lateness),
+            duplicates=refusals.duplicates,
+            disordered=refusals.disordered,
         )
 
     def tree(self) -> str:

@@ -816,7 +816,9 @@ async def test_what_is_late_or_misdated_is_delivered_flagged_and_counted(
     async with simulated(exchange) as (_, feed), feed.subscribe(*SENT) as updates:
         now = feed._network.time_ns()
         ages = [0.05, 0.2, 0.3, 3601.0, -61.0, 9999.0]
-        await exchange.play([sent(now - int(age * 1e9)) for age in ages for sent in SENT.values()])
+        await exchange.play(
+            [sent(now - int(age * 1e9), number) for number, age in enumerate(ages) for sent in SENT.values()]
+        )
         seen = [await updates.receive() for _ in range(2 * len(ages))]
         flags = [(False, False), (True, False), (True, False), *[(False, True)] * 3]
         for stream in SENT:
@@ -827,14 +829,14 @@ async def test_what_is_late_or_misdated_is_delivered_flagged_and_counted(
     assert sorted(warned, key=str) == sorted(SENT, key=str)
 
 
-def spot_match(time_ns: int) -> str:
-    data = {"symbol": "BTC-USDT", "sequence": str(time_ns), "price": "1", "size": "1", "side": "buy", "tradeId": "t"}
+def spot_match(time_ns: int, number: int = 1) -> str:
+    data = {"symbol": "BTC-USDT", "sequence": str(number), "price": "1", "size": "1", "side": "buy", "tradeId": "t"}
     frame = {"topic": "/market/match:BTC-USDT", "subject": "trade.l3match", "data": {**data, "time": str(time_ns)}}
     return json.dumps(frame)
 
 
-def futures_match(time_ns: int) -> str:
-    data = {"symbol": "XBTUSDTM", "sequence": time_ns, "price": "1", "size": 1, "side": "buy", "tradeId": "t"}
+def futures_match(time_ns: int, number: int = 1) -> str:
+    data = {"symbol": "XBTUSDTM", "sequence": number, "price": "1", "size": 1, "side": "buy", "tradeId": "t"}
     frame = {"topic": "/contractMarket/execution:XBTUSDTM", "subject": "match", "data": {**data, "ts": time_ns}}
     return json.dumps(frame)
 

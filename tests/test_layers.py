@@ -23,7 +23,7 @@ LAYERS = [
     ["protocol.spot", "protocol.futures"],
     ["protocol.topics"],
     ["protocol.sides", "protocol.bookview"],
-    ["protocol.orderbook"],
+    ["protocol.orderbook", "protocol.merge"],
     ["protocol.snapshots"],
     ["protocol.messages", "protocol.rest", "protocol.clock"],
     ["protocol.symbols"],
