@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._channels import Sink
     from ._config import FeedConfig
     from ._credentials import Secret
+    from ._journal import Journal
     from ._lateness import Lateness
     from ._network import Network
     from ._refusals import Refusals
@@ -73,6 +74,7 @@ class Surroundings:
     dial_places: trio.Semaphore
     refusals: Refusals
     lateness: Lateness
+    journal: Journal
     close_deadline: Callable[[], float]
     """When everything must have ended; infinite while the feed is open."""
     warned: set[str] = attrs.field(factory=set)

@@ -403,6 +403,9 @@ class Exchange:
             reply = rest.failure("404000", "Url Not Found", status=404)
         elif rest.is_book(where.market, where.path):
             reply = self._answer_book(where, headers)
+        elif where.path == "/api/v1/status" and self.faults.maintenance is not None:
+            status, message = self.faults.maintenance
+            reply = rest.success({"status": status, "msg": message})
         else:
             reply = rest.answer(self.model, rest.Request(where.market, where.path, where.query, self._now_ns()))
         if reply.body:  # a bare status comes from some gateway, which knows nothing of quotas
