@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from .errors import ConnectionFailed, SubscriptionRejected, SubscriptionTimeout
+from .errors import ConnectionFailed, SubscriptionTimeout
 from .protocol.events import Disconnected, Gap, GapCause, Restored, Resynced, StreamEvent
 from .protocol.orderbook import BookEvent, BookSync
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ._channels import Sink
-    from .errors import ExchangeError
+    from .errors import ExchangeError, SubscriptionRejected
     from .protocol.bookview import OrderBook
     from .protocol.market import Topic
     from .protocol.updates import Update
@@ -256,11 +256,6 @@ class BookKeeper:
 
     def fail(self, error: Exception) -> None:
         """Have *error* raised to each reader of a book that it names, once, and naming only what that one reads."""
-        if isinstance(error, SubscriptionRejected):
-            gone = [topic for topic in self.books if topic.wire == error.topic]
-            for topic in gone:
-                self.fail_book(self.forget(topic), error)
-            return
         by_sink: dict[Sink, list[str]] = {}
         for topic, book in self.books.items():
             if topic.wire in getattr(error, "topics", (topic.wire,)):
@@ -268,6 +263,13 @@ class BookKeeper:
                     by_sink.setdefault(sink, []).append(topic.wire)
         for sink, wires in by_sink.items():
             sink.fail(_about(error, wires))
+
+    def refuse(self, topics: Iterable[Topic], error: SubscriptionRejected) -> None:
+        """The books of *topics* are kept no more; each of their readers is told."""
+        for topic in topics:
+            if topic in self.books:
+                for sink in tuple(self.forget(topic).readers):
+                    sink.refuse([topic], error)
 
     def fail_book(self, book: KeptBook, error: Exception) -> None:
         """Have *error* raised to all who read *book*, at this place in their streams."""

@@ -141,8 +141,14 @@ class Books:
         book = keeper.books.get(topic)
         return book is not None and sink in book.readers and self._pool.has(topic, keeper)
 
+    def is_pending(self, topic: Topic, sink: Sink) -> bool:
+        return self.has(topic, sink) and self._pool.is_pending(topic, self._exclusive.get(sink, self._shared))
+
     def entered(self, entering: Entering) -> None:
         self._pool.entered(entering)
+
+    async def wait_pending(self) -> None:
+        await self._pool.wait_pending()
 
     def close(self) -> None:
         """The feed is closed: what is kept is not kept up to date any more, so nothing can be read. Idempotent."""
@@ -341,6 +347,8 @@ class BooksAtDepth:
         self.detach = books.detach
         self.entered = books.entered
         self.has = books.has
+        self.is_pending = books.is_pending
+        self.wait_pending = books.wait_pending
 
     def attach(self, topics: Sequence[Topic], sink: Sink) -> Entering:
         return self._books.attach(topics, sink, self._depth)

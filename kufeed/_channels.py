@@ -15,13 +15,14 @@ import trio
 from ._buffers import Overflow, make_buffer
 from ._changes import ChangesBuffer
 from .errors import ConnectionFailed, Overflowed, SubscriptionTimeout
-from .protocol.events import Dropped, Gap, GapCause, SlowConsumer, StreamEvent
+from .protocol.events import Dropped, Gap, GapCause, Refused, SlowConsumer, StreamEvent
 from .protocol.market import MergeKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from ._buffers import Loss
+    from .errors import SubscriptionRejected
     from .protocol.market import Topic, UpdateType
     from .protocol.updates import Update
 
@@ -118,6 +119,10 @@ class Sink(Protocol):
         """Have *error* raised at this place in the stream."""
         ...
 
+    def refuse(self, topics: Iterable[Topic], error: SubscriptionRejected) -> None:
+        """Nothing of *topics* comes any more, because of *error*: raise it or tell of it, as the subscription chose."""
+        ...
+
     def close(self) -> None:
         """Discard what is pending, and take no more. Idempotent."""
         ...
@@ -166,12 +171,17 @@ class UpdateQueue:
         bound: int,
         *,
         changes_only: bool = False,
+        skips_refused: bool = False,
         perf_counter: Callable[[], float] = time.perf_counter,
         time_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.policies = policies
         self.bound = bound
         self.changes_only = changes_only
+        self.skips_refused = skips_refused
+        """Whether a topic that the exchange refuses is told of only, and not raised."""
+        self.refused: dict[Topic, SubscriptionRejected] = {}
+        """Topics that were asked for, and are not streamed because the exchange refused them."""
         self.blocks = Overflow.BLOCK in policies.values()
         self.staged: list[Update] = []
         self.closed = False
@@ -274,6 +284,7 @@ class UpdateQueue:
         items: Any = self._items.values() if isinstance(self._items, dict) else self._items
         waiting = {update.topic for update in items} if self._gaps else set()
         for topic in topics:
+            self.refused.pop(topic, None)
             self._buffer.part(topic)
             for gone in [one for one in self._gaps if topic.covers(one) and one not in waiting]:
                 del self._gaps[gone]
@@ -286,6 +297,15 @@ class UpdateQueue:
         of = None if hasattr(error, "topics") else getattr(error, "topic", str(error))
         self._mark(self._buffer.end, (type(error), of), error)
         self._consumers.unpark()
+
+    def refuse(self, topics: Iterable[Topic], error: SubscriptionRejected) -> None:
+        gone = dict.fromkeys(topics, error)
+        self.refused.update(gone)
+        if not self.skips_refused:
+            self.fail(error)
+            return
+        for topic in gone:
+            self.tell(Refused(topic, error))
 
     def finish(self) -> None:
         """Take no more; consumers come to the end once they have taken what is pending.

@@ -79,6 +79,7 @@ class Surroundings:
     journal: Journal
     refusals: Refusals
     lateness: Lateness
+    journal: Journal
     close_deadline: Callable[[], float]
     """When everything must have ended; infinite while the feed is open."""
     warned: set[str] = attrs.field(factory=set)

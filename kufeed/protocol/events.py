@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
+    from ..errors import SubscriptionRejected
     from .market import Topic
 
 
@@ -94,6 +95,15 @@ class Restored(StreamEvent):
 
     topic: Topic
     duration: float
+
+
+@attrs.frozen
+class Refused(StreamEvent):
+    """The exchange refused `topic`, so that nothing of it comes any more; told in place of an error, where that was
+    chosen (`SubscriptionOptions.on_reject`)."""
+
+    topic: Topic
+    cause: SubscriptionRejected
 
 
 @attrs.frozen

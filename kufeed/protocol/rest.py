@@ -60,6 +60,8 @@ FUTURES_CONTRACTS = Endpoint("GET", "/api/v1/contracts/active", 3)
 SPOT_BOOK = SignedEndpoint("/api/v3/market/orderbook/level2", 3)
 """A whole spot book (KuCoin, get full order book). Its weight is one of the user's pool (4000 in 30 s), and is taken
 from the address' all the same: the smaller one."""
+STATUS = Endpoint("GET", "/api/v1/status", 4)
+"""Whether a market is open (KuCoin, get service status: 3 of spot, 4 of futures)."""
 SPOT_TIME = Endpoint("GET", "/api/v1/timestamp", 3)
 """Milliseconds since the epoch (KuCoin, get server time)."""
 
