@@ -121,6 +121,9 @@ class Connection:
     def has_acked(self, wire: str) -> bool:
         return self._acked_beside(None, wire)
 
+    def acked_count(self) -> int:
+        return len(set[str]().union(*(line.acked for line in self._lines if line.is_live)))
+
     def add(self, streams: Iterable[Stream]) -> None:
         """Carry *streams*; a wire topic that is new here is subscribed to, now or once a link is up."""
         new: list[Topic] = []
@@ -386,7 +389,7 @@ class Connection:
             number=self.number,
             market=self.market.name,
             topics=len(self.routes.by_wire),
-            acked=sum(map(self.has_acked, self.routes.by_wire)),
+            acked=self.acked_count(),
             dials=self._generation,
             failures=max((line.failures for line in self._lines), default=0),
             last_failure=None if self._last_failure is None else str(self._last_failure),

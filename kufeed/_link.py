@@ -79,7 +79,6 @@ class Surroundings:
     journal: Journal
     refusals: Refusals
     lateness: Lateness
-    journal: Journal
     close_deadline: Callable[[], float]
     """When everything must have ended; infinite while the feed is open."""
     warned: set[str] = attrs.field(factory=set)
@@ -302,6 +301,7 @@ class Link:
             on_control=self._control,
             refusals=around.refusals,
             lateness=around.lateness,
+            generation=self.generation,
             hide=self._hide,
         )
         if touched:

@@ -261,10 +261,9 @@ class Pool:
 
     def _tally(self) -> Tally:
         busy = [connection for connection in self.connections if connection.is_busy()]
-        counts = [connection.statistics() for connection in busy]
         return Tally(
-            total=sum(one.topics for one in counts),
-            acked=sum(one.acked for one in counts),
+            total=sum(len(connection.routes.by_wire) for connection in busy),
+            acked=sum(connection.acked_count() for connection in busy),
             hopeless=all(connection.failed is not None for connection in busy),
         )
 

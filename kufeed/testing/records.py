@@ -65,8 +65,6 @@ class Faults:
       pushes.
     - `mute_topics`: acked as usual, but never pushed.
     - `book`: what is wrong with books over REST, see `BookFault`; None again when it was met as often as it says.
-    - `maintenance`: the status and the message that `GET /api/v1/status` tells of both markets, such as
-      `("close", "upgrading")`; None while they are open. Nothing else is different.
     - `clock_skew`: seconds that the exchange's clock is ahead, in time stamps and where signatures are judged.
     """
 
@@ -85,7 +83,6 @@ class Faults:
     ignore_topics: Container[str] = ()
     mute_topics: Container[str] = ()
     book: BookFault | None = None
-    maintenance: tuple[str, str] | None = None
     clock_skew: float = 0.0
 
     @property
