@@ -35,11 +35,13 @@ from ._lifecycle import (
     LinkLost,
     LinkReplaced,
     LinkUp,
+    Notice,
     Progress,
     StateChanged,
     TopicRefused,
 )
 from ._limiter import LimiterStatistics, Permit, SlidingWindowLimiter
+from ._line import LinkStatistics
 from ._live_books import LiveBook, LiveBooks
 from ._network import Network, RealNetwork
 from ._shared_budget import SharedDialBudget
@@ -160,12 +162,14 @@ __all__ = [
     "LinkLost",
     "LinkReplaced",
     "LinkSilent",
+    "LinkStatistics",
     "LinkUp",
     "LiveBook",
     "LiveBooks",
     "MarkPrice",
     "MessageRefused",
     "Network",
+    "Notice",
     "OrderBook",
     "Overflow",
     "Overflowed",

@@ -21,6 +21,7 @@ import trio
 
 from ._lifecycle import LinkReplaced, Notice
 from ._line import Line, LinkStatistics
+from ._race import Race
 from ._streams import Routes
 from ._supervisor import one_error
 from .errors import LinkError, LinkSilent
@@ -42,6 +43,8 @@ OVERLAP = 1.0
 pushes, nobody has said."""
 
 
+_LATER = 60.0
+"""Seconds."""
 _SPEAKS_OF_AN_END = re.compile("clos|shut|restart|reconnect|maintenance|upgrad|go.*away|disconnect", re.IGNORECASE)
 """Of a notice: how the exchange would announce that it closes a link, it has not written. Taking a word wrong costs one
 dial and loses nothing."""
@@ -102,6 +105,7 @@ class Connection:
         self._generation = 0
         self._last_failure: LinkError | None = None
         self._changed = trio.Event()
+        self._race = Race() if around.config.redundancy > 1 else None
         self._refused_on: Line | None = None
         """Whose link has refused what is being told of."""
         self._nursery: trio.Nursery | None = None
@@ -131,6 +135,7 @@ class Connection:
             if not self.carries(stream.topic.wire):
                 new.append(stream.topic)
             self.routes.add(stream)
+            stream.race = self._race
             stream.begin_link()
         self._set_idle_since(math.inf)
         self._ask(events.Session.subscribe, new)
@@ -225,6 +230,9 @@ class Connection:
         """Have another link take the place of that of *line*, once it is up and has all that this one has."""
         if line.retired or self.retired or any(other.replaces is line for other in self._lines):
             return
+        if not line.is_live and line.link is not None:  # it is about to replace another: later, if it still must
+            line.link.old_at = trio.current_time() + _LATER
+            return
         self._start(Line(line.place, self._around, self, replaces=line, reason=reason))
 
     async def join(self, line: Line) -> None:
@@ -262,7 +270,11 @@ class Connection:
             self._around.journal.tell(
                 LinkReplaced(self.number, self.market.name, line.link.host or "", line.reason, old.age())
             )
+            if self._race is not None and old.link is not None:
+                self._race.forget(old.link.generation)
             line.replaces = None
+            if old.link is not None:
+                old.link.is_succeeded = True
             old.retire()
         self._stir()
 
@@ -274,6 +286,8 @@ class Connection:
 
     def lost(self, line: Line, cause: LinkError) -> None:
         self._last_failure = cause
+        if self._race is not None and line.link is not None:
+            self._race.forget(line.link.generation)
         was_live, line.is_live = line.is_live, False
         if was_live:
             alone = not any(other.is_live for other in self._lines)
@@ -393,7 +407,7 @@ class Connection:
             dials=self._generation,
             failures=max((line.failures for line in self._lines), default=0),
             last_failure=None if self._last_failure is None else str(self._last_failure),
-            links=tuple(line.statistics() for line in self._lines),
+            links=tuple(line.statistics(self._race) for line in self._lines),
         )
 
 

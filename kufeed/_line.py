@@ -25,6 +25,7 @@ from .protocol.session import Welcomed
 if TYPE_CHECKING:
     from ._limiter import Permit
     from ._link import Surroundings
+    from ._race import Race
     from ._streams import Routes
     from .protocol.session import Event
 
@@ -83,6 +84,10 @@ class LinkStatistics:
     """Seconds since its welcome; 0.0 before."""
     acked: int
     """Topics the exchange has acknowledged on it."""
+    first: int
+    """Updates that it brought, and another link after it (`FeedConfig.redundancy`)."""
+    lead: float
+    """Seconds by which it was first, all of these together."""
 
 
 class Line:
@@ -175,10 +180,12 @@ class Line:
         answered = self._probes[ping_id] = trio.Event()
         link.stir()
         try:
-            while True:
-                with trio.move_on_after(session.pong_timeout + self._around.market.frame_window) as patience:
+            while not answered.is_set():
+                # A reader that is held, or was, may have the answer still before it.
+                holds = session.holds
+                with trio.move_on_after(session.pong_timeout + self._around.market.frame_window):
                     await answered.wait()
-                if not (patience.cancelled_caught and session.is_held):
+                if not session.is_held and session.holds == holds:
                     return
         finally:
             del self._probes[ping_id]
@@ -350,7 +357,8 @@ class Line:
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
-    def statistics(self) -> LinkStatistics:
+    def statistics(self, race: Race | None) -> LinkStatistics:
+        first, lead = (0, 0.0) if race is None or self.link is None else race.won(self.link.generation)
         link, up_since = self.link, self.up_since
         state = "waiting" if link is None else "dialling"
         if up_since is not None:
@@ -361,4 +369,6 @@ class Line:
             state=state,
             up_for=self.age(),
             acked=len(self.acked),
+            first=first,
+            lead=lead,
         )

@@ -110,6 +110,8 @@ class Link:
         """When it is to be replaced; set by its owner, who is then told by *on_old*, once."""
         self.standby = None if join is None else Standby()
         """Keeps what comes, until *join* has returned and all of it was handed out."""
+        self.is_succeeded = False
+        """Another link delivers the same, and hands out what this one has staged and found no room for."""
         self._around = around
         self._routes = routes
         self._on_event = on_event
@@ -286,6 +288,8 @@ class Link:
         try:
             while (batch := standby.take()) is not None:
                 await self._hand_out(*batch)
+            left = {sink for stream in self._routes.streams() for sink in stream.sinks if sink.staged}
+            await hand_out(left, self._hold, lambda: self.is_succeeded)
         finally:
             self.standby = None
             self._catching_up = False
@@ -305,7 +309,8 @@ class Link:
             hide=self._hide,
         )
         if touched:
-            await hand_out({sink for stream in touched for sink in stream.sinks}, self._hold)
+            sinks = {sink for stream in touched for sink in stream.sinks}
+            await hand_out(sinks, self._hold, lambda: self.is_succeeded)
 
     async def _hold(self, sink: Sink) -> bool:
         """Wait for room in *sink*; False where the reader must go on: an answer is due, or the link ends."""
@@ -380,7 +385,7 @@ class Link:
         deadline = min(trio.current_time() + around.config.close_timeout, around.close_deadline())
         if not self._session().welcomed:
             deadline = min(deadline, dial_deadline)
-        if isinstance(self._failure, LinkSilent | SendStuck | DialError):
+        if isinstance(self._failure, LinkSilent | SendStuck | DialError | TokenExpired):
             deadline = -math.inf  # nobody has been listening: waiting for an answer only delays the next dial
         with trio.CancelScope(deadline=deadline, shield=True):
             await websocket.aclose()

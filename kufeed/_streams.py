@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ._channels import Sink
     from ._lateness import Lateness
+    from ._race import Race
     from ._refusals import Refusals
     from .protocol.market import Decoder, Topic
     from .protocol.updates import Update
@@ -54,6 +55,8 @@ class Stream:
         self._merge = merge_of(topic.channel)
         self.take: Callable[[Update, int], Verdict] = self._merge.take
         """What an update of it is, that came on the link of this generation; others than `NEW` go to `admit()`."""
+        self.race: Race | None = None
+        """Told which link was first, where several carry it."""
         self.overdue = False
         """Its subscribers were told that the exchange does not acknowledge it."""
         self.sinks: tuple[Sink, ...] = ()
@@ -128,7 +131,7 @@ class Stream:
             self._missing.setdefault(sink, cause)
         self._choose_stagers()
 
-    def admit(self, verdict: Verdict, refusals: Refusals) -> bool:
+    def admit(self, update: Update, verdict: Verdict, refusals: Refusals) -> bool:
         """Whether what `take()` said this of is to be staged; else it is counted."""
         contiguous = self.topic.channel.merge_key is MergeKey.CONTIGUOUS
         if verdict is Verdict.DUPLICATE or verdict is Verdict.DISORDERED:
@@ -139,6 +142,8 @@ class Stream:
                     self.miss(self.sinks, GapCause.SEQUENCE)
             else:
                 refusals.duplicates += 1
+                if self.race is not None:
+                    self._note_second(self.race, update)
                 if self._merge.rejoins and self._missing:
                     self._forgive()
             return False
@@ -146,6 +151,13 @@ class Stream:
         self._numbers = self._merge.missing if verdict is Verdict.AFTER_HOLE else None
         self.miss(self.sinks, GapCause.SEQUENCE)
         return True
+
+    def _note_second(self, race: Race, update: Update) -> None:
+        first, winner = self.latest, self._merge.generation
+        if first is None or winner is None:
+            return
+        if (first.sequence, first.exchange_time_ns) == (update.sequence, update.exchange_time_ns):
+            race.note(winner, (update.received_time_ns - first.received_time_ns) / 1e9)
 
     def _forgive(self) -> None:
         """A lost connection has cost nothing."""
@@ -266,7 +278,7 @@ def stage(
         else:
             if not oldest <= (update.exchange_time_ns or received_time_ns) <= newest:
                 lateness.mark(update)
-            if (verdict := stream.take(update, generation)) is _NEW or stream.admit(verdict, refusals):
+            if (verdict := stream.take(update, generation)) is _NEW or stream.admit(update, verdict, refusals):
                 touched.add(stream)
                 for append in stream.stagers:
                     append(update)
@@ -275,7 +287,7 @@ def stage(
             for stream, update in others:
                 if not oldest <= (update.exchange_time_ns or received_time_ns) <= newest:
                     lateness.mark(update)
-                if (verdict := stream.take(update, generation)) is _NEW or stream.admit(verdict, refusals):
+                if (verdict := stream.take(update, generation)) is _NEW or stream.admit(update, verdict, refusals):
                     touched.add(stream)
                     for append in stream.stagers:
                         append(update)

@@ -90,6 +90,7 @@ class WholeMarket(Stream):
     def _begin_part(self, update: Update) -> None:
         part = self._parts[update.symbol] = Stream(update.topic, self)
         part.decode = self.decode
+        part.race = self.race
         self._subjects[update.symbol] = (part,)
         if len(self._parts) == MOST_SYMBOLS:
             self.decode = _refuse

@@ -48,7 +48,7 @@ LAYERS = [
     ["_buffers"],
     ["_changes"],
     ["_channels"],
-    ["_refusals", "_lateness"],
+    ["_refusals", "_lateness", "_race"],
     ["_streams", "_delivery", "_inline"],
     ["_whole_market"],
     ["_symbols"],

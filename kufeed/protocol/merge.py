@@ -74,6 +74,11 @@ class Merge:
     """Of a `DUPLICATE`: it is the first of its link, and was delivered by another. So nothing is missing in between:
     a link brings all from its first update on."""
 
+    @property
+    def generation(self) -> int | None:
+        """Of the link that brought what was delivered last; None where no link that still lives did."""
+        raise NotImplementedError
+
     def take(self, update: Update, generation: int) -> Verdict:
         """What *update*, which came on the link of this *generation*, is."""
         raise NotImplementedError
@@ -95,6 +100,10 @@ class _Ordered(Merge):
         self._cut = False
         self._tied: list[Update] = []  # delivered at one place
         self._row: tuple[Update | None, int] = (None, 0)  # updates in a row that were not delivered, since which one
+
+    @property
+    def generation(self) -> int | None:
+        return self._generation
 
     def cut(self) -> None:
         self._generation = None

@@ -159,6 +159,8 @@ class Session:
         self._newest: dict[Topic, Request] = {}
         self._asked: set[Topic] = set()  # what the exchange may be streaming to us
         self._held_since: float | None = None
+        self.holds = 0
+        """How often its reader was held."""
         self._failed = False
 
     # -- what the user of the link wants ------------------------------------------------------------------------------
@@ -322,6 +324,7 @@ class Session:
     def hold(self, now: float) -> None:
         """Nothing is read from *now* on: what the server should say cannot be missed. Pings go on."""
         self._held_since = now
+        self.holds += 1
 
     def resume(self, now: float) -> None:
         """Reading goes on: deadlines for what the server should say have stood still since `hold()`."""
