@@ -178,6 +178,8 @@ class BookKeeper:
             view = views[reader.depth] = sync.view(reader.depth)
         if reader.dark_since is not None:
             self._lighten(reader, view)
+        elif reader.last is None:
+            reader.sink.complete(view.topic, view.time_ns)  # it may have left while the book was dark, and come back
         reader.last = view
         reader.sink.staged.append(view)
         self._holding[reader.sink] = None
@@ -217,7 +219,9 @@ class BookKeeper:
         assert reader.dark_since is not None
         dark_since, reader.dark_since = reader.dark_since, None
         reader.flush()
-        if not reader.gap_told:
+        if reader.gap_told:
+            reader.sink.complete(view.topic, view.time_ns)
+        else:
             since, until = reader.last.time_ns, view.time_ns
             reader.sink.tell(Gap(view.topic, GapCause.RECONNECT, None, None, since, until))
         reader.sink.tell(Resynced(view.topic, trio.current_time() - dark_since))
@@ -244,6 +248,9 @@ class BookKeeper:
                 reader.flush()
                 reader.sink.tell(event)
                 reader.cut_off = isinstance(event, Disconnected)
+
+    def complete(self, topic: Topic, until_ns: int) -> None:
+        """Nothing, as being told of holes is."""
 
     def _lost(self, book: KeptBook) -> None:
         book.sync.lost()

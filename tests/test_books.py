@@ -162,7 +162,7 @@ async def test_a_public_seed_that_is_too_thin_shows_nothing(overflow: str, autoj
             await trio.sleep(2.5)
             resynced, view = await until_blocked(events)
             assert isinstance(resynced, Resynced)
-            assert view.gap_before == gap
+            assert view.gap_before == attrs.evolve(gap, until_ns=view.time_ns)
             check(exchange, view, 30)
             exchange.change_book(SPOT)
             await wait_all_tasks_blocked()
