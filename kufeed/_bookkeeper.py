@@ -42,11 +42,13 @@ class BookStatistics:
     seeds: int
     """Snapshots that it began from."""
     unfit: int
-    """Snapshots that did not fit: too old, or no book."""
+    """Snapshots that did not fit: too old, no book, or ahead of changes that never came."""
     failed: int
     """Snapshots that could not be had."""
     audits: int
     """Times that it was found equal to a snapshot (`FeedConfig.book_audit_every`)."""
+    audits_missed: int
+    """Times that it could not be compared: no snapshot came, it did not fit, or the book began anew meanwhile."""
 
 
 @attrs.define(eq=False)
@@ -84,10 +86,13 @@ class KeptBook:
     """Of the task that fetches snapshots for it, while there is one."""
     breaks: int = 0
     seeds: int = 0
+    """Snapshots that it took: some may wait in `sync` for its changes."""
     unfit: int = 0
     failed: int = 0
     refused: ExchangeError | None = None
     """Why it has no snapshot, where asking again does not mend that."""
+    audits_when_warned: int | None = None
+    """How often it had been found right when it was last said that it cannot be audited."""
 
     def statistics(self) -> BookStatistics:
         sync = self.sync
@@ -97,11 +102,18 @@ class KeptBook:
             sequence=sync.sequence,
             levels=len(sync.bids) + len(sync.asks),
             breaks=self.breaks,
-            seeds=self.seeds,
-            unfit=self.unfit,
+            seeds=sync.seeds,
+            unfit=self.unfit + sync.held_in_vain,
             failed=self.failed,
             audits=sync.audits,
+            audits_missed=sync.audits_missed,
         )
+
+    def warn_of_audit(self, why: object) -> None:
+        """Say that it could not be audited: once, until it was found right again."""
+        if self.audits_when_warned != self.sync.audits:
+            self.audits_when_warned = self.sync.audits
+            _log.warning("the book of %s cannot be audited: %s", self.sync.topic.symbol, why)
 
 
 class BookKeeper:
