@@ -42,11 +42,13 @@ class BookStatistics:
     seeds: int
     """Snapshots that it began from."""
     unfit: int
-    """Snapshots that did not fit: too old, or no book."""
+    """Snapshots that did not fit: too old, no book, or ahead of changes that never came."""
     failed: int
     """Snapshots that could not be had."""
     audits: int
     """Times that it was found equal to a snapshot (`FeedConfig.book_audit_every`)."""
+    audits_missed: int
+    """Times that it could not be compared: no snapshot came, it did not fit, or the book began anew meanwhile."""
 
 
 @attrs.define(eq=False)
@@ -84,10 +86,13 @@ class KeptBook:
     """Of the task that fetches snapshots for it, while there is one."""
     breaks: int = 0
     seeds: int = 0
+    """Snapshots that it took: some may wait in `sync` for its changes."""
     unfit: int = 0
     failed: int = 0
     refused: ExchangeError | None = None
     """Why it has no snapshot, where asking again does not mend that."""
+    audits_when_warned: int | None = None
+    """How often it had been found right when it was last said that it cannot be audited."""
 
     def statistics(self) -> BookStatistics:
         sync = self.sync
@@ -97,11 +102,18 @@ class KeptBook:
             sequence=sync.sequence,
             levels=len(sync.bids) + len(sync.asks),
             breaks=self.breaks,
-            seeds=self.seeds,
-            unfit=self.unfit,
+            seeds=sync.seeds,
+            unfit=self.unfit + sync.held_in_vain,
             failed=self.failed,
             audits=sync.audits,
+            audits_missed=sync.audits_missed,
         )
+
+    def warn_of_audit(self, why: object) -> None:
+        """Say that it could not be audited: once, until it was found right again."""
+        if self.audits_when_warned != self.sync.audits:
+            self.audits_when_warned = self.sync.audits
+            _log.warning("the book of %s cannot be audited: %s", self.sync.topic.symbol, why)
 
 
 class BookKeeper:
@@ -178,6 +190,8 @@ class BookKeeper:
             view = views[reader.depth] = sync.view(reader.depth)
         if reader.dark_since is not None:
             self._lighten(reader, view)
+        elif reader.last is None:
+            reader.sink.complete(view.topic, view.time_ns)  # it may have left while the book was dark, and come back
         reader.last = view
         reader.sink.staged.append(view)
         self._holding[reader.sink] = None
@@ -217,7 +231,9 @@ class BookKeeper:
         assert reader.dark_since is not None
         dark_since, reader.dark_since = reader.dark_since, None
         reader.flush()
-        if not reader.gap_told:
+        if reader.gap_told:
+            reader.sink.complete(view.topic, view.time_ns)
+        else:
             since, until = reader.last.time_ns, view.time_ns
             reader.sink.tell(Gap(view.topic, GapCause.RECONNECT, None, None, since, until))
         reader.sink.tell(Resynced(view.topic, trio.current_time() - dark_since))
@@ -244,6 +260,9 @@ class BookKeeper:
                 reader.flush()
                 reader.sink.tell(event)
                 reader.cut_off = isinstance(event, Disconnected)
+
+    def complete(self, topic: Topic, until_ns: int) -> None:
+        """Nothing, as being told of holes is."""
 
     def _lost(self, book: KeptBook) -> None:
         book.sync.lost()

@@ -324,13 +324,16 @@ class Books:
             try:
                 snapshot = await self._fetch(sync.topic, OTHER_LANE)
             except KufeedError as error:
-                if not isinstance(error, CredentialsRefused):  # of which the log has been told
-                    _log.warning("no snapshot of %s for its audit: %s", sync.topic.symbol, error)
                 sync.forgo()
+                if not isinstance(error, CredentialsRefused):  # of which the log has been told
+                    book.warn_of_audit(error)
                 return
-        if sync.audit(ticket, snapshot) is BookEvent.DIFFERS:
-            keeper.broke(book, BookEvent.DIFFERS)
-            keeper.care_for(book)
+        match sync.audit(ticket, snapshot):
+            case BookEvent.DIFFERS:
+                keeper.broke(book, BookEvent.DIFFERS)
+                keeper.care_for(book)
+            case BookEvent.UNFIT:
+                book.warn_of_audit("its snapshot is too old, or no book")
 
 
 async def _wait_for_room(sink: Sink) -> bool:

@@ -115,6 +115,13 @@ class Sink(Protocol):
         """Put *event* at this place in the stream."""
         ...
 
+    def complete(self, topic: Topic, until_ns: int) -> None:
+        """The `Gap` of *topic* that was told without its end ends there: to be called before its next update.
+
+        Nothing new is told. Whoever has not come to the gap is told the whole; in the next update it is whole anyway.
+        """
+        ...
+
     def fail(self, error: Exception) -> None:
         """Have *error* raised at this place in the stream."""
         ...
@@ -275,6 +282,16 @@ class UpdateQueue:
         if isinstance(event, Gap):
             self._buffer.part(event.topic)
         self._consumers.unpark()
+
+    def complete(self, topic: Topic, until_ns: int) -> None:
+        if (gap := self._gaps.get(topic)) is not None and gap.until_ns is None:
+            self._gaps[topic] = attrs.evolve(gap, until_ns=until_ns)
+            return
+        for place in reversed(self._places):  # it is among the last ones
+            mark = place.marks.get((Gap, topic))
+            if isinstance(mark, Gap) and mark.until_ns is None:
+                place.marks[Gap, topic] = attrs.evolve(mark, until_ns=until_ns)
+                return
 
     def part(self, topics: Iterable[Topic]) -> None:
         """What comes of *topics* from now on begins anew.

@@ -144,6 +144,11 @@ class InlineSink:
             self._gaps[event.topic] = event if before is None else before.joined(event)
             forget(self._known, event.topic)
 
+    def complete(self, topic: Topic, until_ns: int) -> None:
+        gap = self._gaps.get(topic)
+        if gap is not None and gap.until_ns is None:
+            self._gaps[topic] = attrs.evolve(gap, until_ns=until_ns)
+
     def part(self, topics: Iterable[Topic]) -> None:
         for topic in topics:
             self.refused.pop(topic, None)

@@ -53,21 +53,26 @@ class Gap(StreamEvent):
     None where nothing was received before.
     """
     until_ns: int | None
-    """No update after this is missing."""
+    """No update after this is missing.
+
+    None where that is not known yet: the gap of an order book is told at once, and ends at the next view, whose
+    `gap_before` says so.
+    """
 
     def joined(self, other: Gap) -> Gap:
         """One gap in place of this one and *other*, with no update of the topic between; the cause is the first's."""
         first = other if self.since_ns is not None and (other.since_ns or 0) < self.since_ns else self
         numbers = (self.first_missing, self.last_missing, other.first_missing, other.last_missing)
         known = [number for number in numbers if number is not None]
-        ends = [end for end in (self.until_ns, other.until_ns) if end is not None]
+        # One that goes on is as long as any.
+        until = None if self.until_ns is None or other.until_ns is None else max(self.until_ns, other.until_ns)
         return Gap(
             self.topic,
             first.cause,
             min(known) if len(known) == 4 else None,
             max(known) if len(known) == 4 else None,
             first.since_ns,
-            max(ends, default=None),
+            until,
         )
 
 
