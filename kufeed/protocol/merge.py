@@ -218,8 +218,7 @@ class _Numbered(_Ordered):
         return tied or self._lower(update, generation, number, before)
 
     def _is_of_old_epoch(self, update: Update) -> bool:
-        time, since = _time(update), _time(self._epoch)
-        return time is not None and since is not None and time < since
+        return self._epoch is not None and _comparable(update, self._epoch) and update.time_ns < self._epoch.time_ns
 
     def _is_in_epoch(self, number: int) -> bool:
         return self._epoch is not None and number >= (self._epoch.sequence or 0)
@@ -235,7 +234,8 @@ class _Numbered(_Ordered):
     def _higher(self, update: Update, generation: int, number: int, before: _Link | None) -> Verdict:
         if before is not None and before.key > self._key and not self._is_later(update):
             # Its link was beyond what was delivered last already, so it still goes by an old numbering.
-            timed = _time(update) is not None and _time(self._last) is not None
+            assert self._last is not None
+            timed = _comparable(update, self._last)
             return self._reject(update, generation, number, before, DUPLICATE, counts=not timed)
         return self._join(update, generation, number)
 
@@ -247,14 +247,14 @@ class _Numbered(_Ordered):
 
     def _tie(self, update: Update, generation: int, before: _Link | None) -> Verdict | None:
         """A ticker has its book's number, and may say more than one thing at that."""
+        assert self._last is not None
         if self._was_delivered(update):
             self.rejoins = before is None
             self._note(generation, self._key, before)
             return DUPLICATE
-        time, last = _time(update), _time(self._last)
-        if time is None or last is None or time >= last:
-            return self._deliver_tied(update, generation)
-        return None
+        if _comparable(update, self._last) and update.time_ns < self._last.time_ns:
+            return None
+        return self._deliver_tied(update, generation)
 
     def _lower(self, update: Update, generation: int, number: int, before: _Link | None) -> Verdict:
         fell = self._fell(generation, number, before)
@@ -262,7 +262,8 @@ class _Numbered(_Ordered):
             return self._begin(update, generation, number, NEW_EPOCH)
         if generation != self._generation and self._is_in_epoch(number):
             fell = False  # together with the exchange, and after another link
-        timed = _time(update) is not None and _time(self._last) is not None
+        assert self._last is not None
+        timed = _comparable(update, self._last)
         if self._is_known(number, timed=timed):
             self.rejoins = before is None
             return self._reject(update, generation, number, before, DUPLICATE)
@@ -298,13 +299,9 @@ class _Numbered(_Ordered):
     def _is_later(self, update: Update, slack: int = 0) -> bool:
         """Whether it was sent after what was delivered last, by the exchange's clock."""
         assert self._last is not None
-        time = _time(update)
-        if time is None:
-            return False
-        if self._last.misdated:  # what came with an absurd time may have an absurd number
-            return True
-        last = _time(self._last)
-        return last is not None and time > last + slack
+        if self._last.misdated and not update.misdated:  # what came with an absurd time may have an absurd number
+            return update.exchange_time_ns is not None
+        return _comparable(update, self._last) and update.time_ns > self._last.time_ns + slack
 
 
 class _Contiguous(_Numbered):
@@ -463,8 +460,10 @@ def merge_of(channel: Channel) -> Merge:
             return _Timed(channel)
 
 
-def _time(update: Update | None) -> int | None:
-    return None if update is None or update.misdated else update.exchange_time_ns
+def _comparable(one: Update, other: Update) -> bool:
+    """Whether their times say which was sent first: not where one of them has none, or alone has an absurd one."""
+    known = one.exchange_time_ns is not None and other.exchange_time_ns is not None
+    return known and one.misdated is other.misdated
 
 
 def _equal(one: Update, other: Update) -> bool:
