@@ -29,7 +29,7 @@ _MOST_TIED = 32
 """Updates with one key that are remembered."""
 _MOST_LINKS = 8
 _PATIENCE = 8
-"""Updates in a row of a link that fell behind itself: then what it brings is a new epoch, whatever stands on it."""
+"""Updates in a row that are lower without times to tell why, or earlier on one link: then they are a new epoch."""
 _LATE = 1_000_000_000
 """Nanoseconds. What has a lower number and is so much later is no old message of a link that lags."""
 _EVENTS = frozenset({UpdateType.TRADE, UpdateType.ANNOUNCEMENT})
@@ -97,6 +97,7 @@ class _Ordered(Merge):
         self._last: Update | None = None
         self._generation: int | None = None  # of the link that delivered it
         self._links: dict[int, _Link] = {}
+        self._epoch: Update | None = None  # the first one of it
         self._cut = False
         self._tied: list[Update] = []  # delivered at one place
         self._row: tuple[Update | None, int] = (None, 0)  # updates in a row that were not delivered, since which one
@@ -144,6 +145,10 @@ class _Ordered(Merge):
             self._prune()
         self._key, self._last = key, update
         self._cut = False
+
+    def _fell(self, generation: int, key: int, before: _Link | None) -> bool:
+        """Whether the link has had a higher key before."""
+        return generation == self._generation or (before is not None and (before.fell or key < before.key))
 
     def _loses_patience(self) -> bool:
         """Count one more that was not delivered; whether that makes too many in a row."""
@@ -214,13 +219,22 @@ class _Numbered(_Ordered):
         if self._last is None:
             return self._begin(update, generation, number, NEW)
         before = self._before(generation)
+        if generation != self._generation and self._is_of_old_epoch(update):
+            return self._reject(update, generation, number, before, DUPLICATE)
         if number > self._key:
             return self._higher(update, generation, number, before)
         tied = self._tie(update, generation, before) if number == self._key else None
         return tied or self._lower(update, generation, number, before)
 
+    def _is_of_old_epoch(self, update: Update) -> bool:
+        return self._epoch is not None and _comparable(update, self._epoch) and update.time_ns < self._epoch.time_ns
+
+    def _is_in_epoch(self, number: int) -> bool:
+        return self._epoch is not None and number >= (self._epoch.sequence or 0)
+
     def _begin(self, update: Update, generation: int, number: int, verdict: Verdict) -> Verdict:
         """*update* is the first of a numbering."""
+        self._epoch = update
         if self._recent is not None:
             self._recent.clear()
         self._join(update, generation, number)
@@ -229,7 +243,9 @@ class _Numbered(_Ordered):
     def _higher(self, update: Update, generation: int, number: int, before: _Link | None) -> Verdict:
         if before is not None and before.key > self._key and not self._is_later(update):
             # Its link was beyond what was delivered last already, so it still goes by an old numbering.
-            return self._reject(update, generation, number, before, DUPLICATE, counts=True)
+            assert self._last is not None
+            timed = _comparable(update, self._last)
+            return self._reject(update, generation, number, before, DUPLICATE, counts=not timed)
         return self._join(update, generation, number)
 
     def _join(self, update: Update, generation: int, number: int) -> Verdict:
@@ -240,20 +256,23 @@ class _Numbered(_Ordered):
 
     def _tie(self, update: Update, generation: int, before: _Link | None) -> Verdict | None:
         """A ticker has its book's number, and may say more than one thing at that."""
+        assert self._last is not None
         if self._was_delivered(update):
             self.rejoins = before is None
             self._note(generation, self._key, before)
             return DUPLICATE
-        time, last = _time(update), _time(self._last)
-        if time is None or last is None or time >= last:
-            return self._deliver_tied(update, generation)
-        return None
+        if _comparable(update, self._last) and update.time_ns < self._last.time_ns:
+            return None
+        return self._deliver_tied(update, generation)
 
     def _lower(self, update: Update, generation: int, number: int, before: _Link | None) -> Verdict:
-        fell = generation == self._generation or (before is not None and (before.fell or number < before.key))
+        fell = self._fell(generation, number, before)
         if self._is_later(update) and (before is None or fell or self._is_later(update, _LATE)):
             return self._begin(update, generation, number, NEW_EPOCH)
-        timed = _time(update) is not None and _time(self._last) is not None
+        if generation != self._generation and self._is_in_epoch(number):
+            fell = False  # together with the exchange, and after another link
+        assert self._last is not None
+        timed = _comparable(update, self._last)
         if self._is_known(number, timed=timed):
             self.rejoins = before is None
             return self._reject(update, generation, number, before, DUPLICATE)
@@ -261,7 +280,7 @@ class _Numbered(_Ordered):
             return self._begin(update, generation, number, NEW_EPOCH)  # and no message of a link that lags
         missed = fell or self._is_missed(number)
         verdict = DISORDERED if missed else DUPLICATE
-        return self._reject(update, generation, number, before, verdict, counts=fell or not timed)
+        return self._reject(update, generation, number, before, verdict, counts=not timed)
 
     def _reject(
         self,
@@ -289,13 +308,9 @@ class _Numbered(_Ordered):
     def _is_later(self, update: Update, slack: int = 0) -> bool:
         """Whether it was sent after what was delivered last, by the exchange's clock."""
         assert self._last is not None
-        time = _time(update)
-        if time is None:
-            return False
-        if self._last.misdated:  # what came with an absurd time may have an absurd number
-            return True
-        last = _time(self._last)
-        return last is not None and time > last + slack
+        if self._last.misdated and not update.misdated:  # what came with an absurd time may have an absurd number
+            return update.exchange_time_ns is not None
+        return _comparable(update, self._last) and update.time_ns > self._last.time_ns + slack
 
 
 class _Contiguous(_Numbered):
@@ -319,6 +334,8 @@ class _Contiguous(_Numbered):
         return self._look(update, generation)
 
     def _begin(self, update: Any, generation: int, number: int, verdict: Verdict) -> Verdict:
+        if verdict is not AFTER_HOLE:
+            self._epoch = update
         self._first = update.first_sequence
         self._deliver(update, generation, number)
         return verdict
@@ -394,7 +411,9 @@ class _Timed(_Ordered):
             if self._recent is not None:
                 self._recent.append(update)
             return self._deliver_tied(update, generation)
-        fell = generation == self._generation or (before is not None and (before.fell or time < before.key))
+        fell = self._fell(generation, time, before)
+        if generation != self._generation and self._epoch is not None and time >= (self._epoch.exchange_time_ns or 0):
+            fell = False  # together with the exchange's clock, and after another link
         if time > self._key:
             if before is None or before.key <= self._key:
                 return self._begin(update, generation, time, NEW)
@@ -411,6 +430,8 @@ class _Timed(_Ordered):
         return verdict
 
     def _begin(self, update: Update, generation: int, time: int, verdict: Verdict) -> Verdict:
+        if verdict is NEW_EPOCH:
+            self._epoch = update
         if self._recent is not None:
             self._recent.append(update)
         self._deliver(update, generation, time)
@@ -448,8 +469,10 @@ def merge_of(channel: Channel) -> Merge:
             return _Timed(channel)
 
 
-def _time(update: Update | None) -> int | None:
-    return None if update is None or update.misdated else update.exchange_time_ns
+def _comparable(one: Update, other: Update) -> bool:
+    """Whether their times say which was sent first: not where one of them has none, or alone has an absurd one."""
+    known = one.exchange_time_ns is not None and other.exchange_time_ns is not None
+    return known and one.misdated is other.misdated
 
 
 def _equal(one: Update, other: Update) -> bool:
