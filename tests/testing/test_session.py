@@ -127,7 +127,7 @@ async def test_acks_can_come_twice_or_with_another_id(tools: Any, autojump_clock
         async def answers(kind: str) -> list[str]:
             await client.send({"id": "7", "type": kind, "topic": TICKER, "response": True})
             await client.send({"id": "last", "type": "ping"})
-            frames = []
+            frames: list[dict[str, Any]] = []
             while not frames or frames[-1]["type"] != "pong":
                 frames.append(await client.receive())
             return [frame["id"] for frame in frames[:-1]]
@@ -149,7 +149,7 @@ async def test_acks_can_come_late_while_all_else_flows(tools: Any, autojump_cloc
         begun = trio.current_time()
         await client.send({"id": "7", "type": "subscribe", "topic": TICKER, "response": True})
         await client.send({"id": "8", "type": "ping"})
-        kinds = []
+        kinds: list[str] = []
         while not kinds or kinds[-1] != "ack":
             kinds.append((await client.receive())["type"])
         assert trio.current_time() - begun == pytest.approx(3.0, abs=1e-6)
