@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from kufeed import Credentials
-    from kufeed.testing.market import Beat, SymbolModel
+    from kufeed.testing.market import Beat, MarketName, SymbolModel
 
 _LOST = (*CONNECTION_LOST, h11.RemoteProtocolError, trio_websocket.HandshakeError, wsproto.utilities.ProtocolError)
 _IDLE_HTTP = 75.0  # seconds an HTTP connection may wait for its next request
@@ -246,6 +246,17 @@ class Exchange:
             await session.wait_sent()
         self._pushes += count
         return count
+
+    def notify(self, frame: str | bytes, market: MarketName | None = None) -> int:
+        """Send a raw frame (JSON text), verbatim, to every session, or to those of *market*: a `notice`, a `command`.
+
+        Returns how many sessions that were. It is never dropped.
+        """
+        text = frame.decode() if isinstance(frame, bytes) else frame
+        told = [session for session in self._sessions if market is None or session.market == market]
+        for session in told:
+            session.reply(text)
+        return len(told)
 
     async def wait_subscribed(self, *topics: str) -> None:
         """Wait until each of the wire *topics* (one symbol each) is held by some session."""
@@ -605,6 +616,7 @@ class Exchange:
         try:
             with session.scope:
                 async with trio.open_nursery() as nursery:
+                    session.nursery = nursery
                     nursery.start_soon(session.run_sender, self._gate)
                     nursery.start_soon(session.run_watch)
                     await self._converse(session, websocket)
@@ -695,8 +707,8 @@ class Exchange:
                 answered = False
             else:
                 self._join(session, topic)
-        if ack and answered and not self.faults.withhold_acks:
-            session.reply(wire.answer("ack", request_id))
+        if ack and answered:
+            self._acknowledge(session, request_id)
 
     def _unsubscribe(self, session: Session, request_id: str | None, text: str, *, ack: bool) -> None:
         prefix, arguments = wire.split_topic(text)
@@ -704,8 +716,16 @@ class Exchange:
             name = f"{prefix}:{argument}"
             if name in session.held:
                 self._leave(session, name)
-        if ack and not self.faults.withhold_acks:
-            session.reply(wire.answer("ack", request_id))
+        if ack:
+            self._acknowledge(session, request_id)
+
+    def _acknowledge(self, session: Session, request_id: str | None) -> None:
+        faults = self.faults
+        if faults.withhold_acks:
+            return
+        text = wire.answer("ack", f"not-{request_id}" if faults.wrong_acks else request_id)
+        for _ in range(2 if faults.ack_twice else 1):
+            session.reply(text, after=faults.late_acks)
 
     def _join(self, session: Session, topic: wire.ActiveTopic) -> None:
         route = self._routes.get(topic.name)

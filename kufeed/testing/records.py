@@ -50,6 +50,8 @@ class Faults:
     """What the exchange does wrong, changeable at any time.
 
     - `withhold_welcome`, `withhold_acks`, `withhold_pongs`: these frames are not sent.
+    - `ack_twice`: each ack is sent two times. `wrong_acks`: acks have another id than what they answer.
+    - `late_acks`: seconds that acks come later than they should; pushes and pongs do not wait for them.
     - `refuse_dials`: True, or how many more connections (REST ones too) are refused at the transport.
     - `dead_servers`: connections to the instance servers of these numbers (from 0) are refused at the transport.
     - `lag`: by instance server, seconds that all the exchange says on connections made from now on takes to arrive;
@@ -71,6 +73,9 @@ class Faults:
     withhold_welcome: bool = False
     withhold_acks: bool = False
     withhold_pongs: bool = False
+    ack_twice: bool = False
+    wrong_acks: bool = False
+    late_acks: float = 0.0
     refuse_dials: bool | int = False
     dead_servers: set[int] = attrs.field(factory=set)
     lag: Mapping[int, float] = attrs.field(factory=dict)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from kufeed.testing.market import FUNDING_CAP, FUNDING_INTERVAL_MS, OPEN
+from kufeed.testing.market import FUNDING_CAP, FUNDING_INTERVAL_MS, OPEN, Trade
 from kufeed.testing.wire import compact, futures_ticker, spot_ticker
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _spot(model: MarketModel, request: Request) -> Reply:
             return success([])
         return success([_spot_symbol(symbol) for symbol in _all(model, "spot")])
     if path == "/api/v1/market/orderbook/level1":
-        return _with_symbol(model, request, lambda symbol: spot_ticker(symbol, now))
+        return _with_symbol(model, request, lambda symbol: spot_ticker(symbol, symbol.time_ns or now))
     if path == "/api/v1/market/histories":
         return _with_symbol(model, request, _spot_trades)
     return _not_found()
@@ -171,7 +171,7 @@ def _futures(model: MarketModel, request: Request) -> Reply:
         case ["trade", "history"]:
             return _with_symbol(model, request, _futures_trades)
         case ["ticker"]:
-            return _with_symbol(model, request, _last_futures_ticker)
+            return _with_symbol(model, request, lambda symbol: _last_futures_ticker(symbol, now))
         case _:
             return _not_found()
 
@@ -237,8 +237,13 @@ def _futures_trades(symbol: SymbolModel) -> list[dict[str, object]]:
     ]
 
 
-def _last_futures_ticker(symbol: SymbolModel) -> dict[str, object] | None:
-    return futures_ticker(symbol, symbol.recent_trades[-1]) if symbol.recent_trades else None
+def _last_futures_ticker(symbol: SymbolModel, now: int) -> dict[str, object]:
+    """That of the last trade; where nobody has looked on yet, of one before the market began."""
+    if symbol.recent_trades:
+        return futures_ticker(symbol, symbol.recent_trades[-1])
+    side, price, size = symbol.last_side, symbol.last_price, symbol.last_size
+    time_ns = symbol.time_ns or now
+    return futures_ticker(symbol, Trade(symbol.trade_sequence, symbol.sequence, side, price, size, 0, 0, time_ns))
 
 
 def _spot_symbol(symbol: SymbolModel) -> dict[str, object]:

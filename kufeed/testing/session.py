@@ -56,6 +56,7 @@ class Session:
         self.dropped = 0
         self.held: dict[str, None] = {}
         self.scope = trio.CancelScope()
+        self.nursery: trio.Nursery | None = None
         self._websocket = websocket
         self._stream = stream
         self._limits = limits
@@ -69,6 +70,7 @@ class Session:
         self._last_ping = self.opened_at
         self._pings: deque[float] = deque(maxlen=_RECEIVED_KEPT)
         self._closing = False
+        self._reads = True
         self._more = trio.Event()
         self._less = trio.Event()
         self._ended = trio.Event()
@@ -127,10 +129,33 @@ class Session:
         self._queue(frame)
         return True
 
-    def reply(self, text: str) -> None:
-        """Queue a control frame; these are never dropped."""
-        if self.is_open:
+    def reply(self, text: str, *, after: float = 0.0) -> None:
+        """Queue a control frame, *after* so many seconds; these are never dropped."""
+        if not self.is_open:
+            return
+        if after and self.nursery is not None:
+            self.nursery.start_soon(self._reply_later, text, trio.current_time() + after)
+        else:
             self._queue(text_frame(text))
+
+    async def _reply_later(self, text: str, at: float) -> None:
+        await trio.sleep_until(at)
+        self.reply(text)
+
+    def mute(self) -> None:
+        """From now on nothing reaches the client any more, as where a link broke that nobody has closed.
+
+        The exchange does not notice: it goes on reading and "sending".
+        """
+        self._stream.mute()
+
+    def stop_reading(self) -> None:
+        """Read nothing from the client any more, and go on sending; its silence is not held against it.
+
+        In memory its sends are stuck at once, over TCP when the buffers of the system are full.
+        """
+        self._reads = False
+        self._stream.stop_reading()
 
     async def wait_room(self) -> None:
         """Wait until a push would not be dropped, or the connection has ended."""
@@ -217,6 +242,8 @@ class Session:
         silence = self._limits.client_silence or math.inf
         life = self._limits.token_life or math.inf
         while True:
+            if not self._reads:
+                silence = math.inf
             deadline = min(self._last_ping + silence, self.opened_at + life)
             if trio.current_time() >= deadline:
                 self.cut()

@@ -293,3 +293,18 @@ async def test_maintenance_is_told_and_may_refuse_who_comes(tools: Any, autojump
             pass
         exchange.faults.maintenance = None
         assert (await dialler.request(market, "GET", "/api/v1/status")).data == {"status": "open", "msg": ""}
+
+
+async def test_a_control_frame_can_be_sent_to_every_session(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange()
+    frame = '{"type": "notice", "subject":"maintenance"}'
+    async with MemoryNetwork(exchange) as network:
+        dialler = tools.Dialler(network)
+        async with dialler.open("spot") as spot, dialler.open("futures") as futures:
+            assert exchange.notify(frame) == 2
+            for client in (spot, futures):
+                assert await client.websocket.get_message() == frame
+            assert exchange.notify(b'{"type":"command"}', market="futures") == 1
+            assert await futures.receive() == {"type": "command"}
+            await spot.send({"id": "1", "type": "ping"})
+            assert (await spot.receive())["type"] == "pong"

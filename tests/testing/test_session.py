@@ -1,4 +1,4 @@
-"""What one connection can be made to suffer: lag, silence in one direction, a peer that does not read."""
+"""What one connection can be made to suffer: lag, silence, a peer that does not read, acks that are not right."""
 
 from __future__ import annotations
 
@@ -80,3 +80,81 @@ async def test_a_lag_is_not_negative(tools: Any, autojump_clock: object, lag: fl
     async with tools.connected(exchange):
         with pytest.raises(ValueError, match="lag must be zero or more"):
             exchange.sessions[0].lag = lag
+
+
+async def test_a_muted_session_says_nothing_any_more_and_is_open(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange(live=False)
+    async with MemoryNetwork(exchange) as network:
+        dialler = tools.Dialler(network)
+        async with dialler.open("spot") as client, dialler.open("spot") as other:
+            for each in (client, other):
+                await each.subscribe(TICKER)
+            muted, heard = exchange.sessions
+            muted.mute()
+            await client.send({"id": "1", "type": "ping"})
+            exchange.change_book("BTC-USDT")
+            await other.pushes(1)
+            with trio.move_on_after(50) as patience:
+                await client.receive()
+            assert patience.cancelled_caught
+            assert (muted.is_open, muted.pending, len(muted.pinged_at)) == (True, 0, 1)
+            assert (heard.is_open, heard.pending) == (True, 0)
+            with trio.move_on_after(0.5) as patience:
+                await client.websocket.ping()
+            assert patience.cancelled_caught, "not even what the WebSocket answers by itself"
+
+
+async def test_a_session_that_does_not_read_gets_the_client_stuck(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange()
+    async with tools.connected(exchange, "spot") as client:
+        await client.subscribe(TICKER)
+        (session,) = exchange.sessions
+        session.stop_reading()
+        received = session.received
+        with trio.move_on_after(5) as patience:
+            await client.send({"id": "1", "type": "ping"})
+        assert patience.cancelled_caught, "the send is stuck"
+        begun = trio.current_time()
+        while trio.current_time() < begun + 300:
+            await client.pushes(1)
+        assert (session.received, session.is_open) == (received, True)
+
+
+async def test_acks_can_come_twice_or_with_another_id(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange(live=False)
+    async with tools.connected(exchange, "spot") as client:
+
+        async def answers(kind: str) -> list[str]:
+            await client.send({"id": "7", "type": kind, "topic": TICKER, "response": True})
+            await client.send({"id": "last", "type": "ping"})
+            frames: list[dict[str, Any]] = []
+            while not frames or frames[-1]["type"] != "pong":
+                frames.append(await client.receive())
+            return [frame["id"] for frame in frames[:-1]]
+
+        exchange.faults.ack_twice = True
+        assert await answers("subscribe") == ["7", "7"]
+        exchange.faults.wrong_acks = True
+        assert await answers("unsubscribe") == ["not-7", "not-7"]
+        exchange.faults.ack_twice = False
+        assert await answers("subscribe") == ["not-7"]
+        exchange.faults.wrong_acks = False
+        assert await answers("unsubscribe") == ["7"]
+
+
+async def test_acks_can_come_late_while_all_else_flows(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange()
+    exchange.faults.late_acks = 3.0
+    async with tools.connected(exchange, "spot") as client:
+        begun = trio.current_time()
+        await client.send({"id": "7", "type": "subscribe", "topic": TICKER, "response": True})
+        await client.send({"id": "8", "type": "ping"})
+        kinds: list[str] = []
+        while not kinds or kinds[-1] != "ack":
+            kinds.append((await client.receive())["type"])
+        assert trio.current_time() - begun == pytest.approx(3.0, abs=1e-6)
+        assert kinds[0] == "pong"
+        assert kinds.count("message") > 20
+        await client.send({"id": "9", "type": "unsubscribe", "topic": TICKER, "response": True})
+        await client.websocket.aclose()
+    assert exchange.sessions == (), "an ack that is still to come holds nothing up"
