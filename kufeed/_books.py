@@ -237,7 +237,6 @@ class Books:
         if event is not BookEvent.JOINED and (sync.state is not BookState.LIVE or sync.wants_snapshot()):
             book.unfit += 1
             return _BACKOFF.delay(failures + 1, self._rng)
-        book.seeds += 1
         book.refused = None
         keeper.show(book)
         book.stir()
