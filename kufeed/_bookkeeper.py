@@ -85,7 +85,6 @@ class KeptBook:
     syncing: trio.CancelScope | None = None
     """Of the task that fetches snapshots for it, while there is one."""
     breaks: int = 0
-    """Snapshots that it took: some may wait in `sync` for its changes."""
     unfit: int = 0
     failed: int = 0
     refused: ExchangeError | None = None
