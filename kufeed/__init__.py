@@ -15,7 +15,6 @@ import logging as _logging
 
 from ._backoff import Backoff
 from ._bookkeeper import BookStatistics
-from ._books import LiveBook, LiveBooks
 from ._breaker import CircuitBreaker, CircuitState, CircuitStatistics
 from ._budget import DialBudget, DialLimiter, RestBudget
 from ._buffers import Overflow
@@ -26,7 +25,24 @@ from ._credentials import Credentials
 from ._feed import Feed, FeedStatistics, Latest, SubscriptionOptions, open_feed
 from ._handler import HandlerStatistics
 from ._handlers import HandlerNursery, Handlers
+from ._journal import FeedEvents
+from ._lifecycle import (
+    CircuitOpened,
+    DialFailed,
+    ExchangeClosed,
+    FeedEvent,
+    FeedState,
+    LinkLost,
+    LinkReplaced,
+    LinkUp,
+    Notice,
+    Progress,
+    StateChanged,
+    TopicRefused,
+)
 from ._limiter import LimiterStatistics, Permit, SlidingWindowLimiter
+from ._line import LinkStatistics
+from ._live_books import LiveBook, LiveBooks
 from ._network import Network, RealNetwork
 from ._shared_budget import SharedDialBudget
 from ._subscription import Subscription
@@ -72,6 +88,7 @@ from .protocol import (
     Level1,
     MarkPrice,
     OrderBook,
+    Refused,
     Restored,
     Resynced,
     Side,
@@ -105,6 +122,7 @@ __all__ = [
     "Candle",
     "CircuitBreaker",
     "CircuitOpen",
+    "CircuitOpened",
     "CircuitState",
     "CircuitStatistics",
     "ClockOff",
@@ -115,12 +133,17 @@ __all__ = [
     "Depth",
     "DialBudget",
     "DialError",
+    "DialFailed",
     "DialLimiter",
     "Disconnected",
     "Dropped",
+    "ExchangeClosed",
     "ExchangeError",
     "Feed",
     "FeedConfig",
+    "FeedEvent",
+    "FeedEvents",
+    "FeedState",
     "FeedStatistics",
     "FundingRate",
     "Gap",
@@ -138,19 +161,26 @@ __all__ = [
     "LimiterStatistics",
     "LinkClosed",
     "LinkError",
+    "LinkLost",
+    "LinkReplaced",
     "LinkSilent",
+    "LinkStatistics",
+    "LinkUp",
     "LiveBook",
     "LiveBooks",
     "MarkPrice",
     "MessageRefused",
     "Network",
+    "Notice",
     "OrderBook",
     "Overflow",
     "Overflowed",
     "Permit",
+    "Progress",
     "ProtocolViolation",
     "QueueStatistics",
     "RealNetwork",
+    "Refused",
     "RequestFailed",
     "RestBudget",
     "Restored",
@@ -161,6 +191,7 @@ __all__ = [
     "SlidingWindowLimiter",
     "SlowConsumer",
     "Stale",
+    "StateChanged",
     "Stats24h",
     "StreamEvent",
     "Subscription",
@@ -173,6 +204,7 @@ __all__ = [
     "Ticker",
     "TokenExpired",
     "Topic",
+    "TopicRefused",
     "Trade",
     "Update",
     "UpdateType",

@@ -13,8 +13,8 @@ import trio
 
 from ._budget import OTHER_LANE
 from ._delivery import hand_out
-from .errors import KufeedError, MessageRefused, SubscriptionRejected, UsageError
-from .protocol.events import Gap, GapFill
+from .errors import KufeedError, MessageRefused, UsageError
+from .protocol.events import Gap, GapCause, GapFill
 from .protocol.history import HISTORIES, fill, read_trades
 from .protocol.topics import MARKETS
 from .protocol.updates import Update
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ._channels import Sink
     from ._config import FeedConfig
     from ._pool import Entering, Pool
+    from .errors import SubscriptionRejected
     from .protocol.events import StreamEvent
     from .protocol.market import Topic
     from .protocol.updates import Trade
@@ -110,15 +111,14 @@ class TradeKeeper:
         repair = self._repairs.get(trade.symbol)
         if repair is not None:
             self._hold(repair, trade if gap is None else _Hole(gap, trade))
-        elif gap is not None and _follows(trade, self._last.get(trade.symbol)):
-            hole = _Hole(gap, trade)
+        elif gap is not None and _can_fill(hole := _Hole(gap, trade), self._last.get(trade.symbol)):
             repair = Repair(trade.topic, self._last[trade.symbol], deque([hole]))
             self._repairs[trade.symbol] = repair
             self._held += 1
             self._on_hole(self, repair)
         else:
             if gap is not None:
-                self._ready.append(attrs.evolve(gap, filled=GapFill.UNKNOWN))
+                self._ready.append(_unfilled(gap))
             self._ready.append(trade)
             self._last[trade.symbol] = trade
 
@@ -148,23 +148,27 @@ class TradeKeeper:
 
     def fill(self, repair: Repair, history: Sequence[Trade] | None) -> None:
         """Make ready what fills the first hole of *repair*, and what came after it, up to the next one."""
-        hole = repair.hole()
-        told: list[Gap | Trade] = [attrs.evolve(hole.gap, filled=GapFill.UNKNOWN)]
-        if history is not None and _follows(hole.after, repair.before):
-            told = fill(hole.gap, repair.before, hole.after, history)
+        hole, before = repair.hole(), repair.before
+        told = [_unfilled(hole.gap)] if history is None else fill(hole.gap, before, hole.after, history)
         self._ready += [*told, hole.after]
         repair.before = hole.after
         repair.held.popleft()
         self._held -= 1
-        while repair.held and not isinstance(one := repair.held[0], _Hole):
-            self._ready.append(one)
-            if isinstance(one, Update):
-                repair.before = one  # type: ignore[assignment]  # trades are all that it gets
+        while repair.held:
+            one = repair.held[0]
+            if isinstance(one, _Hole):
+                if _can_fill(one, repair.before):
+                    return
+                self._ready += [_unfilled(one.gap), one.after]
+                repair.before = one.after
+            else:
+                self._ready.append(one)
+                if isinstance(one, Update):
+                    repair.before = one  # type: ignore[assignment]  # trades are all that it gets
             repair.held.popleft()
             self._held -= 1
-        if not repair.held:
-            del self._repairs[repair.topic.symbol]
-            self._last[repair.topic.symbol] = repair.before
+        del self._repairs[repair.topic.symbol]
+        self._last[repair.topic.symbol] = repair.before
 
     def end(self, repair: Repair) -> None:
         """Make ready what it holds, unrepaired. Idempotent."""
@@ -204,9 +208,21 @@ class TradeKeeper:
 
     def fail(self, error: Exception) -> None:
         """What is held is not waited for: an error is about many streams, mostly."""
-        if isinstance(error, SubscriptionRejected) and all(topic.wire != error.topic for topic in self.topics):
-            return  # who was entering it has been told, and has left
         self._sink.fail(error)
+
+    def refuse(self, topics: Iterable[Topic], error: SubscriptionRejected) -> None:
+        """Those that were being entered have been left already, and are told there."""
+        gone = [topic for topic in topics if topic in self.topics]
+        for topic in gone:
+            if (repair := self._repairs.get(topic.symbol)) is not None:
+                self.end(repair)
+        if self._ready and not self.hand_over() and not self.blocks:
+            self.force()
+        if gone:
+            self._sink.refuse(gone, error)
+
+    def complete(self, topic: Topic, until_ns: int) -> None:
+        self._sink.complete(topic, until_ns)
 
     # -- room: that of the subscription -------------------------------------------------------------------------------
 
@@ -230,14 +246,22 @@ class TradeKeeper:
         """What is pending is the subscription's to discard."""
 
 
-def _follows(trade: Trade, before: Trade | None) -> bool:
-    """Whether the numbers of both tell what is between: not where there was none, nor where they began anew."""
+def _can_fill(hole: _Hole, before: Trade | None) -> bool:
+    """Whether a history can fill *hole*: not where nothing came before it, nor where the numbers began anew.
+
+    Nor where no connection was lost: what is missing then came late, and belongs before what was passed on.
+    """
     return (
-        before is not None
+        hole.gap.cause is GapCause.RECONNECT
+        and before is not None
         and before.sequence is not None
-        and trade.sequence is not None
-        and before.sequence < trade.sequence
+        and hole.after.sequence is not None
+        and before.sequence < hole.after.sequence
     )
+
+
+def _unfilled(gap: Gap) -> Gap:
+    return attrs.evolve(gap, filled=GapFill.UNKNOWN) if gap.cause is GapCause.RECONNECT else gap
 
 
 class Backfills:
@@ -248,6 +272,7 @@ class Backfills:
         self._config = config
         self._keepers: dict[Sink, TradeKeeper] = {}
         self.entered = pool.entered
+        self.wait_pending = pool.wait_pending
         # Of each market its own: one that does not answer must not keep the other waiting.
         self._places = {market: trio.CapacityLimiter(_PLACES) for market in MARKETS}
 
@@ -274,6 +299,10 @@ class Backfills:
     def has(self, topic: Topic, sink: Sink) -> bool:
         keeper = self._keepers.get(sink)
         return keeper is not None and self._pool.has(topic, keeper)
+
+    def is_pending(self, topic: Topic, sink: Sink) -> bool:
+        keeper = self._keepers.get(sink)
+        return keeper is not None and self._pool.is_pending(topic, keeper)
 
     # -- repairs ------------------------------------------------------------------------------------------------------
 

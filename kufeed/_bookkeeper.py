@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from .errors import ConnectionFailed, SubscriptionRejected, SubscriptionTimeout
+from .errors import ConnectionFailed, SubscriptionTimeout
 from .protocol.events import Disconnected, Gap, GapCause, Restored, Resynced, StreamEvent
 from .protocol.orderbook import BookEvent, BookSync
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ._channels import Sink
-    from .errors import ExchangeError
+    from .errors import ExchangeError, SubscriptionRejected
     from .protocol.bookview import OrderBook
     from .protocol.market import Topic
     from .protocol.updates import Update
@@ -42,11 +42,13 @@ class BookStatistics:
     seeds: int
     """Snapshots that it began from."""
     unfit: int
-    """Snapshots that did not fit: too old, or no book."""
+    """Snapshots that did not fit: too old, no book, or ahead of changes that never came."""
     failed: int
     """Snapshots that could not be had."""
     audits: int
     """Times that it was found equal to a snapshot (`FeedConfig.book_audit_every`)."""
+    audits_missed: int
+    """Times that it could not be compared: no snapshot came, it did not fit, or the book began anew meanwhile."""
 
 
 @attrs.define(eq=False)
@@ -83,11 +85,12 @@ class KeptBook:
     syncing: trio.CancelScope | None = None
     """Of the task that fetches snapshots for it, while there is one."""
     breaks: int = 0
-    seeds: int = 0
     unfit: int = 0
     failed: int = 0
     refused: ExchangeError | None = None
     """Why it has no snapshot, where asking again does not mend that."""
+    audits_when_warned: int | None = None
+    """How often it had been found right when it was last said that it cannot be audited."""
 
     def statistics(self) -> BookStatistics:
         sync = self.sync
@@ -97,11 +100,18 @@ class KeptBook:
             sequence=sync.sequence,
             levels=len(sync.bids) + len(sync.asks),
             breaks=self.breaks,
-            seeds=self.seeds,
-            unfit=self.unfit,
+            seeds=sync.seeds,
+            unfit=self.unfit + sync.held_in_vain,
             failed=self.failed,
             audits=sync.audits,
+            audits_missed=sync.audits_missed,
         )
+
+    def warn_of_audit(self, why: object) -> None:
+        """Say that it could not be audited: once, until it was found right again."""
+        if self.audits_when_warned != self.sync.audits:
+            self.audits_when_warned = self.sync.audits
+            _log.warning("the book of %s cannot be audited: %s", self.sync.topic.symbol, why)
 
 
 class BookKeeper:
@@ -178,6 +188,8 @@ class BookKeeper:
             view = views[reader.depth] = sync.view(reader.depth)
         if reader.dark_since is not None:
             self._lighten(reader, view)
+        elif reader.last is None:
+            reader.sink.complete(view.topic, view.time_ns)  # it may have left while the book was dark, and come back
         reader.last = view
         reader.sink.staged.append(view)
         self._holding[reader.sink] = None
@@ -217,7 +229,9 @@ class BookKeeper:
         assert reader.dark_since is not None
         dark_since, reader.dark_since = reader.dark_since, None
         reader.flush()
-        if not reader.gap_told:
+        if reader.gap_told:
+            reader.sink.complete(view.topic, view.time_ns)
+        else:
             since, until = reader.last.time_ns, view.time_ns
             reader.sink.tell(Gap(view.topic, GapCause.RECONNECT, None, None, since, until))
         reader.sink.tell(Resynced(view.topic, trio.current_time() - dark_since))
@@ -245,6 +259,9 @@ class BookKeeper:
                 reader.sink.tell(event)
                 reader.cut_off = isinstance(event, Disconnected)
 
+    def complete(self, topic: Topic, until_ns: int) -> None:
+        """Nothing, as being told of holes is."""
+
     def _lost(self, book: KeptBook) -> None:
         book.sync.lost()
         if book.syncing is not None:
@@ -256,11 +273,6 @@ class BookKeeper:
 
     def fail(self, error: Exception) -> None:
         """Have *error* raised to each reader of a book that it names, once, and naming only what that one reads."""
-        if isinstance(error, SubscriptionRejected):
-            gone = [topic for topic in self.books if topic.wire == error.topic]
-            for topic in gone:
-                self.fail_book(self.forget(topic), error)
-            return
         by_sink: dict[Sink, list[str]] = {}
         for topic, book in self.books.items():
             if topic.wire in getattr(error, "topics", (topic.wire,)):
@@ -268,6 +280,13 @@ class BookKeeper:
                     by_sink.setdefault(sink, []).append(topic.wire)
         for sink, wires in by_sink.items():
             sink.fail(_about(error, wires))
+
+    def refuse(self, topics: Iterable[Topic], error: SubscriptionRejected) -> None:
+        """The books of *topics* are kept no more; each of their readers is told."""
+        for topic in topics:
+            if topic in self.books:
+                for sink in tuple(self.forget(topic).readers):
+                    sink.refuse([topic], error)
 
     def fail_book(self, book: KeptBook, error: Exception) -> None:
         """Have *error* raised to all who read *book*, at this place in their streams."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -13,20 +12,20 @@ from ._backoff import Backoff
 from ._bookkeeper import BookKeeper, KeptBook, Reader
 from ._budget import OTHER_LANE, SNAPSHOT_LANE
 from ._delivery import hand_out
+from ._refused_key import RefusedKey
+from ._rest import book_endpoint
+from ._signing import Signer
 from ._supervisor import one_error
-from .errors import BookNotReady, ClockOff, CredentialsRefused, ExchangeError, KufeedError, UsageError
-from .protocol.bookview import BookFigures, OrderBook, check_depth
-from .protocol.market import UpdateType
+from .errors import CredentialsRefused, ExchangeError, KufeedError, UsageError
+from .protocol.futures import FUTURES
 from .protocol.orderbook import BookEvent, BookState, BookSync
 from .protocol.rest import is_lasting
 from .protocol.spot import SPOT
 from .protocol.topics import MARKETS
-from .protocol.topics import topic as make_topic
-from .protocol.updates import Level
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ._bookkeeper import BookStatistics
     from ._channels import Sink
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from ._pool import Entering, Pool
     from .protocol.market import Topic
     from .protocol.orderbook import BookSnapshot
-    from .protocol.sides import BookSide
 
 _log = logging.getLogger("kufeed.books")
 
@@ -45,8 +43,6 @@ MOST_PUBLIC_DEPTH = 50
 nothing of what moves up from below (a recorded session differed at level 99 after 30 s)."""
 _BACKOFF = Backoff(0.25, max=32.0)
 """The first snapshot is often older than the first change: asking again at once would be as early."""
-_PAUSE = 60.0
-"""Seconds that nothing is signed after credentials were refused: they are the same for every book."""
 
 
 class Books:
@@ -56,13 +52,13 @@ class Books:
         self._pool = pool
         self._config = config
         self._rng = rng
+        self._signer = None if config.credentials is None else Signer(pool.requests, config.credentials)
         self._shared = BookKeeper(self._want)
         self._exclusive: dict[Sink, BookKeeper] = {}
         # Of each market its own: one that does not answer must not keep the other waiting.
         self._places = {market: trio.CapacityLimiter(_PLACES) for market in MARKETS}
         self._waited_for: dict[Topic, trio.Event] = {}
-        self._refusal: tuple[float, CredentialsRefused] | None = None
-        """Of the credentials, and until when it stands for every signed request."""
+        self._key = RefusedKey()
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -104,7 +100,7 @@ class Books:
         for topic in topics:
             book = keeper.books.setdefault(topic, KeptBook(BookSync(topic), partial(self._stir, topic)))
             book.readers[sink] = Reader(sink, depth)
-            book.sync.depth = max(book.sync.depth, depth)
+            self._fit(book)
         try:
             entering = self._pool.attach(topics, keeper, reader=sink, leave=partial(self.detach, sink=sink))
         except BaseException:
@@ -112,6 +108,8 @@ class Books:
             raise
         for topic in topics:
             keeper.welcome(topic, sink)
+            if (kept := keeper.books.get(topic)) is not None and self._is_public(topic):
+                self._tell_refused(kept)
         return entering
 
     def detach(self, topics: Iterable[Topic], sink: Sink) -> None:
@@ -130,7 +128,7 @@ class Books:
             if book is None or book.readers.pop(sink, None) is None:
                 continue
             if book.readers:
-                book.sync.depth = max(reader.depth for reader in book.readers.values())
+                self._fit(book)
             else:
                 keeper.forget(topic)
                 unread.append(topic)
@@ -143,8 +141,14 @@ class Books:
         book = keeper.books.get(topic)
         return book is not None and sink in book.readers and self._pool.has(topic, keeper)
 
+    def is_pending(self, topic: Topic, sink: Sink) -> bool:
+        return self.has(topic, sink) and self._pool.is_pending(topic, self._exclusive.get(sink, self._shared))
+
     def entered(self, entering: Entering) -> None:
         self._pool.entered(entering)
+
+    async def wait_pending(self) -> None:
+        await self._pool.wait_pending()
 
     def close(self) -> None:
         """The feed is closed: what is kept is not kept up to date any more, so nothing can be read. Idempotent."""
@@ -181,7 +185,9 @@ class Books:
     # -- snapshots ----------------------------------------------------------------------------------------------------
 
     def _want(self, keeper: BookKeeper, book: KeptBook) -> None:
-        if book.syncing is None and self._nursery is not None:
+        if self._is_hopeless(book):
+            self._tell_refused(book)
+        elif book.syncing is None and self._nursery is not None:
             book.syncing = trio.CancelScope()
             self._nursery.start_soon(self._sync, keeper, book, name=f"book {book.sync.topic.symbol}")
 
@@ -191,7 +197,7 @@ class Books:
         failures = 0
         try:
             with book.syncing:
-                while book.readers and book.sync.wants_snapshot():
+                while book.readers and book.sync.wants_snapshot() and not self._is_hopeless(book):
                     pause = await self._seed(keeper, book, failures)
                     failures = 0 if pause is None else failures + 1
                     if pause is not None:
@@ -201,12 +207,20 @@ class Books:
         keeper.care_for(book)  # it lost its connection meanwhile, and may have one again
 
     async def _seed(self, keeper: BookKeeper, book: KeptBook, failures: int) -> float | None:
-        """One try; returns how long to wait before the next one, None after a seed that fits."""
+        """One try; returns how long to wait before the next one, None where none may be needed any more."""
         sync = book.sync
         async with self._places[sync.topic.channel.market]:
+            if self._is_hopeless(book):  # since it waits for its place
+                return None
             ticket = sync.ask()
             try:
                 snapshot = await self._fetch(sync.topic, SNAPSHOT_LANE)
+            except CredentialsRefused:
+                book.failed += 1
+                self._tell_refused(book)
+                if not sync.wants_snapshot():  # any more, now that it serves only some of its readers
+                    sync.forgo()
+                return None
             except KufeedError as error:
                 book.failed += 1
                 if failures == 0:
@@ -223,7 +237,6 @@ class Books:
         if event is not BookEvent.JOINED and (sync.state is not BookState.LIVE or sync.wants_snapshot()):
             book.unfit += 1
             return _BACKOFF.delay(failures + 1, self._rng)
-        book.seeds += 1
         book.refused = None
         keeper.show(book)
         book.stir()
@@ -231,24 +244,67 @@ class Books:
         return None
 
     async def _fetch(self, topic: Topic, lane: int) -> BookSnapshot:
-        """A snapshot, in its turn. Where the clock of a signature was off, it is set and another one tried."""
-        credentials = self._config.credentials
-        rest = self._pool.rest(topic.channel.market)
-        signed = credentials is not None and topic.channel.market is SPOT
-        for is_last in (False, True):
-            if signed and self._refusal is not None and trio.current_time() < self._refusal[0]:
-                raise self._refusal[1]
-            endpoint, weight = rest.book_request(topic, credentials)
-            send = partial(rest.fetch_book, topic, credentials, self._config.numbers)
-            try:
-                return await self._pool.requests.run(rest, endpoint, weight, lane, send)
-            except ClockOff:
-                if is_last:
-                    raise
-            except CredentialsRefused as error:
-                self._refusal = trio.current_time() + _PAUSE, error
-                raise
-        raise AssertionError("the loop returns or raises")
+        """A snapshot, in its turn: signed, where there are credentials and the exchange has nothing against them."""
+        market = topic.channel.market
+        rest, numbers = self._pool.rest(market), self._config.numbers
+        if market is FUTURES or self._signer is None or self._is_public(topic):
+            endpoint = book_endpoint(market, signed=False)
+            send = partial(rest.fetch_book, topic, None, numbers)
+            return await self._pool.requests.run(rest, endpoint.path, endpoint.weight, lane, send)
+        try:
+            snapshot = await self._signer.fetch_book(rest, topic, lane, numbers)
+        except CredentialsRefused as error:
+            self._refuse(error)
+            raise
+        self._key.accept()
+        return snapshot
+
+    # -- credentials that are refused: what the public gets serves who does not need more ------------------------------
+
+    def _is_public(self, topic: Topic) -> bool:
+        """Whether the book of *topic* gets nothing signed though there are credentials."""
+        return topic.channel.market is SPOT and self._key.stands()
+
+    def _is_hopeless(self, book: KeptBook) -> bool:
+        """Whether no snapshot that could be had now is deep enough for any of its readers."""
+        return book.sync.depth > MOST_PUBLIC_DEPTH and self._is_public(book.sync.topic)
+
+    def _fit(self, book: KeptBook) -> None:
+        """Have *book* want snapshots that are as deep as its readers want to see, and can for now."""
+        depths = [reader.depth for reader in book.readers.values()]
+        if self._is_public(book.sync.topic):
+            depths = [depth for depth in depths if depth <= MOST_PUBLIC_DEPTH] or depths
+        book.sync.depth = max(depths, default=book.sync.depth)
+
+    def _fit_all(self) -> None:
+        for keeper in list(self._keepers()):
+            for book in list(keeper.books.values()):
+                self._fit(book)
+                keeper.care_for(book)
+
+    def _refuse(self, error: CredentialsRefused) -> None:
+        if self._key.stands():
+            return  # this one was under way
+        self._key.refuse(error)
+        self._fit_all()
+        assert self._nursery is not None  # whose task has asked
+        self._nursery.start_soon(self._sign_again, self._key.until, name="refused key")
+
+    async def _sign_again(self, at: float) -> None:
+        """Have those who need what is signed ask for it at that time."""
+        await trio.sleep_until(at)
+        self._fit_all()
+
+    def _tell_refused(self, book: KeptBook) -> None:
+        """Tell those readers whom only a whole book serves that there is none."""
+        sync = book.sync
+        if sync.state is BookState.LIVE and sync.bids.floor is None and sync.asks.floor is None:
+            return
+        for reader in tuple(book.readers.values()):
+            if reader.depth > MOST_PUBLIC_DEPTH:
+                self._key.tell(reader.sink)
+
+    # -- audits -------------------------------------------------------------------------------------------------------
 
     async def _audit_all(self, every: float) -> None:
         while True:
@@ -267,12 +323,16 @@ class Books:
             try:
                 snapshot = await self._fetch(sync.topic, OTHER_LANE)
             except KufeedError as error:
-                _log.warning("no snapshot of %s for its audit: %s", sync.topic.symbol, error)
                 sync.forgo()
+                if not isinstance(error, CredentialsRefused):  # of which the log has been told
+                    book.warn_of_audit(error)
                 return
-        if sync.audit(ticket, snapshot) is BookEvent.DIFFERS:
-            keeper.broke(book, BookEvent.DIFFERS)
-            keeper.care_for(book)
+        match sync.audit(ticket, snapshot):
+            case BookEvent.DIFFERS:
+                keeper.broke(book, BookEvent.DIFFERS)
+                keeper.care_for(book)
+            case BookEvent.UNFIT:
+                book.warn_of_audit("its snapshot is too old, or no book")
 
 
 async def _wait_for_room(sink: Sink) -> bool:
@@ -289,144 +349,8 @@ class BooksAtDepth:
         self.detach = books.detach
         self.entered = books.entered
         self.has = books.has
+        self.is_pending = books.is_pending
+        self.wait_pending = books.wait_pending
 
     def attach(self, topics: Sequence[Topic], sink: Sink) -> Entering:
         return self._books.attach(topics, sink, self._depth)
-
-
-class _LiveSide(Sequence[Level]):
-    """A side of a live book, best first, that cannot be changed. Each read raises as the book does."""
-
-    __slots__ = ("_side",)
-
-    def __init__(self, side: Callable[[], BookSide]) -> None:
-        self._side = side
-
-    @property
-    def floor(self) -> object:
-        return self._side().floor
-
-    def __len__(self) -> int:
-        return len(self._side())
-
-    @overload
-    def __getitem__(self, index: int) -> Level: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Level, ...]: ...
-
-    def __getitem__(self, index: int | slice) -> Level | tuple[Level, ...]:
-        return self._side()[index]
-
-    def __iter__(self) -> Iterator[Level]:
-        return iter(self._side())
-
-    def __repr__(self) -> str:
-        return repr(self._side())
-
-
-class LiveBook(BookFigures):
-    """A book as it stands at each moment, for as long as some subscription of the feed keeps it.
-
-    Reading it raises `BookNotReady` while it is out of step with the exchange. What two reads say belongs together only
-    where no other task ran between them: take `snapshot()` else.
-    """
-
-    __slots__ = ("_books", "_topic", "symbol")
-
-    def __init__(self, topic: Topic, books: Books) -> None:
-        self.symbol = topic.symbol
-        self._topic = topic
-        self._books = books
-
-    def _kept(self) -> KeptBook:
-        book = self._books.find(self._topic)
-        if book is None:
-            raise BookNotReady(self.symbol, "no subscription keeps it")
-        return book
-
-    def _read(self, depth: int = 1) -> BookSync:
-        sync = self._kept().sync
-        sync.check_readable(depth)
-        return sync
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it can be read now."""
-        book = self._books.find(self._topic)
-        return book is not None and book.sync.is_readable(1)
-
-    async def wait_ready(self) -> None:
-        """Return when it can be read; raise `BookNotReady` where no subscription keeps it, or none any more.
-
-        A checkpoint in any case.
-        """
-        await trio.lowlevel.checkpoint()
-        while not self.is_ready:
-            self._kept()
-            await self._books.wait_change(self._topic)
-
-    @property
-    def sequence(self) -> int:
-        """The exchange's number of the last change in it."""
-        return self._read().sequence
-
-    @property
-    def exchange_time_ns(self) -> int | None:
-        """The exchange's time of the last change, or of the snapshot, in ns since the epoch (UTC)."""
-        return self._read().exchange_time_ns
-
-    @property
-    def bids(self) -> Sequence[Level]:  # type: ignore[override]  # read-only here
-        """All that is known, best first: the whole side, or of a spot book without credentials what its seed covers.
-
-        Live, also where you keep it: each read of it is of that moment, or raises `BookNotReady`.
-        """
-        self._read()
-        return _LiveSide(lambda: self._read().bids)
-
-    @property
-    def asks(self) -> Sequence[Level]:  # type: ignore[override]
-        """The same of the other side."""
-        self._read()
-        return _LiveSide(lambda: self._read().asks)
-
-    def top(self, count: int) -> OrderBook:
-        """The *count* best levels of each side: a view that stays as it is. `BookNotReady` where fewer are known."""
-        return self._read(check_depth(count)).view(count)
-
-    def snapshot(self) -> OrderBook:
-        """All that is known now, as a view that stays as it is."""
-        return self._read().view(None)
-
-    def _is_whole(self, side: Sequence[Level]) -> bool:
-        return getattr(side, "floor", None) is None
-
-    def __repr__(self) -> str:
-        book = self._books.find(self._topic)
-        return f"<LiveBook {self.symbol} {'not kept' if book is None else book.sync.state.value}>"
-
-
-class LiveBooks(Mapping[str, LiveBook]):
-    """The books that subscriptions of a feed keep, by symbol."""
-
-    def __init__(self, books: Books) -> None:
-        self._books = books
-
-    def __getitem__(self, symbol: str) -> LiveBook:
-        try:
-            wanted = make_topic(UpdateType.BOOK_DELTA, symbol)
-        except UsageError:
-            raise KeyError(symbol) from None
-        if self._books.find(wanted) is None:
-            raise KeyError(symbol)
-        return LiveBook(wanted, self._books)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._books.symbols())
-
-    def __len__(self) -> int:
-        return len(tuple(self._books.symbols()))
-
-    def __repr__(self) -> str:
-        return f"<LiveBooks {', '.join(self)}>"

@@ -32,17 +32,25 @@ class DialLimiter(Protocol):
 class DialBudget(SlidingWindowLimiter):
     """At most *dials* connections to one host in any *window* seconds; KuCoin allows 30 in a minute.
 
-    A dial counts from its end, since the exchange may see it at any time before. By themselves, all feeds of a
-    `trio.run` share one for each market's host; make one to give them another (``open_feed(dial_limiter=...)``).
+    A dial counts from its end, since the exchange may see it at any time before. Lane 1 is for what can wait: the
+    links that replace others in time. By themselves, all feeds of a `trio.run` share one for each market's host; make
+    one to give them another (``open_feed(dial_limiter=...)``).
     """
 
     def __init__(self, dials: int = 30, window: float = 60.0) -> None:
-        super().__init__(dials, window, None, count_from="release")
+        super().__init__(dials, window, None, lanes=2, count_from="release")
 
     @staticmethod
     def shared(path: str | os.PathLike[str], dials: int = 30, window: float = 60.0) -> SharedDialBudget:
         """A budget for all processes of this machine that name the same file: see `SharedDialBudget`."""
         return SharedDialBudget(path, dials, window)
+
+
+async def acquire_dial(dials: DialLimiter, *, can_wait: bool) -> Permit:
+    """A turn of *dials*; those who *can_wait* come behind all others, where it tells them apart."""
+    if can_wait and isinstance(dials, DialBudget):
+        return await dials.acquire(lane=1)
+    return await dials.acquire()
 
 
 class RestBudget(SlidingWindowLimiter):

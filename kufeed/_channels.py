@@ -15,13 +15,14 @@ import trio
 from ._buffers import Overflow, make_buffer
 from ._changes import ChangesBuffer
 from .errors import ConnectionFailed, Overflowed, SubscriptionTimeout
-from .protocol.events import Dropped, Gap, GapCause, SlowConsumer, StreamEvent
+from .protocol.events import Dropped, Gap, GapCause, Refused, SlowConsumer, StreamEvent
 from .protocol.market import MergeKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from ._buffers import Loss
+    from .errors import SubscriptionRejected
     from .protocol.market import Topic, UpdateType
     from .protocol.updates import Update
 
@@ -114,8 +115,19 @@ class Sink(Protocol):
         """Put *event* at this place in the stream."""
         ...
 
+    def complete(self, topic: Topic, until_ns: int) -> None:
+        """The `Gap` of *topic* that was told without its end ends there: to be called before its next update.
+
+        Nothing new is told. Whoever has not come to the gap is told the whole; in the next update it is whole anyway.
+        """
+        ...
+
     def fail(self, error: Exception) -> None:
         """Have *error* raised at this place in the stream."""
+        ...
+
+    def refuse(self, topics: Iterable[Topic], error: SubscriptionRejected) -> None:
+        """Nothing of *topics* comes any more, because of *error*: raise it or tell of it, as the subscription chose."""
         ...
 
     def close(self) -> None:
@@ -166,12 +178,17 @@ class UpdateQueue:
         bound: int,
         *,
         changes_only: bool = False,
+        skips_refused: bool = False,
         perf_counter: Callable[[], float] = time.perf_counter,
         time_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.policies = policies
         self.bound = bound
         self.changes_only = changes_only
+        self.skips_refused = skips_refused
+        """Whether a topic that the exchange refuses is told of only, and not raised."""
+        self.refused: dict[Topic, SubscriptionRejected] = {}
+        """Topics that were asked for, and are not streamed because the exchange refused them."""
         self.blocks = Overflow.BLOCK in policies.values()
         self.staged: list[Update] = []
         self.closed = False
@@ -266,6 +283,16 @@ class UpdateQueue:
             self._buffer.part(event.topic)
         self._consumers.unpark()
 
+    def complete(self, topic: Topic, until_ns: int) -> None:
+        if (gap := self._gaps.get(topic)) is not None and gap.until_ns is None:
+            self._gaps[topic] = attrs.evolve(gap, until_ns=until_ns)
+            return
+        for place in reversed(self._places):  # it is among the last ones
+            mark = place.marks.get((Gap, topic))
+            if isinstance(mark, Gap) and mark.until_ns is None:
+                place.marks[Gap, topic] = attrs.evolve(mark, until_ns=until_ns)
+                return
+
     def part(self, topics: Iterable[Topic]) -> None:
         """What comes of *topics* from now on begins anew.
 
@@ -274,6 +301,7 @@ class UpdateQueue:
         items: Any = self._items.values() if isinstance(self._items, dict) else self._items
         waiting = {update.topic for update in items} if self._gaps else set()
         for topic in topics:
+            self.refused.pop(topic, None)
             self._buffer.part(topic)
             for gone in [one for one in self._gaps if topic.covers(one) and one not in waiting]:
                 del self._gaps[gone]
@@ -286,6 +314,15 @@ class UpdateQueue:
         of = None if hasattr(error, "topics") else getattr(error, "topic", str(error))
         self._mark(self._buffer.end, (type(error), of), error)
         self._consumers.unpark()
+
+    def refuse(self, topics: Iterable[Topic], error: SubscriptionRejected) -> None:
+        gone = dict.fromkeys(topics, error)
+        self.refused.update(gone)
+        if not self.skips_refused:
+            self.fail(error)
+            return
+        for topic in gone:
+            self.tell(Refused(topic, error))
 
     def finish(self) -> None:
         """Take no more; consumers come to the end once they have taken what is pending.

@@ -165,7 +165,8 @@ class FeedConfig:
     keep_raw: bool = attrs.field(default=False, validator=_Checked.flag)
     """Whether `Update.raw` is the whole decoded message of each update; else it is None."""
     on_reject: Literal["raise", "skip"] = attrs.field(default="raise")
-    """What a refused topic does to the subscription that asks for it. `"skip"` is without effect yet."""
+    """What a topic that the exchange refuses does to a subscription that does not say so itself: `"raise"`, or `"skip"`
+    to go on without it (`SubscriptionOptions.on_reject`)."""
     credentials: Credentials | None = attrs.field(default=None)
     """What signs the requests for whole spot books. Never read from the environment by a feed:
     `Credentials.from_env()` does so when asked."""

@@ -1,35 +1,53 @@
-"""One supervised connection: carries its topics over one link at a time, and dials again when a link is lost."""
+"""One connection: a set of topics, and the links that carry them.
+
+Most of the time that is one link. There are more where `FeedConfig.redundancy` asks for it, and while a link that grows
+old is replaced. All of a connection's links carry the same topics and deliver into the same streams, which take what
+comes first. A link that joins another is on standby until nothing can be lost or come twice at the seam:
+
+    dialled --welcome--> all that the other has acknowledged is acknowledged here
+            --a ping and its pong on the other link--> what was sent on it before has come
+            --overlap--> live: what was kept follows what the other link brought; an old link ends
+"""
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Protocol
+import re
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import trio
 
-from ._backoff import Backoff
-from ._breaker import CircuitBreaker, CircuitState
-from ._budget import TOKEN_LANE
-from ._link import Link
+from ._lifecycle import LinkReplaced, Notice
+from ._line import Line, LinkStatistics
+from ._race import Race
 from ._streams import Routes
 from ._supervisor import one_error
-from .errors import DialError, LinkError, LinkSilent, TokenExpired
-from .protocol import rest
+from .errors import LinkError, LinkSilent
 from .protocol import session as events
 from .protocol.fields import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from ._channels import Sink
-    from ._limiter import Permit
     from ._link import Surroundings
     from ._streams import Stream
     from .protocol.market import Topic
 
 _log = logging.getLogger("kufeed.connection")
+
+OVERLAP = 1.0
+"""Seconds that an old link goes on after its last pong: whether the exchange answers pings in order with what it
+pushes, nobody has said."""
+
+
+_LATER = 60.0
+"""Seconds."""
+_SPEAKS_OF_AN_END = re.compile("clos|shut|restart|reconnect|maintenance|upgrad|go.*away|disconnect", re.IGNORECASE)
+"""Of a notice: how the exchange would announce that it closes a link, it has not written. Taking a word wrong costs one
+dial and loses nothing."""
 
 
 class Owner(Protocol):
@@ -37,8 +55,8 @@ class Owner(Protocol):
 
     def acked(self, connection: Connection, topics: Sequence[Topic]) -> None: ...
 
-    def lost(self, connection: Connection, cause: LinkError) -> None:
-        """The link is gone, with all that was acknowledged on it."""
+    def lost(self, connection: Connection, streams: Collection[Stream], cause: LinkError) -> None:
+        """*streams* came on a link that is gone, and come on no other."""
         ...
 
     def rejected(self, connection: Connection, topic: Topic, code: int, message: str) -> None: ...
@@ -60,240 +78,301 @@ class ConnectionStatistics:
     market: str
     topics: int
     acked: int
-    """Topics the exchange has acknowledged on the present link."""
+    """Topics the exchange has acknowledged on a link that is up now."""
     dials: int
     """Times a link was dialled, successfully or not."""
     failures: int
     """Links lost or not made, in a row; a link that lives `healthy_after` seconds ends the row."""
     last_failure: str | None
+    links: tuple[LinkStatistics, ...]
 
 
 class Connection:
     """Carries up to `capacity` topics. `run()` is its whole life; everything else returns at once."""
 
     def __init__(self, number: int, around: Surroundings, owner: Owner, *, exclusive_to: Sink | None = None) -> None:
-        config = around.config
         self.number = number
         self.market = around.market
-        self.capacity = config.topics_per_connection or self.market.topics_per_connection
+        self.capacity = around.config.topics_per_connection or self.market.topics_per_connection
         self.exclusive_to = exclusive_to
-        """The one subscription that may hold its reader; None where many share it, and none may."""
+        """The one subscription that may hold its readers; None where many share it, and none may."""
         self.retired = False
-        self.failed: LinkError | None = None
-        """Why the attempts are used up, while they are."""
+        self.routes = Routes()
+        self.idle_since = math.inf
         self._around = around
         self._owner = owner
-        self._routes = Routes()
-        self._acked: set[str] = set()
-        self._wait_to_dial = trio.CancelScope()
-        self._permits: list[Permit] = []
-        self._holds_place = False
-        self._blamed_link = False
-        self._link: Link | None = None
-        self._idle_since = math.inf
-        self._up_since: float | None = None
-        self._failures = 0
-        self._dials = 0
+        self._lines: list[Line] = []
+        self._generation = 0
         self._last_failure: LinkError | None = None
-        self._try_now = trio.Event()
-        self._backoff = Backoff(
-            config.reconnect_delay, max=config.max_reconnect_delay, healthy_after=config.healthy_after
-        )
-        allowed = config.max_reconnect_attempts
-        self._breaker = CircuitBreaker(None if allowed is None else allowed + 1, config.circuit_cooldown)
+        self._changed = trio.Event()
+        self._race = Race() if around.config.redundancy > 1 else None
+        self._refused_on: Line | None = None
+        """Whose link has refused what is being told of."""
+        self._nursery: trio.Nursery | None = None
 
     # -- topics: called by the pool -----------------------------------------------------------------------------------
 
     def room(self) -> int:
-        return 0 if self.retired else max(0, self.capacity - len(self._routes.by_wire))
+        return 0 if self.retired else max(0, self.capacity - len(self.routes.by_wire))
 
     def is_busy(self) -> bool:
         """Whether it has topics to carry; another lingers, or ends."""
-        return bool(self._routes.by_wire) and not self.retired
+        return bool(self.routes.by_wire) and not self.retired
 
     def carries(self, wire: str) -> bool:
-        return wire in self._routes.by_wire
+        return wire in self.routes.by_wire
 
     def has_acked(self, wire: str) -> bool:
-        return wire in self._acked
+        return self._acked_beside(None, wire)
+
+    def acked_count(self) -> int:
+        return len(set[str]().union(*(line.acked for line in self._lines if line.is_live)))
 
     def add(self, streams: Iterable[Stream]) -> None:
-        """Carry *streams*; a wire topic that is new here is subscribed to, now or once the link is up."""
+        """Carry *streams*; a wire topic that is new here is subscribed to, now or once a link is up."""
         new: list[Topic] = []
         for stream in streams:
             if not self.carries(stream.topic.wire):
                 new.append(stream.topic)
-            self._routes.add(stream)
+            self.routes.add(stream)
+            stream.race = self._race
             stream.begin_link()
         self._set_idle_since(math.inf)
         self._ask(events.Session.subscribe, new)
 
-    def remove(self, streams: Iterable[Stream], *, unsubscribe: bool = True) -> None:
+    def remove(self, streams: Iterable[Stream]) -> None:
         """Carry *streams* no more; a wire topic that nobody shares is unsubscribed where the exchange took it."""
         gone: list[Topic] = []
         for stream in streams:
-            self._routes.remove(stream)
+            self.routes.remove(stream)
             if not self.carries(stream.topic.wire):
-                self._acked.discard(stream.topic.wire)
                 gone.append(stream.topic)
-        if unsubscribe:
-            self._ask(events.Session.unsubscribe, gone)
-        if not self._routes.by_wire:
+        for line in self._lines:
+            line.acked.difference_update(topic.wire for topic in gone)
+        self._ask(events.Session.unsubscribe, gone, but=self._refused_on)
+        self._stir()
+        if not self.routes.by_wire:
             self._set_idle_since(trio.current_time())
-            self.try_now()
-            self._wait_to_dial.cancel()
+            for line in self._lines:
+                line.stop_waiting()
 
     def streams(self) -> list[Stream]:
-        return self._routes.streams()
+        return self.routes.streams()
 
     def try_now(self) -> None:
-        """Dial at once where the connection waits for its back-off or the circuit's cool-down."""
-        self._try_now.set()
-        self._breaker.half_open()
+        """Dial at once where a link waits for its back-off or the circuit's cool-down."""
+        for line in self._lines:
+            line.try_now()
 
-    def _ask(self, what: Callable[[events.Session, Iterable[Topic]], None], topics: list[Topic]) -> None:
-        session = None if self._link is None else self._link.session
-        if session is not None and session.welcomed and topics:
-            what(session, topics)
-            assert self._link is not None
-            self._link.stir()
+    @property
+    def failed(self) -> LinkError | None:
+        """Why the attempts are used up, while they are: for every link."""
+        failures = [line.failed for line in self._lines]
+        return failures[-1] if failures and None not in failures else None
+
+    def _ask(
+        self,
+        what: Callable[[events.Session, Iterable[Topic]], None],
+        topics: list[Topic],
+        *,
+        but: Line | None = None,
+    ) -> None:
+        for line in self._lines:
+            session = None if line.link is None else line.link.session
+            if line is not but and session is not None and session.welcomed and topics:
+                what(session, topics)
+                assert line.link is not None
+                line.link.stir()
 
     def _set_idle_since(self, time: float) -> None:
-        self._idle_since = time
-        if self._link is not None:
-            self._link.idle_at = time + self._around.config.linger
-            self._link.stir()
+        self.idle_since = time
+        for line in self._lines:
+            line.set_idle_since(time)
 
     def retire(self) -> None:
         """Carry nothing any more, and end."""
         self.retired = True
-        if self._link is not None:
-            self._link.end(None)
-        self.try_now()
-        self._wait_to_dial.cancel()
+        for line in self._lines:
+            line.retire()
 
-    # -- the supervisor -----------------------------------------------------------------------------------------------
+    # -- its lines ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep a link up while there are topics to carry; returns once it has been idle for `linger` seconds."""
-        while True:
-            if not self._routes.by_wire:
-                self.retire()
-            if self.retired:
-                return
-            try:
-                await self._run_link()
-            except LinkError as failure:
-                await self._wait_after(failure)
+        """Keep links up while there are topics to carry; returns once it has been idle for `linger` seconds."""
+        if self.retired:
+            return
+        with one_error() as body:
+            async with trio.open_nursery() as self._nursery:
+                with body.watched():
+                    for place in range(self._around.config.redundancy):
+                        self._start(Line(place, self._around, self))
 
-    async def _run_link(self) -> None:
-        around = self._around
-        dialled = False
+    def _start(self, line: Line) -> None:
+        assert self._nursery is not None
+        self._lines.append(line)
+        self._nursery.start_soon(self._run_line, line, name=f"line {line.place}")
+
+    async def _run_line(self, line: Line) -> None:
         try:
-            if not await self._wait_for_turn():
-                return
-            dialled = True
-            self._dials += 1
+            await line.run()
+        finally:
+            self._lines.remove(line)
+            self._stir()
+
+    def begin(self, line: Line) -> tuple[int, bool]:
+        self._generation += 1
+        if not any(other.is_live for other in self._lines):
             for stream in self.streams():
                 stream.begin_link()
-            link = Link(self._dials, around, self._routes, on_event=self._handle, on_idle=self.retire)
-            link.idle_at = self._idle_since + around.config.linger
-            self._link = link
-            with one_error():
-                async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # a task of its own, to be seen in the tree
-                    nursery.start_soon(link.run, name="link")
-        except LinkError as failure:
-            if dialled:
-                self._owner.lost(self, failure)
-            raise
-        finally:
-            self._link = None
-            self._acked.clear()
-            self._end_turn(unused=not dialled)
+        return self._generation, len(self._lines) > 1
 
-    async def _wait_for_turn(self) -> bool:
-        """Wait for the budgets, then for one of the places; False where nobody wants the connection any more.
+    def rotate(self, line: Line, reason: str) -> None:
+        """Have another link take the place of that of *line*, once it is up and has all that this one has."""
+        if line.retired or self.retired or any(other.replaces is line for other in self._lines):
+            return
+        if not line.is_live and line.link is not None:  # it is about to replace another: later, if it still must
+            line.link.old_at = trio.current_time() + _LATER
+            return
+        self._start(Line(line.place, self._around, self, replaces=line, reason=reason))
 
-        All are held until the link is up or lost: the budgets count from then, whenever before the exchange saw the
-        dial. They come first, so that a market which has used up its own keeps no other from dialling. What the
-        exchange has asked for meanwhile is looked at last: many may have been on their way here when it did.
-        """
-        quiet = self._around.rest.quiet
-        with trio.CancelScope() as self._wait_to_dial:
-            while True:
-                await quiet.wait_over()
-                if await self._take_turn() and quiet.until() <= trio.current_time():
-                    return True
-                self._end_turn(unused=True)
-        return False
+    async def join(self, line: Line) -> None:
+        """Wait, on standby, until what *line* brings may be delivered: at once where no other link is left."""
+        await self._until(lambda: line.up_since is not None)
+        while (other := next((one for one in self._lines if one.is_live), None)) is not None:
+            if await self._is_at_seam(line, other):
+                break
+        self._go_live(line)
 
-    async def _take_turn(self) -> bool:
-        """Take all it needs; False where REST has no room for as long as its window lasts.
+    async def _is_at_seam(self, line: Line, other: Line) -> bool:
+        """Whether, after some waiting, what *line* has kept reaches back to before what *other* has delivered."""
+        await self._until(lambda: not other.is_live or line.has_all_of(other))
+        dropped = _dropped(line)
+        await other.wait_pong()
+        with trio.move_on_after(OVERLAP):
+            await self._until(lambda: not other.is_live)
+        return other.is_live and line.has_all_of(other) and _dropped(line) == dropped
 
-        REST comes last: those who wait for a market's dials would use up the weight of all. And it is not
-        waited for longer, as while the exchange asks everybody to wait: a dial is kept from others meanwhile.
-        """
-        around = self._around
-        for dials in around.dial_budgets:
-            try:
-                self._permits.append(await dials.acquire())
-            except OSError as error:
-                raise DialError("budget", error) from error
-        with trio.move_on_after(rest.WINDOW) as patience:
-            for weights in around.rest.budgets:
-                self._permits.append(await weights.acquire(rest.TOKEN.weight, lane=TOKEN_LANE))
-        if patience.cancelled_caught:
-            return False
-        await around.dial_places.acquire()
-        self._holds_place = True
-        return True
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._changed.wait()
 
-    def _end_turn(self, *, unused: bool) -> None:
-        for permit in self._permits:
-            permit.release(unused=unused)
-        self._permits.clear()
-        if self._holds_place:
-            self._holds_place = False
-            self._around.dial_places.release()
+    def _stir(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
 
-    def _handle(self, event: events.Event) -> None:
-        link = self._link
-        assert link is not None
-        assert link.session is not None
+    def _go_live(self, line: Line) -> None:
+        new = [topic for topic in self._one_topic_each() if topic.wire in line.acked and not self.has_acked(topic.wire)]
+        line.is_live = True
+        if new:
+            self._owner.acked(self, new)
+        if (old := line.replaces) is not None:
+            assert line.link is not None
+            self._around.journal.tell(
+                LinkReplaced(self.number, self.market.name, line.link.host or "", line.reason, old.age())
+            )
+            if self._race is not None and old.link is not None:
+                self._race.forget(old.link.generation)
+            line.replaces = None
+            if old.link is not None:
+                old.link.is_succeeded = True
+            old.retire()
+        self._stir()
+
+    def _acked_beside(self, line: Line | None, wire: str) -> bool:
+        """Whether *wire* is acknowledged on a link that delivers, other than that of *line*."""
+        return any(other.is_live and wire in other.acked for other in self._lines if other is not line)
+
+    # -- what lines tell ----------------------------------------------------------------------------------------------
+
+    def lost(self, line: Line, cause: LinkError) -> None:
+        self._last_failure = cause
+        if self._race is not None and line.link is not None:
+            self._race.forget(line.link.generation)
+        was_live, line.is_live = line.is_live, False
+        if was_live:
+            alone = not any(other.is_live for other in self._lines)
+            self._owner.lost(
+                self,
+                [
+                    stream
+                    for stream in self.streams()
+                    if not self._acked_beside(None, stream.topic.wire)
+                    and (stream.topic.wire in line.acked or (alone and stream.came_on_link()))
+                ],
+                cause,
+            )
+            if alone:
+                for other in self._lines:
+                    other.try_now()
+        successor = next((other for other in self._lines if other.replaces is line), None)
+        if successor is not None:  # it takes over, as urgent as any other now
+            successor.replaces = None
+            successor.stop_waiting()
+            line.retire()
+            if self.failed is not None:
+                self._owner.gave_up(self, self.failed)
+        self._stir()
+
+    def gave_up(self, cause: LinkError) -> None:
+        if self.failed is not None:
+            self._owner.gave_up(self, cause)
+
+    def handle(self, line: Line, event: events.Event) -> None:
+        assert line.link is not None
+        session = line.link.session
+        assert session is not None
+        self._refused_on = line if isinstance(event, events.Rejected | events.LinkFull) else None
         match event:
             case events.Welcomed():
-                self._end_turn(unused=False)
-                self._up_since = trio.current_time()
-                self.failed = None
-                if self._breaker.state is CircuitState.HALF_OPEN:
-                    self._breaker.record_success()  # the trial was the dial
-                _log.info("connection #%d (%s) is up", self.number, self.market.name)
-                link.session.subscribe(self._one_topic_each())
+                session.subscribe(self._one_topic_each())
             case events.Acked(topics):
-                held = [topic for topic in topics if self.carries(topic.wire)]
-                self._acked.update(topic.wire for topic in held)
-                self._blamed_link = False
-                self._owner.acked(self, held)
+                self._acked(line, [topic for topic in topics if self.carries(topic.wire)])
             case events.Rejected(topic, code, message):
                 self._owner.rejected(self, topic, code, message)
             case events.Unanswered(topics):
-                wanted = self._owner.unanswered(self, [topic for topic in topics if self.carries(topic.wire)])
-                if wanted and not self._acked and not self._blamed_link:
-                    self._blamed_link = True
-                    link.end(LinkSilent("acknowledgement", 2 * link.session.ack_timeout))
-                else:
-                    # The link is not at fault: others were acknowledged, or another link did no better.
-                    self._ask_in_halves(link.session, wanted, again=True)
+                self._unanswered(line, session, [topic for topic in topics if self.carries(topic.wire)])
             case events.LinkFull(topics, limit):
-                self._relieve(link.session, [topic for topic in topics if self.carries(topic.wire)], limit)
+                self._relieve(session, [topic for topic in topics if self.carries(topic.wire)], limit)
             case events.Slowed(seconds):
                 _log.warning("connection #%d: the exchange asks for fewer frames; waiting %g s", self.number, seconds)
+            case events.Ponged(ping_id):
+                line.ponged(ping_id)
+            case events.Unknown(frame) if frame.get("type") in ("notice", "command"):
+                self._noticed(line, frame)
             case events.Unknown(frame):
                 _log.debug("connection #%d: a frame nothing waits for, type %s", self.number, shown(frame.get("type")))
+        self._refused_on = None
+        self._stir()
+
+    def _noticed(self, line: Line, frame: Mapping[str, Any]) -> None:
+        text = shown(frame.get("data") or frame.get("subject"))
+        _log.warning("connection #%d: the exchange says: %s", self.number, text)
+        self._around.journal.tell(Notice(self.number, self.market.name, text))
+        if _SPEAKS_OF_AN_END.search(text):
+            self.rotate(line, text)
+
+    def _acked(self, line: Line, topics: list[Topic]) -> None:
+        new = [topic for topic in topics if not self._acked_beside(line, topic.wire)]
+        line.acked.update(topic.wire for topic in topics)
+        line.blamed = False
+        if line.is_live:
+            self._owner.acked(self, new)
+
+    def _unanswered(self, line: Line, session: events.Session, topics: list[Topic]) -> None:
+        """Those that come on another link are asked for again, and nobody need know."""
+        beside = [topic for topic in topics if self._acked_beside(line, topic.wire)]
+        wanted = beside + self._owner.unanswered(self, [topic for topic in topics if topic not in beside])
+        if wanted and not line.acked and not line.blamed:
+            line.blamed = True
+            assert line.link is not None
+            line.link.end(LinkSilent("acknowledgement", 2 * session.ack_timeout))
+        else:
+            # The link is not at fault: others were acknowledged, or another link did no better.
+            self._ask_in_halves(session, wanted, again=True)
 
     def _relieve(self, session: events.Session, refused: list[Topic], limit: int | None) -> None:
         """Learn how many topics this connection takes, keep what fits, and have the rest go elsewhere."""
-        others = len(self._routes.by_wire) - len(refused)
+        others = len(self.routes.by_wire) - len(refused)
         if limit is not None and 0 < limit < others + len(refused):
             self.capacity = limit
             kept = max(0, limit - others)
@@ -315,43 +394,23 @@ class Connection:
         session.subscribe(topics[middle:], again=again)
 
     def _one_topic_each(self) -> list[Topic]:
-        return [next(iter(subjects.values()))[0].topic for subjects in self._routes.by_wire.values()]
+        return [next(iter(subjects.values()))[0].topic for subjects in self.routes.by_wire.values()]
 
-    async def _wait_after(self, failure: LinkError) -> None:
-        lived = 0.0 if self._up_since is None else trio.current_time() - self._up_since
-        self._up_since = None
-        # A refused token is answered with a fresh one at once; refused again, it is a failure like any other.
-        fresh_token = isinstance(failure, TokenExpired) and not isinstance(self._last_failure, TokenExpired)
-        self._last_failure = failure
-        self._failures = self._backoff.count(self._failures, lived)
-        if self._failures == 1:
-            self._breaker.record_success()
-        self._breaker.record_failure(failure)
-        wait = failure.retry_after if isinstance(failure, DialError) else None
-        if wait and isinstance(failure, DialError) and failure.phase == "upgrade":
-            self._around.rest.quiet.ask(wait)
-        self._try_now = trio.Event()
-        if self._breaker.state is CircuitState.OPEN:
-            _log.warning("connection #%d (%s) gave up: %s", self.number, self.market.name, failure)
-            if self.failed is None:
-                self.failed = failure
-                self._owner.gave_up(self, failure)
-            await self._breaker.wait_state(CircuitState.HALF_OPEN)
-        else:
-            pause = 0.0 if fresh_token else self._backoff.delay(self._failures, self._around.rng, retry_after=wait)
-            _log.warning(
-                "connection #%d (%s) failed: %s; next try in %.3g s", self.number, self.market.name, failure, pause
-            )
-            with trio.move_on_after(pause):
-                await self._try_now.wait()
+    # -- watching -----------------------------------------------------------------------------------------------------
 
     def statistics(self) -> ConnectionStatistics:
         return ConnectionStatistics(
             number=self.number,
             market=self.market.name,
-            topics=len(self._routes.by_wire),
-            acked=len(self._acked),
-            dials=self._dials,
-            failures=self._failures,
+            topics=len(self.routes.by_wire),
+            acked=self.acked_count(),
+            dials=self._generation,
+            failures=max((line.failures for line in self._lines), default=0),
             last_failure=None if self._last_failure is None else str(self._last_failure),
+            links=tuple(line.statistics(self._race) for line in self._lines),
         )
+
+
+def _dropped(line: Line) -> int:
+    standby = None if line.link is None else line.link.standby
+    return 0 if standby is None else standby.dropped

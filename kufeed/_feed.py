@@ -12,11 +12,12 @@ import attrs
 import trio
 
 from ._backfill import Backfills
-from ._books import Books, LiveBooks
+from ._books import Books
 from ._buffers import DEFAULT_OVERFLOW, Overflow
 from ._channels import UpdateQueue
 from ._config import FeedConfig
 from ._handlers import Handlers
+from ._live_books import LiveBooks
 from ._network import RealNetwork
 from ._pool import Pool
 from ._proxy import Proxy, ProxyNetwork
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from ._connection import ConnectionStatistics
     from ._handlers import HandlerNursery, Policy
     from ._inline import InlineSink
+    from ._journal import FeedEvents
+    from ._lifecycle import FeedState
     from ._network import Network
     from .protocol.symbols import SymbolInfo
     from .protocol.updates import (
@@ -75,6 +78,10 @@ class FeedStatistics:
     """Updates that were older than `FeedConfig.latency_warning` when they came (`Update.late`)."""
     misdated: int
     """Updates whose time stamp cannot be right (`Update.misdated`)."""
+    duplicates: int
+    """Updates that came again, and were not delivered: they had been, or a later state of the same stream had."""
+    disordered: int
+    """Updates that came after later ones of their stream, and were not delivered: a `Gap` tells of them."""
 
 
 class SubscriptionOptions(TypedDict, total=False):
@@ -97,6 +104,21 @@ class SubscriptionOptions(TypedDict, total=False):
     whatever it says: what was delivered last is what the exchange says, or a `Gap` or `Dropped` tells that it may not
     be. Under `Overflow.LATEST` it is compared with what the consumer took last, so that a value which is back before
     anybody saw it go is not told either. One record of each topic is kept for it.
+    """
+    on_reject: Literal["raise", "skip"] | None
+    """What a topic does that the exchange refuses; None: `FeedConfig.on_reject`.
+
+    `"raise"`: entering raises `SubscriptionRejected`, and nothing stays subscribed; later, as at a reconnect, it is
+    raised once at its place in the stream, and all other topics go on. `"skip"`: they go on in any case. Then
+    `with_events()` has a `Refused` at that place, and entering raises only where all topics were refused. Either way
+    `Subscription.refused` says what was refused and why, and the feed's events have a `TopicRefused`.
+    """
+    wait: Literal["acks", "none"]
+    """`"acks"`, the default: entering returns when every topic is acknowledged. `"none"`: it returns at once.
+
+    What cannot be, such as too many topics, is a `UsageError` all the same. What the exchange refuses or does not
+    answer, and connecting that was given up, are then told at their place in the stream, as they are after entering.
+    `Subscription.wait_acked()` waits later.
     """
 
 
@@ -174,7 +196,8 @@ class Feed:
             raise UsageError(f"backfill must be True or False, not {backfill!r}")
         make_queue = self._queue_maker([UpdateType.TRADE], **options)
         source = self._backfills if backfill else self._pool
-        return Subscription(topics(UpdateType.TRADE, symbols), UpdateType.TRADE, source, make_queue)
+        chosen = topics(UpdateType.TRADE, symbols)
+        return Subscription(chosen, UpdateType.TRADE, source, make_queue, waits=_waits(options))
 
     def level1(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[Level1]:
         """Best bid and ask of spot *symbols*, every 10 ms. Arguments, default and errors as for `ticker`."""
@@ -199,13 +222,16 @@ class Feed:
         changes; `Overflow.BLOCK` gives one of every change. Entering returns when the exchange streams the changes; the
         first view comes when a snapshot has joined them.
 
-        Otherwise as `ticker`. A spot *depth* above 50 needs `FeedConfig.credentials` (`UsageError`); where the exchange
-        does not take them, `CredentialsRefused` is raised once in the stream, and asking goes on.
+        Otherwise as `ticker`. A refusal that asking again does not mend is raised once in the stream (`ExchangeError`),
+        and asking goes on. A spot *depth* above 50 needs `FeedConfig.credentials` (`UsageError`); where the exchange
+        does not take them, that refusal is `CredentialsRefused`, and they are tried again every minute. Up to a *depth*
+        of 50 it is not raised: such books begin from what the public gets.
         """
         chosen = topics(UpdateType.BOOK_DELTA, symbols)
         self._books.check_depth(chosen, check_depth(depth))
         make_queue = self._queue_maker([UpdateType.BOOK], **options)
-        return Subscription(chosen, UpdateType.BOOK_DELTA, self._books.at_depth(depth), make_queue)
+        source = self._books.at_depth(depth)
+        return Subscription(chosen, UpdateType.BOOK_DELTA, source, make_queue, waits=_waits(options))
 
     def mark_price(self, *symbols: str, **options: Unpack[SubscriptionOptions]) -> Subscription[MarkPrice]:
         """Mark price of contracts, every second, or of margin pairs such as USDT-BTC. Otherwise as `ticker`."""
@@ -254,7 +280,7 @@ class Feed:
             if not isinstance(one, Topic):
                 raise UsageError(f"subscribe() takes topics, such as kufeed.topic('ticker', 'XBTUSDTM'), not {one!r}")
         make_queue = self._queue_maker(UpdateType, **options)
-        return Subscription(distinct(topics), None, self._pool, make_queue)
+        return Subscription(distinct(topics), None, self._pool, make_queue, waits=_waits(options))
 
     def _subscribe(
         self,
@@ -266,7 +292,8 @@ class Feed:
         interval: str | None = None,
     ) -> Subscription[Any]:
         make_queue = self._queue_maker([kind], **options)
-        return Subscription(topics(kind, symbols, levels=levels, interval=interval), kind, self._pool, make_queue)
+        chosen = topics(kind, symbols, levels=levels, interval=interval)
+        return Subscription(chosen, kind, self._pool, make_queue, waits=_waits(options))
 
     def _queue_maker(
         self,
@@ -275,26 +302,31 @@ class Feed:
         overflow: Overflow | str | None = None,
         buffer: int | None = None,
         changes_only: bool = False,
+        on_reject: Literal["raise", "skip"] | None = None,
+        wait: Literal["acks", "none"] = "acks",
     ) -> Callable[[], UpdateQueue]:
         if self._nursery is None:
             raise UsageError("the feed is closed")
-        if buffer is None:
-            buffer = self.config.message_buffer_size
-        if type(buffer) is not int or buffer < 1:
-            raise UsageError(f"buffer must be a whole number from 1 up, not {buffer!r}")
+        bound = _check_buffer(self.config.message_buffer_size if buffer is None else buffer)
         try:
             policies = {kind: DEFAULT_OVERFLOW[kind] if overflow is None else Overflow(overflow) for kind in kinds}
         except ValueError:
             raise UsageError(f"overflow must be one of {', '.join(Overflow)}, not {overflow!r}") from None
         if type(changes_only) is not bool:
             raise UsageError(f"changes_only must be True or False, not {changes_only!r}")
+        if on_reject not in ("raise", "skip", None):
+            raise UsageError(f"on_reject must be 'raise' or 'skip', not {on_reject!r}")
+        if wait not in ("acks", "none"):
+            raise UsageError(f"wait must be 'acks' or 'none', not {wait!r}")
+        skips_refused = (on_reject or self.config.on_reject) == "skip"
         network = self._network
 
         def make_queue() -> UpdateQueue:
             queue = UpdateQueue(
                 policies,
-                buffer,
+                bound,
                 changes_only=changes_only,
+                skips_refused=skips_refused,
                 perf_counter=network.perf_counter,
                 time_ns=network.time_ns,
             )
@@ -364,6 +396,32 @@ class Feed:
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
+    @property
+    def state(self) -> FeedState:
+        """Where the feed stands, all its connections together."""
+        return self._pool.standing.state
+
+    async def wait_state(self, *states: FeedState | str) -> FeedState:
+        """Return as soon as the state is one of *states*, with the state; at once where it is. A checkpoint, always.
+
+        States that end before the task has run are missed. Raises `UsageError` for a name that is no state, or none at
+        all, and where the feed is closed, be it meanwhile, unless that was waited for.
+        """
+        return await self._pool.standing.wait_state(*states)
+
+    def events(self, buffer: int = 1000) -> FeedEvents:
+        """What happens to the feed from now on, in order: ``with feed.events() as events:``, then ``async for``.
+
+        Links that were made, lost and replaced, circuits that opened, topics that were refused, the state and the
+        progress of subscribing: records with `FeedEvent` as their base. Recoverable failures are told here and nowhere
+        else. Readers are independent, each with a buffer of *buffer* events (see `FeedEvents`).
+
+        Raises `UsageError` where the feed is closed, or *buffer* is no size.
+        """
+        if self._nursery is None:
+            raise UsageError("the feed is closed")
+        return self._pool.journal.open(_check_buffer(buffer))
+
     def latest(self, topic: Topic) -> Latest | None:
         """The last valid update of *topic* and its age; None where none has come yet. Takes nothing from anybody.
 
@@ -390,6 +448,8 @@ class Feed:
             unwanted=refusals.unwanted,
             late=sum(one.late for one in self._pool.lateness),
             misdated=sum(one.misdated for one in self._pool.lateness),
+            duplicates=refusals.duplicates,
+            disordered=refusals.disordered,
         )
 
     def tree(self) -> str:
@@ -424,6 +484,16 @@ class Feed:
         self._books.close()
         for queue in list(self._queues):
             queue.close()
+
+
+def _waits(options: SubscriptionOptions) -> bool:
+    return options.get("wait", "acks") == "acks"
+
+
+def _check_buffer(buffer: object) -> int:
+    if type(buffer) is not int or buffer < 1:
+        raise UsageError(f"buffer must be a whole number from 1 up, not {buffer!r}")
+    return buffer
 
 
 def _draw(nursery: trio.Nursery, indent: str, lines: list[str]) -> None:

@@ -16,6 +16,7 @@ from .protocol.events import Gap, GapCause, StreamEvent
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .errors import SubscriptionRejected
     from .protocol.market import Topic
     from .protocol.updates import Update
 
@@ -43,6 +44,10 @@ class InlineSink:
         self.paused = False
         self.changes_only = False
         """Whether an update that says the same as the one before it of its topic is not passed on."""
+        self.skips_refused = False
+        """Whether a topic that the exchange refuses is left out in silence, and no error of the handler's."""
+        self.refused: dict[Topic, SubscriptionRejected] = {}
+        """Topics that were asked for, and are not streamed because the exchange refused them."""
         self.ended = trio.Event()
         """Set when nothing more will come."""
         self._fn = fn
@@ -139,8 +144,14 @@ class InlineSink:
             self._gaps[event.topic] = event if before is None else before.joined(event)
             forget(self._known, event.topic)
 
+    def complete(self, topic: Topic, until_ns: int) -> None:
+        gap = self._gaps.get(topic)
+        if gap is not None and gap.until_ns is None:
+            self._gaps[topic] = attrs.evolve(gap, until_ns=until_ns)
+
     def part(self, topics: Iterable[Topic]) -> None:
         for topic in topics:
+            self.refused.pop(topic, None)
             forget(self._known, topic)
             for gone in list(filter(topic.covers, self._gaps)):
                 del self._gaps[gone]
@@ -148,6 +159,11 @@ class InlineSink:
     def fail(self, error: Exception) -> None:
         if not (self.closed or self.paused):
             self._fail(error)
+
+    def refuse(self, topics: Iterable[Topic], error: SubscriptionRejected) -> None:
+        self.refused.update(dict.fromkeys(topics, error))
+        if not self.skips_refused:
+            self.fail(error)
 
     def finish(self) -> None:
         self.close()

@@ -102,6 +102,19 @@ class LinkReplaced(FeedEvent):
 
 
 @attrs.frozen
+class Notice(FeedEvent):
+    """The exchange sent a frame of type `notice` or `command`, which its documents name and nobody has seen.
+
+    Where it speaks of an end, the link is replaced at once.
+    """
+
+    connection: int
+    market: str
+    text: str
+    """Its `data` or `subject`, shortened."""
+
+
+@attrs.frozen
 class CircuitOpened(FeedEvent):
     """The attempts of a connection are used up (`FeedConfig.max_reconnect_attempts`), or its trial dial has failed."""
 

@@ -3,7 +3,8 @@
 link
  ├─ reader     trio-websocket's reader driving decode and delivery; shielded, so that it ends last
  ├─ sender     pings first, then subscribe frames, all through the limiter
- └─ watchdog   sleeps until the session's next deadline; never sends and never waits for a limiter
+ ├─ watchdog   sleeps until the session's next deadline; never sends and never waits for a limiter
+ └─ joining    where another link delivers the same: waits until this one may as well, and hands out what it kept
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import trio
 from ._delivery import hand_out
 from ._limiter import SlidingWindowLimiter
 from ._network import network_problem
+from ._standby import Standby
 from ._streams import stage
 from ._supervisor import one_error
 from ._websocket import run_websocket
@@ -27,12 +29,13 @@ from .protocol.session import Failed, Session
 if TYPE_CHECKING:
     import random
     import ssl
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from ._budget import DialLimiter
     from ._channels import Sink
     from ._config import FeedConfig
     from ._credentials import Secret
+    from ._journal import Journal
     from ._lateness import Lateness
     from ._network import Network
     from ._refusals import Refusals
@@ -71,6 +74,9 @@ class Surroundings:
     dial_budgets: tuple[DialLimiter, ...]
     """All of them hold: the market's own, and this feed's share of it."""
     dial_places: trio.Semaphore
+    rotation_places: trio.Semaphore
+    """Besides, for dials that replace links in time."""
+    journal: Journal
     refusals: Refusals
     lateness: Lateness
     close_deadline: Callable[[], float]
@@ -88,17 +94,33 @@ class Link:
         around: Surroundings,
         routes: Routes,
         *,
+        server: int = 0,
         on_event: Callable[[Event], None],
         on_idle: Callable[[], None],
+        on_old: Callable[[], None],
+        join: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.generation = generation
         self.session: Session | None = None
+        self.host: str | None = None
+        """Of the instance server, which is chosen by *server* from those of the token reply, in turn."""
         self.idle_at = math.inf
         """When the link has been without topics for long enough; set by its owner, who is then told by *on_idle*."""
+        self.old_at = math.inf
+        """When it is to be replaced; set by its owner, who is then told by *on_old*, once."""
+        self.standby = None if join is None else Standby()
+        """Keeps what comes, until *join* has returned and all of it was handed out."""
+        self.is_succeeded = False
+        """Another link delivers the same, and hands out what this one has staged and found no room for."""
         self._around = around
         self._routes = routes
         self._on_event = on_event
         self._on_idle = on_idle
+        self._on_old = on_old
+        self._server = server
+        self._join = join
+        self._caught_up = trio.Event()
+        self._catching_up = False
         self._scope = trio.CancelScope()
         self._hide: Callable[[str], str] = str
         self._alarm = trio.CancelScope()
@@ -147,7 +169,7 @@ class Link:
     def stir(self) -> None:
         """Something changed that the sender or the watchdog waits for."""
         if self.session is not None:
-            self._alarm.deadline = min(self.session.deadline(), self.idle_at)
+            self._alarm.deadline = min(self.session.deadline(), self.idle_at, self.old_at)
             if self.session.wants_to_send():
                 self._wake_sender.set()
             if self.session.waits_for_answers():
@@ -162,7 +184,8 @@ class Link:
             try:
                 token = await around.rest.fetch_token()
                 self._hide = token.hide
-                server = token.servers[self.generation % len(token.servers)]
+                server = token.servers[self._server % len(token.servers)]
+                self.host = server.endpoint.host
                 self.session = self._new_session(server, deadline)
                 # KuCoin asks for an id that is unique among clients; it comes back in the welcome.
                 target = token.target(server, f"{around.rng.getrandbits(64):016x}")
@@ -241,24 +264,53 @@ class Link:
                 with body.watched():
                     nursery.start_soon(self._send, websocket, name="sender")
                     nursery.start_soon(self._watch, name="watchdog")
+                    if self.standby is not None:
+                        nursery.start_soon(self._catch_up, self.standby, name="joining")
                     await websocket.wait_over()
                     self.end(websocket.end())
 
     async def _deliver(self, payloads: Sequence[bytes]) -> None:
         session, around = self._session(), self._around
         session.heard()
+        if self._catching_up:
+            await self._caught_up.wait()
+        received_time_ns = around.network.time_ns()
+        if self.standby is not None:
+            self.standby.keep(payloads, received_time_ns, around.config.loads, self._control)
+        else:
+            await self._hand_out(payloads, received_time_ns)
+
+    async def _catch_up(self, standby: Standby) -> None:
+        """Once it may, hand out what was kept; the reader waits for that, so that it does not overtake."""
+        assert self._join is not None
+        await self._join()
+        self._catching_up = True
+        try:
+            while (batch := standby.take()) is not None:
+                await self._hand_out(*batch)
+            left = {sink for stream in self._routes.streams() for sink in stream.sinks if sink.staged}
+            await hand_out(left, self._hold, lambda: self.is_succeeded)
+        finally:
+            self.standby = None
+            self._catching_up = False
+            self._caught_up.set()
+
+    async def _hand_out(self, payloads: Sequence[bytes], received_time_ns: int) -> None:
+        around = self._around
         touched = stage(
             payloads,
             loads=around.config.loads,
             by_wire=self._routes.by_wire,
-            received_time_ns=around.network.time_ns(),
+            received_time_ns=received_time_ns,
             on_control=self._control,
             refusals=around.refusals,
             lateness=around.lateness,
+            generation=self.generation,
             hide=self._hide,
         )
         if touched:
-            await hand_out({sink for stream in touched for sink in stream.sinks}, self._hold)
+            sinks = {sink for stream in touched for sink in stream.sinks}
+            await hand_out(sinks, self._hold, lambda: self.is_succeeded)
 
     async def _hold(self, sink: Sink) -> bool:
         """Wait for room in *sink*; False where the reader must go on: an answer is due, or the link ends."""
@@ -321,6 +373,9 @@ class Link:
             self._tell(session.tick(now))
             if now >= self.idle_at:
                 self._on_idle()
+            if now >= self.old_at:
+                self.old_at = math.inf
+                self._on_old()
 
     # -- close --------------------------------------------------------------------------------------------------------
 
@@ -330,7 +385,7 @@ class Link:
         deadline = min(trio.current_time() + around.config.close_timeout, around.close_deadline())
         if not self._session().welcomed:
             deadline = min(deadline, dial_deadline)
-        if isinstance(self._failure, LinkSilent | SendStuck | DialError):
+        if isinstance(self._failure, LinkSilent | SendStuck | DialError | TokenExpired):
             deadline = -math.inf  # nobody has been listening: waiting for an answer only delays the next dial
         with trio.CancelScope(deadline=deadline, shield=True):
             await websocket.aclose()

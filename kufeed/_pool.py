@@ -10,11 +10,15 @@ import trio
 
 from ._budget import dial_budgets, quiet, rest_budgets
 from ._connection import Connection
+from ._journal import Journal
 from ._lateness import Lateness
+from ._lifecycle import TopicRefused
 from ._link import Surroundings
+from ._maintenance import Maintenance
 from ._refusals import Refusals
 from ._requests import Requests
 from ._rest import Rest
+from ._standing import Standing, Tally
 from ._streams import newest
 from ._supervisor import one_error
 from ._whole_market import stream_of
@@ -25,7 +29,7 @@ from .protocol.market import ALL
 if TYPE_CHECKING:
     import random
     import ssl
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
     from ._budget import DialLimiter
     from ._channels import Sink
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
 
 _SESSION_FULL = 509
 """KuCoin's code for a topic too many on a connection."""
+_ROTATIONS = 2
+"""Dials at once, in a market, that replace links in time: all others keep their places."""
 
 
 class Entering:
@@ -46,22 +52,48 @@ class Entering:
     def __init__(
         self, topics: Iterable[Topic], sink: Sink, reader: Sink, leave: Callable[[Iterable[Topic]], None]
     ) -> None:
-        self.pending = {topic.wire for topic in topics}
+        self.topics = tuple(topics)
+        self.pending = {topic.wire for topic in self.topics}
         self.sink = sink
         self.reader = reader
         """Where the subscription gets its updates: *sink*, or what others stand between."""
         self.leave = leave
         """Has some of the topics delivered to *reader* no more."""
+        self.skips_refused = False
+        """Whether it goes on without the topics that are refused, as long as any are left."""
+        self.refused: list[tuple[tuple[Topic, ...], SubscriptionRejected]] = []
+        """Topics it goes on without, and why."""
+        self._any_acked = False
         self._error: Exception | None = None
         self._over = trio.Event()
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it has failed; None where it has not."""
+        return self._error
 
     def waits_for(self, connection: Connection, wires: Iterable[str]) -> set[str]:
         """Those of *wires*, as *connection* carries them, that it still waits for."""
         return self.pending.intersection(wires) if connection.exclusive_to is _owner(self.sink) else set()
 
     def acked(self, wires: Iterable[str]) -> None:
+        self._any_acked = True
+        self._settle(wires)
+
+    def refuse(self, topics: Iterable[Topic], error: SubscriptionRejected) -> None:
+        """The exchange does not stream *topics*, which are those of one wire topic that it waits for."""
+        topics = tuple(topics)
+        if not self.skips_refused:
+            self.fail(error)
+        self.refused.append((topics, error))
+        self._settle([error.topic])
+        self.leave(topics)
+
+    def _settle(self, wires: Iterable[str]) -> None:
         self.pending.difference_update(wires)
         if not self.pending:
+            if not self._any_acked and self.refused:
+                self.fail(self.refused[0][1])
             self._over.set()
 
     def fail(self, error: Exception) -> None:
@@ -92,6 +124,9 @@ class Pool:
         self.lateness: list[Lateness] = []
         """One for each market."""
         self.requests = Requests(config.connect_timeout)
+        self.journal = Journal(lambda: self.standing.stir())
+        self.standing = Standing(self.journal, self._tally)
+        self._maintenance = Maintenance(self.requests, self.journal)
         self._config = config
         self._network = network
         self._rng = rng
@@ -113,7 +148,7 @@ class Pool:
                 async with trio.open_nursery() as self._nursery:
                     with body.watched():
                         task_status.started()
-                        await trio.sleep_forever()
+                        await self.standing.run()
         finally:
             self._nursery = None
 
@@ -123,6 +158,8 @@ class Pool:
         self.requests.close()
         for entering in self._entering:
             entering.fail(UsageError("the feed was closed while a subscription was being entered"))
+        self.standing.close()
+        self.journal.close()
 
     # -- what subscriptions ask for -----------------------------------------------------------------------------------
 
@@ -152,6 +189,7 @@ class Pool:
             elif connection.failed is not None:
                 entering.fail(ConnectionFailed([topic.wire], connection.failed))
         self._entering.add(entering)
+        self.standing.stir()
         return entering
 
     def entered(self, entering: Entering) -> None:
@@ -162,6 +200,17 @@ class Pool:
         """Whether *topic* is delivered to *sink*: it was attached, and the exchange has not refused it since."""
         found = self._streams.get((topic, _owner(sink)))
         return found is not None and sink in found[0].sinks
+
+    def is_pending(self, topic: Topic, sink: Sink) -> bool:
+        """Whether *topic* is to be delivered to *sink*, and the exchange has yet to acknowledge it."""
+        stream, connection = self._streams.get((topic, _owner(sink)), (None, None))
+        if stream is None or connection is None or sink not in stream.sinks:
+            return False
+        return not connection.has_acked(topic.wire)
+
+    async def wait_pending(self) -> None:
+        """Return when something that was pending may not be so any more, or the feed is closed."""
+        await self.standing.wait_change()
 
     def latest(self, topic: Topic) -> Update | None:
         """What came last of *topic*, on whichever of its streams: one that all share, others of who may hold a link."""
@@ -185,6 +234,7 @@ class Pool:
                 unwanted.setdefault(connection, []).append(stream)
         for connection, streams in unwanted.items():
             connection.remove(streams)
+        self.standing.stir()
 
     def abandon(self, topics: Iterable[Topic], reader: Sink) -> None:
         """Have whoever waits for one of *topics* on behalf of *reader* fail."""
@@ -213,6 +263,14 @@ class Pool:
         """Run a task beside the connections, which ends with them. Where they have ended, it is not begun."""
         if self._nursery is not None:
             self._nursery.start_soon(fn, *args, name=name)
+
+    def _tally(self) -> Tally:
+        busy = [connection for connection in self.connections if connection.is_busy()]
+        return Tally(
+            total=sum(len(connection.routes.by_wire) for connection in busy),
+            acked=sum(connection.acked_count() for connection in busy),
+            hopeless=all(connection.failed is not None for connection in busy),
+        )
 
     # -- where a topic lives ------------------------------------------------------------------------------------------
 
@@ -243,10 +301,12 @@ class Pool:
                 wires[wire] = connection
             plan.setdefault(connection, []).append(stream)
         busy = {connection for connection in self.connections if connection.is_busy()} | plan.keys()
-        allowed = self._config.max_connections
-        if len(busy) > allowed:
-            raise UsageError(f"{len(streams)} more topics need {len(busy)} connections; max_connections is {allowed}")
-        if len(self.connections) + len(new) > allowed:
+        allowed, redundancy = self._config.max_connections, self._config.redundancy
+        if len(busy) * redundancy > allowed:
+            raise UsageError(
+                f"{len(streams)} more topics need {len(busy) * redundancy} connections; max_connections is {allowed}"
+            )
+        if (len(self.connections) + len(new)) * redundancy > allowed:
             for idle in set(self.connections) - busy:
                 idle.retire()  # it lingered for a topic like these, but not of its market
         for connection, chosen in plan.items():
@@ -266,6 +326,7 @@ class Pool:
             await connection.run()
         finally:
             self.connections.remove(connection)
+            self.standing.stir()
 
     def _surroundings(self, market: Market) -> Surroundings:
         if market not in self._around:
@@ -294,6 +355,8 @@ class Pool:
                     else dial_budgets(base_url, market, config.budget_share)
                 ),
                 dial_places=self._dial_places,
+                rotation_places=trio.Semaphore(_ROTATIONS),
+                journal=self.journal,
                 refusals=self.refusals,
                 lateness=lateness,
                 close_deadline=self._close_deadline,
@@ -311,16 +374,16 @@ class Pool:
         for stream in _streams_of(connection, wires):
             stream.overdue = False
             stream.restore(now)
+        self.standing.stir()
 
-    def lost(self, connection: Connection, cause: LinkError) -> None:
+    def lost(self, connection: Connection, streams: Collection[Stream], cause: LinkError) -> None:
         now = trio.current_time()
-        for stream in connection.streams():
-            if connection.has_acked(stream.topic.wire) or stream.came_on_link():
-                stream.lose(cause, now)
+        for stream in streams:
+            stream.lose(cause, now)
+        self.standing.stir()
 
     def rejected(self, connection: Connection, topic: Topic, code: int, message: str) -> None:
-        gone = self._forget(connection, {topic.wire})
-        self._tell(connection, gone, SubscriptionRejected(topic.wire, code, message))
+        self._refuse(connection, self._forget(connection, {topic.wire}), code, message)
 
     def unanswered(self, connection: Connection, topics: Sequence[Topic]) -> list[Topic]:
         seconds = 2 * self._config.ack_timeout
@@ -342,13 +405,14 @@ class Pool:
         return list({stream.topic.wire: stream.topic for stream in restored}.values())
 
     def link_full(self, connection: Connection, topics: Sequence[Topic]) -> None:
+        self.standing.stir()
         for stream in self._forget(connection, {topic.wire for topic in topics}):
             try:
                 self._place([stream], connection.exclusive_to, working=True)
             except UsageError as error:
                 # Naming its topic, since a sink may serve others, who are not concerned.
                 full = f"the exchange takes no more topics on a connection, and {error}"
-                self._tell(connection, [stream], SubscriptionRejected(stream.topic.wire, _SESSION_FULL, full))
+                self._refuse(connection, [stream], _SESSION_FULL, full)
 
     def gave_up(self, connection: Connection, cause: LinkError) -> None:
         by_sink: dict[Sink, list[str]] = {}
@@ -360,24 +424,37 @@ class Pool:
                 entering.fail(ConnectionFailed(sorted(lost), cause))
         for sink, wires in by_sink.items():
             sink.fail(ConnectionFailed(wires, cause))
+        self.standing.stir()
+        if self._nursery is not None and self._maintenance.is_due(market := connection.market):
+            ask = partial(self._maintenance.ask, market, self.rest(market))
+            self._nursery.start_soon(ask, name=f"status of {market.name}")
 
-    def _tell(self, connection: Connection, streams: Sequence[Stream], error: Exception) -> None:
-        """Raise *error* where *streams* are waited for: in the entering, else at its place in the stream."""
-        wires = {stream.topic.wire for stream in streams}
-        told = [entering for entering in self._entering if entering.waits_for(connection, wires)]
+    def _refuse(self, connection: Connection, streams: Sequence[Stream], code: int, message: str) -> None:
+        """Tell of *streams*, forgotten already, of one wire topic: in the entering, else at its place in the stream."""
+        if not streams:
+            return
+        for stream in streams:
+            self.journal.tell(TopicRefused(stream.topic, code, message))
+        wire = streams[0].topic.wire
+        error = SubscriptionRejected(wire, code, message)
+        told = [entering for entering in self._entering if entering.waits_for(connection, [wire])]
         for entering in told:
-            entering.fail(error)
-            entering.leave([stream.topic for stream in streams])
+            entering.refuse([one for one in entering.topics if one.wire == wire], error)
         waiting = {entering.reader for entering in told}
-        for sink in {sink for stream in streams for sink in stream.sinks} - waiting:
-            sink.fail(error)
+        by_sink: dict[Sink, list[Topic]] = {}
+        for stream in streams:
+            for sink in stream.sinks:
+                by_sink.setdefault(sink, []).append(stream.topic)
+        for sink, topics in by_sink.items():
+            if sink not in waiting:
+                sink.refuse(topics, error)
 
     def _forget(self, connection: Connection, wires: set[str]) -> list[Stream]:
         """Take the streams of *wires* off *connection*, where the exchange does not have them."""
         gone = _streams_of(connection, wires)
         for stream in gone:
             del self._streams[stream.topic, connection.exclusive_to]
-        connection.remove(gone, unsubscribe=False)
+        connection.remove(gone)
         return gone
 
 

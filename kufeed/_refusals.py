@@ -37,6 +37,10 @@ class Refusals:
     samples: dict[str, str] = attrs.field(factory=dict)
     unwanted: int = 0
     """Valid frames for topics or subjects that nobody here asked for, as after an unsubscribe."""
+    duplicates: int = 0
+    """Valid updates that had been delivered already, or were older states than what had been."""
+    disordered: int = 0
+    """Valid updates that came after later ones, and were not delivered."""
     perf_counter: Callable[[], float] = attrs.field(default=time.perf_counter, eq=False, kw_only=True)
     _until: float = attrs.field(default=float("-inf"), init=False, eq=False)
     _lines: int = attrs.field(default=0, init=False, eq=False)

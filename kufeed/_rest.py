@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ import attrs
 from ._budget import Quiet
 from ._credentials import Secret, repeats, signed_headers
 from ._untrusted import Url, is_visible, printable, read_host, read_url
-from .errors import ClockOff, ExchangeError, MessageRefused
+from .errors import ExchangeError, MessageRefused
 from .protocol import rest
 from .protocol.clock import ServerClock
 from .protocol.fields import milliseconds
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ._http import Reply
     from ._limiter import SlidingWindowLimiter
     from ._network import Network
-    from .protocol.market import Topic
+    from .protocol.market import Market, Topic
     from .protocol.orderbook import BookSnapshot
 
 _LONGEST_TOKEN_REPLY = 64 * 2**10
@@ -40,6 +41,7 @@ _LONGEST_PART_REPLY = 64 * 2**10
 """200 levels have about 5 kB."""
 _LONGEST_TIME_REPLY = 1024
 _MOST_SERVERS = 32
+_UNSIGNED: Mapping[str, str] = MappingProxyType({})
 _KUCOIN_DOMAINS = ("kucoin.com", "kucoin.eu")
 _CODE = re.compile(r"[0-9A-Za-z_.-]{1,20}")
 
@@ -76,6 +78,14 @@ class Token:
 
 
 @attrs.frozen
+class Signature:
+    """What a request is signed with: whose key, and by which clock."""
+
+    credentials: Credentials
+    clock: ServerClock
+
+
+@attrs.frozen
 class Answer:
     """What a request was answered with."""
 
@@ -107,7 +117,6 @@ class Rest:
         self._network = network
         self._tls = tls
         self._loads = loads
-        self._clock: ServerClock | None = None
 
     async def fetch_token(self) -> Token:
         """`POST /api/v1/bullet-public` (KuCoin: apply connect token, public).
@@ -138,73 +147,50 @@ class Rest:
         if endpoint.scheme != "wss" and not plain_loopback:
             raise ExchangeError(f"the token reply names {endpoint.scheme}://{host}; only wss:// is encrypted")
 
-    def book_request(self, topic: Topic, credentials: Credentials | None) -> tuple[str, int]:
-        """The path that `fetch_book()` asks for with these arguments, and the weight of all that it sends."""
-        if topic.channel.market is FUTURES:
-            return rest.FUTURES_BOOK.path, rest.FUTURES_BOOK.weight
-        if credentials is None:
-            return rest.SPOT_BOOK_100.path, rest.SPOT_BOOK_100.weight
-        return rest.SPOT_BOOK.path, rest.SPOT_BOOK.weight + (rest.SPOT_TIME.weight if self._clock is None else 0)
-
     async def fetch_book(
-        self, topic: Topic, credentials: Credentials | None = None, numbers: type[Decimal] | type[float] = Decimal
+        self, topic: Topic, signature: Signature | None = None, numbers: type[Decimal] | type[float] = Decimal
     ) -> BookSnapshot:
-        """The book of the topic's symbol: whole, but of spot without *credentials* the best 100 levels of each side.
+        """The book of the topic's symbol: whole, but of spot without *signature* the best 100 levels of each side.
 
-        Takes nothing from `budgets`, as `fetch_token()`. Raises `ExchangeError` where the answer is not a book (its
-        cause is then the `MessageRefused` that names the field), `CredentialsRefused` where it does not take the
-        signature, `OSError` or `trio.BrokenResourceError` where there is no answer. Cancellation closes the connection.
+        Takes nothing from `budgets`, as `fetch_token()`; `book_endpoint()` has the weight. Raises `ExchangeError` where
+        the answer is not a book (its cause is then the `MessageRefused` that names the field), `CredentialsRefused`
+        where it does not take the signature, `OSError` or `trio.BrokenResourceError` where there is no answer.
+        Cancellation closes the connection.
         """
         market = topic.channel.market
+        endpoint = book_endpoint(market, signed=signature is not None)
         query = f"symbol={quote(topic.symbol, safe='')}"
-        path, limit = rest.SPOT_BOOK.path, None
-        if market is FUTURES:
-            path = rest.FUTURES_BOOK.path
-            answer = await self.request(rest.FUTURES_BOOK, _LONGEST_BOOK_REPLY, query)
-        elif credentials is not None:
-            answer = await self._signed_request(rest.SPOT_BOOK, _LONGEST_BOOK_REPLY, query, credentials)
-        else:
-            path, limit = rest.SPOT_BOOK_100.path, 100
-            answer = await self.request(rest.SPOT_BOOK_100, _LONGEST_PART_REPLY, query)
+        limit, longest = (100, _LONGEST_PART_REPLY) if endpoint is rest.SPOT_BOOK_100 else (None, _LONGEST_BOOK_REPLY)
+        headers: Mapping[str, str] = _UNSIGNED
+        if signature is not None and endpoint is rest.SPOT_BOOK:
+            time_ms = signature.clock.time_ms(self._network.time_ns())
+            target = f"{endpoint.path}?{query}"
+            headers = signed_headers(signature.credentials, endpoint.method, target, "", time_ms)
+        answer = await self.request(endpoint, longest, query, headers)
         try:
             return read_book(answer.data, market, limit, answer.received_time_ns, symbol=topic.symbol, numbers=numbers)
         except MessageRefused as error:
-            raise ExchangeError(f"{path}: not a book: {error}") from error
+            raise ExchangeError(f"{endpoint.path}: not a book: {error}") from error
 
-    async def _signed_request(
-        self, endpoint: rest.SignedEndpoint, max_body: int, query: str, credentials: Credentials
-    ) -> Answer:
-        """`request()` with a signature by the exchange's clock, which is asked before the first one.
+    async def fetch_clock(self) -> ServerClock:
+        """`GET /api/v1/timestamp` of the spot market, the only one that signed requests go to.
 
-        Where the exchange finds the clock wrong all the same, it is asked before the next one: ours may have been set.
+        Takes nothing from `budgets`, and raises as `fetch_book()` does.
         """
-        clock = self._clock or await self._fetch_clock()
-        time_ms = clock.time_ms(self._network.time_ns())
-        headers = signed_headers(credentials, endpoint.method, f"{endpoint.path}?{query}", "", time_ms)
-        try:
-            return await self.request(endpoint, max_body, query, headers)
-        except ClockOff:
-            if self._clock is clock:  # else another request has asked meanwhile
-                self._clock = None
-            raise
-
-    async def _fetch_clock(self) -> ServerClock:
-        """`GET /api/v1/timestamp` of the spot market, the only one that signed requests go to."""
         sent_ns = self._network.time_ns()
         answer = await self.request(rest.SPOT_TIME, _LONGEST_TIME_REPLY)
         try:
             told_ns = milliseconds(answer.data, "data")
         except MessageRefused as error:
             raise ExchangeError(f"{rest.SPOT_TIME.path}: not a time: {error}") from error
-        self._clock = ServerClock.learned(told_ns, sent_ns, answer.received_time_ns)
-        return self._clock
+        return ServerClock.learned(told_ns, sent_ns, answer.received_time_ns)
 
     async def request(
         self,
         endpoint: rest.Endpoint | rest.SignedEndpoint,
         max_body: int,
         query: str = "",
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] = _UNSIGNED,
     ) -> Answer:
         """The `data` of an answer whose `code` is KuCoin's word for success, and which has *max_body* bytes at most.
 
@@ -215,7 +201,6 @@ class Rest:
         from ._http import exchange_bytes
 
         url = attrs.evolve(self._base, path=self._base.path + endpoint.path, query=query)
-        headers = headers or {}
         reply = await exchange_bytes(self._network, endpoint.method, url, self._tls, max_body, headers)
         received_time_ns = self._network.time_ns()
         return Answer(self._unwrap(endpoint.path, reply, headers), received_time_ns)
@@ -242,6 +227,13 @@ class Rest:
         message = _told(answer, sent) or f"HTTP {reply.status} without KuCoin's envelope"
         del answer  # a token may be there: no traceback that comes with the values of variables shows it
         raise rest.refusal(f"{path}: {message}", code=code, retry_after=wait)
+
+
+def book_endpoint(market: Market, *, signed: bool) -> rest.Endpoint | rest.SignedEndpoint:
+    """What `fetch_book()` asks for, with a signature or without."""
+    if market is FUTURES:
+        return rest.FUTURES_BOOK
+    return rest.SPOT_BOOK if signed else rest.SPOT_BOOK_100
 
 
 def _told(answer: Any, sent: Mapping[str, str]) -> str:

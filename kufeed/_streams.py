@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import MessageRefused
 from .protocol.events import Disconnected, Gap, GapCause, Restored
-from .protocol.market import UpdateType
+from .protocol.market import MergeKey, UpdateType
+from .protocol.merge import Verdict, merge_of
 from .protocol.updates import keeping_raw, knowing_later
 
 if TYPE_CHECKING:
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 
     from ._channels import Sink
     from ._lateness import Lateness
+    from ._race import Race
     from ._refusals import Refusals
     from .protocol.market import Decoder, Topic
     from .protocol.updates import Update
 
     ByWire = Mapping[str, Mapping[str | None, tuple["Stream", ...]]]
 
+
+_NEW = Verdict.NEW
 
 _UNREADABLE = (ValueError, RecursionError, OverflowError)
 """What decoders of JSON raise for what is none, or more than they can take."""
@@ -48,6 +52,11 @@ class Stream:
         if topic.kind is UpdateType.CANDLE:
             decode = knowing_later(decode)
         self.decode = keeping_raw(decode) if keep_raw else decode
+        self._merge = merge_of(topic.channel)
+        self.take: Callable[[Update, int], Verdict] = self._merge.take
+        """What an update of it is, that came on the link of this generation; others than `NEW` go to `admit()`."""
+        self.race: Race | None = None
+        """Told which link was first, where several carry it."""
         self.overdue = False
         """Its subscribers were told that the exchange does not acknowledge it."""
         self.sinks: tuple[Sink, ...] = ()
@@ -55,10 +64,13 @@ class Stream:
         self.latest: Update | None = None
         """What came last, on whichever connection."""
         self._before_link: Update | None = None
+        self._heard_again = False
         self._lost_at: float | None = None
         self._told_lost: set[Sink] = set()
-        # Who had it when it was lost, and has not been told what is missing: that is known at the next update.
-        self._missing: set[Sink] = set()
+        # Who is to be told that something is missing, and why: what it is is known at the next update.
+        self._missing: dict[Sink, GapCause] = {}
+        self._jumped = False
+        self._numbers: tuple[int, int] | None = None
 
     def routed(self, subjects: dict[str | None, tuple[Stream, ...]]) -> None:
         """From here on *subjects* are where messages of its wire topic go; it is among them."""
@@ -68,7 +80,7 @@ class Stream:
             self._set((*self.sinks, sink))
 
     def remove(self, sink: Sink) -> None:
-        self._missing.discard(sink)
+        self._missing.pop(sink, None)
         self._told_lost.discard(sink)
         self._set(tuple(one for one in self.sinks if one is not sink))
 
@@ -89,23 +101,67 @@ class Stream:
     def begin_link(self) -> None:
         """From here on it is asked for on another link."""
         self._before_link = self.latest
+        self._heard_again = False
 
     def came_on_link(self) -> bool:
         """Whether anything of it came on the present link: the exchange may stream before it acknowledges."""
-        return self.latest is not self._before_link
+        return self._heard_again or self.latest is not self._before_link
 
     def lose(self, cause: Exception, now: float) -> None:
         """The connection that carried it is gone, and what the exchange sends until it is subscribed to again."""
         if self._lost_at is None:
             self._lost_at = now
+        self.cut()
         self.miss(self.sinks)
         self._told_lost.update(self.sinks)
         for sink in self.sinks:
             sink.tell(Disconnected(self.topic, cause))
 
-    def miss(self, sinks: Collection[Sink]) -> None:
-        """*sinks* are told at the next update that something is missing before it."""
-        self._missing.update(sinks)
+    def cut(self) -> None:
+        """No link carries it now."""
+        self._merge.cut()
+
+    def miss(self, sinks: Collection[Sink], cause: GapCause = GapCause.RECONNECT) -> None:
+        """*sinks* are told at the next update that something is missing before it, for the first cause given.
+
+        They are not where that update, or one that was delivered and comes again, proves that a lost connection cost
+        nothing.
+        """
+        for sink in sinks:
+            self._missing.setdefault(sink, cause)
+        self._choose_stagers()
+
+    def admit(self, update: Update, verdict: Verdict, refusals: Refusals) -> bool:
+        """Whether what `take()` said this of is to be staged; else it is counted."""
+        contiguous = self.topic.channel.merge_key is MergeKey.CONTIGUOUS
+        if verdict is Verdict.DUPLICATE or verdict is Verdict.DISORDERED:
+            self._heard_again = True
+            if verdict is Verdict.DISORDERED:
+                refusals.disordered += 1
+                if not contiguous:  # by its number it was told already that it is missing
+                    self.miss(self.sinks, GapCause.SEQUENCE)
+            else:
+                refusals.duplicates += 1
+                if self.race is not None:
+                    self._note_second(self.race, update)
+                if self._merge.rejoins and self._missing:
+                    self._forgive()
+            return False
+        self._jumped = True
+        self._numbers = self._merge.missing if verdict is Verdict.AFTER_HOLE else None
+        self.miss(self.sinks, GapCause.SEQUENCE)
+        return True
+
+    def _note_second(self, race: Race, update: Update) -> None:
+        first, winner = self.latest, self._merge.generation
+        if first is None or winner is None:
+            return
+        if (first.sequence, first.exchange_time_ns) == (update.sequence, update.exchange_time_ns):
+            race.note(winner, (update.received_time_ns - first.received_time_ns) / 1e9)
+
+    def _forgive(self) -> None:
+        """A lost connection has cost nothing."""
+        self._missing = {sink: cause for sink, cause in self._missing.items() if cause is not GapCause.RECONNECT}
         self._choose_stagers()
 
     def restore(self, now: float) -> None:
@@ -121,15 +177,19 @@ class Stream:
                     sink.tell(Restored(self.topic, duration))
 
     def _stage_after_hole(self, update: Update) -> None:
+        if not self._jumped and self.latest is not None and self.topic.channel.merge_key is MergeKey.CONTIGUOUS:
+            self._forgive()  # its number is the next one
         since = None if self.latest is None else self.latest.time_ns
-        gap = Gap(self.topic, GapCause.RECONNECT, None, None, since, update.time_ns)
-        missing, self._missing = self._missing, set()
+        first, last = self._numbers or (None, None)
+        missing, self._missing = self._missing, {}
+        self._jumped, self._numbers = False, None
         self._choose_stagers()
         for sink in self.sinks:
-            if sink in missing:
-                sink.stage_after(gap, update)
-            else:
+            cause = missing.get(sink)
+            if cause is None:
                 sink.staged.append(update)
+            else:
+                sink.stage_after(Gap(self.topic, cause, first, last, since, update.time_ns), update)
 
 
 def newest(updates: Iterable[Update | None]) -> Update | None:
@@ -180,9 +240,11 @@ def stage(
     on_control: Callable[[Mapping[str, Any]], None],
     refusals: Refusals,
     lateness: Lateness,
+    generation: int = 0,
     hide: Callable[[str], str] = str,
 ) -> set[Stream]:
-    """Decode *payloads* in order and stage each update with every queue that wants it.
+    """Decode *payloads*, which came on the link of this *generation*, in order, and stage each update with every queue
+    that wants it; none twice, and none that comes too late for its place in the stream.
 
     Returns the streams that have something staged. Frames without a topic go to *on_control*. What is not valid is
     counted, and changes nothing else; what is kept of it goes through *hide*.
@@ -216,18 +278,20 @@ def stage(
         else:
             if not oldest <= (update.exchange_time_ns or received_time_ns) <= newest:
                 lateness.mark(update)
-            touched.add(stream)
-            for append in stream.stagers:
-                append(update)
-            stream.latest = update
-        if others:
-            for stream, update in others:
-                if not oldest <= (update.exchange_time_ns or received_time_ns) <= newest:
-                    lateness.mark(update)
+            if (verdict := stream.take(update, generation)) is _NEW or stream.admit(update, verdict, refusals):
                 touched.add(stream)
                 for append in stream.stagers:
                     append(update)
                 stream.latest = update
+        if others:
+            for stream, update in others:
+                if not oldest <= (update.exchange_time_ns or received_time_ns) <= newest:
+                    lateness.mark(update)
+                if (verdict := stream.take(update, generation)) is _NEW or stream.admit(update, verdict, refusals):
+                    touched.add(stream)
+                    for append in stream.stagers:
+                        append(update)
+                    stream.latest = update
     return touched
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import trio
@@ -12,12 +13,13 @@ from .protocol.topics import distinct, topics
 from .protocol.updates import Update
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from ._channels import QueueStatistics, Sink, UpdateQueue
     from ._inline import InlineSink
     from ._pool import Entering
+    from .errors import SubscriptionRejected
     from .protocol.events import StreamEvent
     from .protocol.market import UpdateType
 
@@ -35,32 +37,51 @@ class Source(Protocol):
 
     def has(self, topic: Topic, sink: Sink) -> bool: ...
 
+    def is_pending(self, topic: Topic, sink: Sink) -> bool: ...
+
+    async def wait_pending(self) -> None: ...
+
 
 class _Shared:
     """What the clones of one subscription have in common."""
 
-    def __init__(self, chosen: tuple[Topic, ...], kind: UpdateType | None, pool: Source, queue: UpdateQueue) -> None:
+    def __init__(
+        self, chosen: tuple[Topic, ...], kind: UpdateType | None, pool: Source, queue: UpdateQueue, *, waits: bool
+    ) -> None:
         self.topics = chosen
+        """What was asked for, refused or not."""
         self.kind = kind
         """What all of its updates are; None where they may be anything."""
         self.levels, self.interval = chosen[0].channel.levels, chosen[0].interval
         """Of the symbols that join it by `add()`."""
         self.pool = pool
         self.queue = queue
+        self.waits = waits
+        """Whether those who subscribe to something wait for the acks."""
         self.ends = 1
         self.adding = trio.Lock()
 
     async def attach(self, chosen: tuple[Topic, ...]) -> None:
         """Subscribe to *chosen* and wait for the acks; where that fails, or is cancelled, nothing of it stays."""
         entering = self.pool.attach(chosen, self.queue)
+        entering.skips_refused = self.queue.skips_refused
         self.queue.part(chosen)
         try:
-            await entering.wait()
+            await (entering.wait() if self.waits else self._go_on(entering))
         except BaseException:
             self.detach(chosen)
             raise
         finally:
             self.pool.entered(entering)
+        for gone, error in entering.refused:
+            self.queue.refuse(gone, error)
+
+    async def _go_on(self, entering: Entering) -> None:
+        """Do not wait: what is refused, or fails, from now on is told at its place in the stream."""
+        self.pool.entered(entering)
+        if entering.error is not None:
+            self.queue.fail(entering.error)
+        await trio.lowlevel.checkpoint()
 
     def detach(self, chosen: tuple[Topic, ...]) -> None:
         """Unsubscribe from *chosen*; what comes of them where they are added again begins anew."""
@@ -75,6 +96,9 @@ class Subscription(Generic[T]):
     `SubscriptionTimeout` (two times `ack_timeout`, counted from sending) or `ConnectionFailed`; nothing stays
     subscribed then, nor when it is cancelled. Leaving never awaits: the unsubscribe is queued.
 
+    What is refused, `SubscriptionOptions.on_reject` may have left out instead (`refused`), and `wait` may have entering
+    return at once (`wait_acked()`).
+
     Iterating yields updates in the exchange's order. It ends when the subscription or its feed is closed. While the
     link is down it waits; once reconnecting was given up it raises `ConnectionFailed`, once, and may be iterated again.
     Each step can be cancelled, and a cancelled step has lost nothing. While updates wait, other tasks run every 5 ms.
@@ -84,13 +108,19 @@ class Subscription(Generic[T]):
     """
 
     def __init__(
-        self, chosen: tuple[Topic, ...], kind: UpdateType | None, pool: Source, make_queue: Callable[[], UpdateQueue]
+        self,
+        chosen: tuple[Topic, ...],
+        kind: UpdateType | None,
+        pool: Source,
+        make_queue: Callable[[], UpdateQueue],
+        *,
+        waits: bool = True,
     ) -> None:
         self.closed = False
         """Whether this end was closed; another clone may still be open."""
         self._make_queue = make_queue
         self._queue = make_queue()
-        self._shared = _Shared(chosen, kind, pool, self._queue)
+        self._shared = _Shared(chosen, kind, pool, self._queue, waits=waits)
         self._entered = False
         self._claimed = False
         self._opened = False
@@ -133,6 +163,29 @@ class Subscription(Generic[T]):
         if self._shared.ends == 0:
             self._shared.detach(self._shared.topics)
             self._queue.close()
+
+    async def wait_acked(self) -> None:
+        """Return when the exchange has acknowledged every topic of it, refused ones apart; at once where it has.
+
+        For those that were entered with ``wait="none"``, or after a reconnect. What goes wrong meanwhile is told at
+        its place in the stream: this waits on, as long as it takes. Raises `trio.ClosedResourceError` once this end, or
+        the feed, is closed. A checkpoint, always.
+        """
+        self._check_open()
+        await trio.lowlevel.checkpoint()
+        shared = self._shared
+        pending: list[Topic] = []
+        while True:
+            self._check_open()
+            if self._queue.closed:
+                raise trio.ClosedResourceError("the feed is closed")
+            while pending and not shared.pool.is_pending(pending[-1], self._queue):
+                pending.pop()
+            if not pending:  # of those that were looked at; each may have been lost again since
+                pending = [topic for topic in shared.topics if shared.pool.is_pending(topic, self._queue)]
+            if not pending:
+                return
+            await shared.pool.wait_pending()
 
     def clone(self) -> Subscription[T]:
         """Another end of the same stream, open already: `with tickers.clone() as mine:` closes it again.
@@ -201,7 +254,8 @@ class Subscription(Generic[T]):
     async def add(self, *more: str | Topic) -> None:
         """Subscribe to more symbols (of this subscription's one kind) or topics, and wait for their acks.
 
-        Raises as entering does; the subscription then stays as it was. Symbols that it has already are left alone.
+        Raises as entering does; the subscription then stays as it was. Symbols that it has already are left alone. With
+        ``wait="none"`` it does not wait, and with ``on_reject="skip"`` it raises where all that is new is refused.
         """
         self._check_open()
         shared = self._shared
@@ -256,12 +310,16 @@ class Subscription(Generic[T]):
         groups: dict[int, list[Topic]] = {}
         for one in shared.topics:
             groups.setdefault(part_of[one.symbol], []).append(one)
-        return tuple(type(self)(tuple(group), shared.kind, shared.pool, self._make_queue) for group in groups.values())
+        return tuple(
+            type(self)(tuple(group), shared.kind, shared.pool, self._make_queue, waits=shared.waits)
+            for group in groups.values()
+        )
 
     def _deliver_to(self, inline: InlineSink) -> Self:
         """Have updates go into *inline* instead of a channel. Such a subscription cannot be iterated. Once only."""
         self._claim()
         inline.changes_only = self._queue.changes_only
+        inline.skips_refused = self._queue.skips_refused
         self._queue = self._shared.queue = inline  # type: ignore[assignment]  # what it has not, only iteration needs
         return self
 
@@ -280,15 +338,21 @@ class Subscription(Generic[T]):
 
     @property
     def topics(self) -> tuple[Topic, ...]:
-        """What is subscribed to now."""
-        return self._shared.topics
+        """What is subscribed to now: what was asked for, without what the exchange has refused."""
+        refused = self._queue.refused
+        return tuple(one for one in self._shared.topics if one not in refused) if refused else self._shared.topics
+
+    @property
+    def refused(self) -> Mapping[Topic, SubscriptionRejected]:
+        """What the exchange has refused of what was asked for, be it at a reconnect, until it is added or removed."""
+        return MappingProxyType(self._queue.refused)
 
     def statistics(self) -> QueueStatistics:
         """Counts of this subscription, all its clones together."""
         return self._queue.statistics()
 
     def __repr__(self) -> str:
-        wires = [str(topic) for topic in self._shared.topics]
+        wires = [str(topic) for topic in self.topics]
         shown = ", ".join(wires[:3]) + (f" and {len(wires) - 3} more" if len(wires) > 3 else "")
         state = "closed" if self.closed else "open" if self._opened else "entering" if self._entered else "inert"
         return f"<Subscription {state}: {shown}>"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._streams import Stream, newest
 from .errors import MessageRefused
+from .protocol.events import GapCause
+from .protocol.merge import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -35,6 +37,8 @@ class WholeMarket(Stream):
         super().__init__(topic, numbers=numbers, keep_raw=keep_raw)
         self._parts: dict[str, Stream] = {}
         self._subjects: dict[str | None, tuple[Stream, ...]] = {}
+        self._generation = 0
+        self.take = self._take_first
         self._choose_stagers()
 
     def routed(self, subjects: dict[str | None, tuple[Stream, ...]]) -> None:
@@ -65,10 +69,20 @@ class WholeMarket(Stream):
     def came_on_link(self) -> bool:
         return super().came_on_link() or any(part.came_on_link() for part in self._parts.values())
 
-    def miss(self, sinks: Collection[Sink]) -> None:
-        super().miss(sinks)
+    def cut(self) -> None:
+        super().cut()
         for part in self._parts.values():
-            part.miss(sinks)
+            part.cut()
+
+    def miss(self, sinks: Collection[Sink], cause: GapCause = GapCause.RECONNECT) -> None:
+        super().miss(sinks, cause)
+        for part in self._parts.values():
+            part.miss(sinks, cause)
+
+    def _take_first(self, update: Update, generation: int) -> Verdict:
+        # Nothing has come of its symbol: there is nothing to compare with, until it has a part.
+        self._generation = generation
+        return Verdict.NEW
 
     def _choose_stagers(self) -> None:
         self.stagers = (self._begin_part,)
@@ -76,12 +90,14 @@ class WholeMarket(Stream):
     def _begin_part(self, update: Update) -> None:
         part = self._parts[update.symbol] = Stream(update.topic, self)
         part.decode = self.decode
+        part.race = self.race
         self._subjects[update.symbol] = (part,)
         if len(self._parts) == MOST_SYMBOLS:
             self.decode = _refuse
         for sink in self.sinks:
             part.add(sink)
         part.miss(self._missing)
+        part.take(update, self._generation)
         for append in part.stagers:
             append(update)
         part.latest = update

@@ -147,6 +147,22 @@ async def test_where_the_numbers_began_anew_nothing_is_asked(autojump_clock: Moc
         assert asked(network) == 0
 
 
+async def test_a_trade_that_came_late_is_no_hole_to_fill(autojump_clock: MockClock) -> None:
+    """It belongs before what was passed on already, so that no history can make it good."""
+    async with trading() as (exchange, feed, network), feed.trades(BOTH[0], backfill=True) as trades:
+        model = exchange._model(BOTH[0])
+        exchange.trade(BOTH[0], 3, skip=5)
+        await all_of(trades)
+        model.trade_sequence -= 7
+        exchange.made[BOTH[0]].clear()  # its time is older too
+        exchange.trade(BOTH[0])
+        model.trade_sequence += 20
+        exchange.trade(BOTH[0])
+        gap, trade = await all_of(trades)
+        assert (gap.cause, gap.filled, trade.gap_before) == (GapCause.SEQUENCE, None, gap)
+        assert asked(network) == 0
+
+
 async def test_without_it_nothing_is_asked_and_nothing_is_claimed(autojump_clock: MockClock) -> None:
     """Also where another subscription of the same trades has it."""
     async with trading() as (exchange, feed, network), feed.trades(BOTH[0]) as plain:

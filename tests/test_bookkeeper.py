@@ -22,7 +22,7 @@ async def test_a_book_that_is_forgotten_asks_for_nothing_any_more() -> None:
     keeper.staged.append(BookDelta(TOPIC, TOPIC.symbol, 7, 10**18, 10**18, 7, (change,)))
     keeper.hand_over()
     assert wanted == [book]
-    keeper.fail(SubscriptionRejected(TOPIC.wire, 404, "not found"))
+    keeper.refuse([TOPIC], SubscriptionRejected(TOPIC.wire, 404, "not found"))
     keeper.care_for(book)
     assert wanted == [book]
     assert (keeper.books, book.sync.state) == ({}, BookState.WAITING)

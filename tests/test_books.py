@@ -141,6 +141,37 @@ async def test_a_public_seed_is_replaced_before_it_is_too_thin(autojump_clock: M
             assert (found.seeds, found.breaks) == (2, 0)
 
 
+@pytest.mark.parametrize("joins", [False, True])
+async def test_a_seed_that_waits_for_the_changes_is_counted_when_it_joins(
+    joins: bool, autojump_clock: MockClock
+) -> None:
+    """Or as one that did not fit, where the connection is lost before."""
+    config = FeedConfig(reconnect_delay=0.1)
+    async with watched(Exchange(book_levels=1000, **QUIET), config) as (exchange, feed, _), feed.book(SPOT):
+        await wait_all_tasks_blocked()
+        model = exchange.model.find("spot", SPOT)
+        assert model is not None
+        exchange.faults.book = BookFault(error=503, times=1)
+        consume(exchange, SPOT, 70)
+        await wait_all_tasks_blocked()
+        topic = exchange._routes[wire(SPOT)].topic
+        frames = list(topic.channel.encode(topic, model, model.change(exchange._now_ns(), 2)))
+        await trio.sleep(3.0)
+        (found,) = feed.statistics().books
+        assert (found.seeds, found.unfit, found.state) == (1, 0, "live")
+        if joins:
+            await exchange.play(frames)
+            await wait_all_tasks_blocked()
+            (found,) = feed.statistics().books
+            assert (found.seeds, found.unfit) == (2, 0)
+            assert len(feed.books[SPOT].bids) > 90
+        else:
+            await exchange.disconnect_all()
+            await trio.sleep(3.0)
+            (found,) = feed.statistics().books
+            assert (found.seeds, found.unfit, found.state) == (2, 1, "live")
+
+
 @pytest.mark.parametrize("overflow", ["latest", "block"])
 async def test_a_public_seed_that_is_too_thin_shows_nothing(overflow: str, autojump_clock: MockClock) -> None:
     """`Gap` and `Resynced` tell of it; who reads less deep goes on."""
@@ -162,7 +193,7 @@ async def test_a_public_seed_that_is_too_thin_shows_nothing(overflow: str, autoj
             await trio.sleep(2.5)
             resynced, view = await until_blocked(events)
             assert isinstance(resynced, Resynced)
-            assert view.gap_before == gap
+            assert view.gap_before == attrs.evolve(gap, until_ns=view.time_ns)
             check(exchange, view, 30)
             exchange.change_book(SPOT)
             await wait_all_tasks_blocked()
@@ -230,7 +261,7 @@ async def test_credentials_that_are_refused_are_raised_once_and_tried_again(
                 await books.receive()
             assert error.value.code == "400004"
             check(exchange, await others.receive(), 20)
-            async with feed.book(SPOT, depth=3) as late:
+            async with feed.book(SPOT, depth=70) as late:
                 with pytest.raises(CredentialsRefused):
                     await late.receive()
             asked_before = network.books(SPOT)
@@ -929,6 +960,35 @@ async def test_an_audit_finds_a_book_that_is_wrong_and_it_begins_anew(
         assert (found.breaks, found.audits, found.state) == (1, 0, "live")
         await trio.sleep(10.0)
         assert feed.statistics().books[0].audits == 1
+
+
+@pytest.mark.parametrize("fault", [BookFault(error=503), BookFault(stale=3), BookFault(damage="crossed")])
+async def test_audits_that_cannot_be_compared_are_counted_and_an_episode_of_them_is_logged_once(
+    fault: BookFault, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends with one that finds the book right."""
+
+    def warnings() -> list[str]:
+        return [one.getMessage() for one in caplog.records if "audit" in one.getMessage()]
+
+    async with watched(config=FeedConfig(book_audit_every=10.0)) as (exchange, feed, _), feed.book(*BOTH) as books:
+        for _ in BOTH:
+            await books.receive()
+        await trio.sleep(5.0)
+        for episode in range(2):
+            for symbol in BOTH:
+                exchange.change_book(symbol, 5)
+            exchange.faults.book = attrs.evolve(fault, symbols={SPOT})
+            await trio.sleep(30.0)
+            exchange.faults.book = None
+            counts = {one.symbol: (one.audits, one.audits_missed) for one in feed.statistics().books}
+            assert counts == {SPOT: (episode, 3 * (episode + 1)), FUTURE: (4 * episode + 3, 0)}
+            assert len(warnings()) == episode + 1
+            assert all(SPOT in one for one in warnings())
+            await trio.sleep(10.0)
+        assert {(one.breaks, one.failed, one.unfit, one.state) for one in feed.statistics().books} == {
+            (0, 0, 0, "live")
+        }
 
 
 async def test_an_audit_that_gets_no_snapshot_changes_nothing_and_keeps_nothing(autojump_clock: MockClock) -> None:

@@ -52,7 +52,7 @@ async def test_a_hole_is_told_at_its_place_and_that_book_alone_begins_anew(
         (gap,) = await until_blocked(events)
         assert (gap.topic, gap.cause) == (before[symbol].topic, GapCause.SEQUENCE)
         assert (gap.first_missing, gap.last_missing) == (first, last)
-        assert gap.since_ns == before[symbol].exchange_time_ns
+        assert (gap.since_ns, gap.until_ns) == (before[symbol].exchange_time_ns, None)
         with pytest.raises(BookNotReady) as error:
             feed.books[symbol].best_bid  # noqa: B018  # reading it is what raises
         assert (error.value.symbol, error.value.reason) == (symbol, "syncing")
@@ -67,7 +67,7 @@ async def test_a_hole_is_told_at_its_place_and_that_book_alone_begins_anew(
         resynced, view = await until_blocked(events)
         assert resynced == Resynced(gap.topic, pytest.approx(3.0))
         assert view.sequence == exchange.book(symbol).sequence
-        assert view.gap_before == gap
+        assert view.gap_before == attrs.evolve(gap, until_ns=view.time_ns), "now it is known where the hole ends"
         check(exchange, view, 5)
         assert (network.books(symbol), network.books(other)) == (2, 1)
         found = state(feed, symbol)
@@ -146,8 +146,106 @@ async def test_every_view_before_a_hole_comes_before_its_gap_however_small_the_b
             first + 6,
         ]
         assert all(view.gap_before is None for view in told[:4])
-        assert told[6].gap_before == told[4]
+        assert told[6].gap_before == attrs.evolve(told[4], until_ns=told[6].time_ns)
         assert balanced(books).dropped == 0
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("changes_only", [False, True])
+@pytest.mark.parametrize("overflow", ["latest", "block", "drop_oldest"])
+async def test_the_end_of_a_hole_is_filled_in_once_it_is_known(
+    overflow: str, changes_only: bool, waits: bool, autojump_clock: MockClock
+) -> None:
+    """One event; whoever came to it before the book was right again reads the end off the next view.
+
+    Of two ends of a subscription one may have the event, and the other the view.
+    """
+    options: dict[str, Any] = {"overflow": overflow, "buffer": 4, "changes_only": changes_only, "depth": 50}
+    async with (
+        watched(Exchange(book_levels=40, **QUIET)) as (exchange, feed, _),
+        feed.book(*BOTH, **options) as books,
+        feed.book(*BOTH, depth=50) as plain,
+    ):
+        with books.clone() as other:
+            events = books.with_events()
+            await until_blocked(events)
+            exchange.faults.book = BookFault(delay=3.0, symbols={"XBTUSDTM"})
+            for _ in range(2):
+                last = exchange.change_book("XBTUSDTM")
+                await trio.sleep(0.1)
+                first_missing, last_missing = skip_numbers(exchange, "XBTUSDTM", 2)
+                exchange.change_book("XBTUSDTM")
+                seen = [] if waits else await until_blocked(events)
+                await trio.sleep(2.0)
+                exchange.change_book("BTC-USDT")
+                exchange.change_book("XBTUSDTM")
+                await trio.sleep(10.0)
+                if waits:
+                    seen = await until_blocked(events)
+                    assert sorted(kinds(seen))[:2] == ["Gap", "OrderBook"]
+                    assert sorted(kinds(seen))[-2:] == ["OrderBook", "Resynced"]
+                    (gap,) = [one for one in seen if isinstance(one, Gap)]
+                    view = seen[-1]
+                else:
+                    assert kinds(seen) == ["OrderBook", "Gap"]
+                    assert seen[-1].until_ns is None
+                    unconcerned, view = waiting(other)
+                    assert (unconcerned.symbol, unconcerned.gap_before) == ("BTC-USDT", None)
+                    assert await until_blocked(events) == []
+                    gap = attrs.evolve(seen[-1], until_ns=view.time_ns)
+                check(exchange, view)
+                assert view.gap_before == gap
+                assert (gap.cause, gap.first_missing, gap.last_missing) == (
+                    GapCause.SEQUENCE,
+                    first_missing,
+                    last_missing,
+                )
+                assert last == first_missing - 1
+                assert gap.since_ns < gap.until_ns == view.time_ns
+                assert waiting(plain)[-1].gap_before == gap, "who only reads views is told the same"
+            balanced(books)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_of_two_holes_before_one_view_the_second_one_ends_it(waits: bool, autojump_clock: MockClock) -> None:
+    """The view between them was replaced before anybody took it."""
+    async with watched() as (exchange, feed, _), feed.book("XBTUSDTM") as books:
+        events = books.with_events()
+        (first,) = await until_blocked(events)
+        skip_numbers(exchange, "XBTUSDTM", 2)
+        exchange.change_book("XBTUSDTM")
+        await trio.sleep(5.0)
+        exchange.faults.book = BookFault(delay=3.0)
+        skip_numbers(exchange, "XBTUSDTM", 2)
+        exchange.change_book("XBTUSDTM")
+        await trio.sleep(1.0)
+        if not waits:
+            told = await until_blocked(events)
+            assert kinds(told) == ["Gap", "Resynced", "OrderBook", "Gap"]
+            assert (told[0].until_ns, told[3].until_ns) == (told[2].time_ns, None)
+        await trio.sleep(5.0)
+        view = (await until_blocked(events))[-1]
+        check(exchange, view, 20)
+        since = told[2].time_ns if not waits else first.time_ns
+        assert view.gap_before is not None
+        assert (view.gap_before.since_ns, view.gap_before.until_ns) == (since, view.time_ns)
+
+
+async def test_a_hole_of_a_book_that_is_added_anew_has_an_end_too(autojump_clock: MockClock) -> None:
+    """It was read no more before it was right again."""
+    async with watched() as (exchange, feed, _), feed.book("XBTUSDTM") as books:
+        events = books.with_events()
+        await until_blocked(events)
+        exchange.faults.book = BookFault(error=503)
+        skip_numbers(exchange, "XBTUSDTM", 2)
+        exchange.change_book("XBTUSDTM")
+        await trio.sleep(1.0)
+        books.remove("XBTUSDTM")
+        exchange.faults.book = None
+        await books.add("XBTUSDTM")
+        told = await until_blocked(events)
+        assert kinds(told) == ["Gap", "OrderBook"]
+        assert told[1].gap_before == attrs.evolve(told[0], until_ns=told[1].time_ns)
 
 
 # -- snapshots --------------------------------------------------------------------------------------------------------
@@ -366,6 +464,7 @@ async def test_a_hole_and_a_cut_before_anybody_looks_are_told_in_one_order(
         told = await until_blocked(events)
         assert kinds(told) == ["Gap", "Disconnected", "Restored", "Resynced", "OrderBook"]
         assert told[-1].gap_before == told[0]
+        assert told[0].until_ns == told[-1].time_ns
         check(exchange, told[-1], 20)
 
 

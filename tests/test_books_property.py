@@ -77,6 +77,7 @@ class Witness:
         before = self.last.get(view.symbol)
         assert (view.gap_before is not None) == (view.symbol in self.told), "a gap is told before the view after it"
         self.told.discard(view.symbol)
+        assert view.gap_before is None or view.gap_before.until_ns is not None, "where the hole ends is known by now"
         if before is not None:
             assert view.sequence // EPOCH <= before.sequence // EPOCH, "an old numbering after a new one"
             if view.gap_before is None:

@@ -469,6 +469,90 @@ async def test_a_gap_among_what_was_dropped_is_one_hole_with_it() -> None:
     assert (fifth.gap_before.since_ns, fifth.gap_before.until_ns) == (START_NS + 1, START_NS + 5)
 
 
+OPEN = Gap(TRADE, GapCause.BOOK, None, None, START_NS + 1, None)
+"""A hole that is told before anybody knows where it ends."""
+POLICIES = [Overflow.BLOCK, Overflow.DROP_OLDEST, Overflow.DROP_NEWEST, Overflow.LATEST, Overflow.RAISE]
+
+
+@pytest.mark.parametrize("changes_only", [False, True])
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_a_hole_that_waits_is_told_with_the_end_that_it_got_meanwhile(
+    policy: Overflow, changes_only: bool
+) -> None:
+    queue = channel(policy, changes_only=changes_only)
+    await put(queue, *trades(1))
+    queue.tell(OPEN)
+    queue.tell(Restored(TRADE, 2.5))
+    queue.complete(TRADE, START_NS + 5)
+    await put(queue, *trades(5))
+    items = everything(queue)
+    whole = attrs.evolve(OPEN, until_ns=START_NS + 5)
+    assert told(items) == [*([1] if policy is not Overflow.LATEST else []), "Gap", "Restored", 5]
+    assert items[-3] == whole
+    assert items[-1].gap_before == whole  # type: ignore[union-attr]
+    assert law(queue)
+
+
+@pytest.mark.parametrize("events", [False, True])
+@pytest.mark.parametrize("changes_only", [False, True])
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_a_hole_that_was_told_already_gets_its_end_in_what_the_next_update_says_of_it(
+    policy: Overflow, changes_only: bool, events: bool
+) -> None:
+    """The event that was told stays as it was, and is the only one."""
+    queue = channel(policy, changes_only=changes_only)
+    queue.tell(OPEN)
+    if events:
+        assert queue.take(events=True) == OPEN
+    with pytest.raises(trio.WouldBlock):
+        queue.take(events=events)
+    queue.complete(TRADES[1], START_NS + 4)  # another one's
+    queue.complete(TRADE, START_NS + 5)
+    with pytest.raises(trio.WouldBlock):
+        queue.take(events=True)
+    await put(queue, *trades(5, 6))
+    items = everything(queue)
+    assert told(items) == ([6] if policy is Overflow.LATEST else [5, 6])
+    assert items[0].gap_before == attrs.evolve(OPEN, until_ns=START_NS + 5)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("reached", [False, True])
+async def test_a_hole_that_ended_is_no_end_of_one_that_did_not(reached: bool) -> None:
+    """As one they have no end until both have; where updates were dropped between them, too."""
+    queue = channel(bound=1)
+    await put(queue, *trades(1))
+    queue.tell(OPEN)
+    await put(queue, update(TRADES[1], 2))  # drops what stood before the hole
+    if reached:
+        assert sorted(map(str, told(everything(queue)))) == ["2", "Dropped", "Gap", "SlowConsumer", "SlowConsumer"]
+    queue.complete(TRADE, START_NS + 9)
+    await put(queue, *trades(9))
+    ninth = [one for one in everything(queue) if isinstance(one, Update)][-1]
+    assert ninth.sequence == 9
+    assert ninth.gap_before is not None
+    assert (ninth.gap_before.since_ns, ninth.gap_before.until_ns) == (START_NS + 1, START_NS + 9)
+    earlier = Gap(TRADE, GapCause.RECONNECT, None, None, START_NS, START_NS + 1)
+    for joined in (earlier.joined(OPEN), OPEN.joined(earlier)):
+        assert (joined.cause, joined.since_ns, joined.until_ns) == (GapCause.RECONNECT, START_NS, None)
+
+
+async def test_an_end_without_an_open_hole_changes_nothing() -> None:
+    queue = holding(1)
+    gap = Gap(TRADE, GapCause.RECONNECT, None, None, 1, 2)
+    queue.tell(gap)
+    queue.complete(TRADE, 3)
+    assert everything(queue)[1:] == [gap]
+    queue.complete(TRADE, 3)
+    await put(queue, *trades(2))
+    (second,) = everything(queue)
+    assert second.gap_before == gap  # type: ignore[union-attr]
+    queue.tell(OPEN)
+    queue.close()
+    queue.complete(TRADE, 3)
+    with pytest.raises(trio.EndOfChannel):
+        queue.take(events=True)
+
+
 async def test_the_record_in_other_channels_is_not_touched() -> None:
     one, other = channel(), channel()
     shared = update(TRADE, 1)

@@ -21,7 +21,9 @@ from trio.testing import MockClock, memory_stream_pair
 
 from kufeed import ClockOff, Credentials, CredentialsRefused, ExchangeError, MessageRefused, topic
 from kufeed._credentials import repeats, signed_headers
-from kufeed._rest import Rest
+from kufeed._rest import Rest, Signature
+from kufeed.protocol import BookSnapshot
+from kufeed.protocol.clock import ServerClock
 from kufeed.testing import BookFault, Exchange, MemoryNetwork
 
 SPOT, FUTURES = topic("book_delta", "BTC-USDT"), topic("book_delta", "XBTUSDTM")
@@ -60,6 +62,11 @@ async def exchange_and_rest(stream: Any = SPOT, **arguments: Any) -> AsyncIterat
         yield exchange, Rest(network, BASES[stream], ssl.create_default_context, ujson.loads), network
 
 
+async def signed(rest: Rest, credentials: Credentials) -> BookSnapshot:
+    """A spot book, by a clock that is asked for it."""
+    return await rest.fetch_book(SPOT, Signature(credentials, await rest.fetch_clock()))
+
+
 def requests(exchange: Exchange) -> int:
     return exchange.statistics().requests
 
@@ -84,7 +91,7 @@ async def test_a_public_book_is_the_true_one(autojump_clock: MockClock, stream: 
 
 async def test_a_signed_spot_book_is_whole(autojump_clock: MockClock) -> None:
     async with exchange_and_rest(book_levels=3000) as (exchange, rest, _):
-        book = await rest.fetch_book(SPOT, exchange.issue_credentials())
+        book = await signed(rest, exchange.issue_credentials())
         truth = exchange.book("BTC-USDT")
         assert (book.sequence, book.bids, book.asks) == (truth.sequence, truth.bids, truth.asks)
         assert (len(book.bids), book.limit) == (3000, None)
@@ -92,7 +99,7 @@ async def test_a_signed_spot_book_is_whole(autojump_clock: MockClock) -> None:
 
 async def test_a_futures_book_is_public_whoever_asks(autojump_clock: MockClock) -> None:
     async with exchange_and_rest(FUTURES) as (exchange, rest, _):
-        assert (await rest.fetch_book(FUTURES, MINE)).bids == exchange.book("XBTUSDTM").bids
+        assert (await rest.fetch_book(FUTURES, Signature(MINE, ServerClock()))).bids == exchange.book("XBTUSDTM").bids
         assert requests(exchange) == 1
 
 
@@ -109,7 +116,7 @@ async def test_over_tcp_the_base_has_a_path_which_is_not_signed() -> None:
     async with exchange.listen() as address:
         rest = Rest(RealNetwork(), address.spot_url, ssl.create_default_context, ujson.loads)
         with trio.fail_after(30):
-            book = await rest.fetch_book(SPOT, exchange.issue_credentials())
+            book = await signed(rest, exchange.issue_credentials())
     assert book.limit is None
 
 
@@ -118,64 +125,10 @@ async def test_over_tcp_the_base_has_a_path_which_is_not_signed() -> None:
 
 @pytest.mark.parametrize("ahead", [-86_400.0, -5.5, 0.0, 5.5, 86_400.0])
 async def test_a_signature_goes_by_the_exchanges_clock(autojump_clock: MockClock, ahead: float) -> None:
-    """Which is asked once, before the first one."""
     async with exchange_and_rest() as (exchange, rest, network):
         network.ahead, network.slow = ahead, 2.0
-        credentials = exchange.issue_credentials()
-        await rest.fetch_book(SPOT, credentials)
+        assert (await signed(rest, exchange.issue_credentials())).limit is None
         assert requests(exchange) == 2
-        await rest.fetch_book(SPOT, credentials)
-        assert requests(exchange) == 3
-
-
-async def test_a_clock_that_was_set_is_learned_anew_by_the_next_request(autojump_clock: MockClock) -> None:
-    """Whoever asks tries again, in a turn that pays for it."""
-    async with exchange_and_rest() as (exchange, rest, network):
-        credentials = exchange.issue_credentials()
-        await rest.fetch_book(SPOT, credentials)
-        network.ahead = -60.0
-        with pytest.raises(ClockOff):
-            await rest.fetch_book(SPOT, credentials)
-        assert (await rest.fetch_book(SPOT, credentials)).limit is None
-        assert requests(exchange) == 2 + 3
-        exchange.faults.clock_skew = 3600.0
-        with pytest.raises(ClockOff):
-            await rest.fetch_book(SPOT, credentials)
-        assert (await rest.fetch_book(SPOT, credentials)).limit is None
-        assert requests(exchange) == 2 + 3 + 3
-
-
-async def test_a_time_that_is_refused_is_told(autojump_clock: MockClock) -> None:
-    async with exchange_and_rest() as (exchange, rest, _):
-        credentials = exchange.issue_credentials()
-        exchange.faults.book = BookFault(error=("400002", "KC-API-TIMESTAMP Invalid"))
-        with pytest.raises(ClockOff, match=r"level2: KC-API-TIMESTAMP Invalid \(code 400002\)") as error:
-            await rest.fetch_book(SPOT, credentials)
-        assert requests(exchange) == 2
-        assert error.value.__context__ is None
-        exchange.faults.book = None
-        assert (await rest.fetch_book(SPOT, credentials)).limit is None
-
-
-async def test_requests_at_once_learn_a_clock_that_was_set_together(autojump_clock: MockClock) -> None:
-    """Who finds that another one has asked meanwhile does not ask again."""
-    async with exchange_and_rest() as (exchange, rest, network):
-        credentials = exchange.issue_credentials()
-        await rest.fetch_book(SPOT, credentials)
-        network.ahead = 60.0
-        exchange.faults.book = BookFault(delay=1.0, times=1)
-        before = requests(exchange)
-
-        async def fail_then_fetch() -> None:
-            with pytest.raises(ClockOff):
-                await rest.fetch_book(SPOT, credentials)
-            await trio.sleep(2.0)
-            await rest.fetch_book(SPOT, credentials)
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(2):
-                nursery.start_soon(fail_then_fetch)
-        assert requests(exchange) == before + 2 + 1 + 2
 
 
 @pytest.mark.parametrize("data", [None, "soon", 1729100692, {"a": 1}])
@@ -196,7 +149,7 @@ async def test_credentials_of_somebody_else_are_refused_at_once(
     async with exchange_and_rest() as (exchange, rest, _):
         wrong = attrs.asdict(exchange.issue_credentials()) | {field: getattr(MINE, field)}
         with pytest.raises(CredentialsRefused) as error:
-            await rest.fetch_book(SPOT, Credentials(**wrong))
+            await signed(rest, Credentials(**wrong))
         assert error.value.code == code
         assert not isinstance(error.value, ClockOff)
         assert requests(exchange) == 2, "it is not tried again"
@@ -207,7 +160,7 @@ async def test_each_code_about_credentials_has_its_error(autojump_clock: MockClo
     async with exchange_and_rest() as (exchange, rest, _):
         exchange.faults.book = BookFault(error=(code, "no"))
         with pytest.raises(CredentialsRefused, match=f"no .code {code}."):
-            await rest.fetch_book(SPOT, exchange.issue_credentials())
+            await signed(rest, exchange.issue_credentials())
 
 
 async def test_other_refusals_say_code_and_wait(autojump_clock: MockClock) -> None:
@@ -320,7 +273,7 @@ async def ask(
         network = Answering(nursery, answers, wrap)
         rest = Rest(network, base or BASES[stream], ssl.create_default_context, ujson.loads)
         try:
-            await rest.fetch_book(stream, credentials)
+            await (rest.fetch_book(stream) if credentials is None else signed(rest, credentials))
         except (ExchangeError, trio.BrokenResourceError) as error:
             caught.append(error)
         nursery.cancel_scope.cancel()
@@ -449,7 +402,7 @@ async def test_no_error_traceback_or_log_shows_who_signed(
         inner = inner.tb_next  # what `ask()` itself has in its variables is the test's own affair
     shown = traceback.TracebackException(error.type, error.value, inner, capture_locals=True)
     text = "".join(shown.format()) + str(error.value) + repr(error.value)
-    assert "in _signed_request" in text or shape == "no book"
+    assert "in fetch_book" in text
     if "k3y" not in SHAPES[shape].decode():  # httpcore2 tells, where asked to at DEBUG, what came; never what was sent
         text += "".join(f"{record.getMessage()} {record.args!r}" for record in caplog.records)
     assert [secret for secret in TELLING if repeats(text, secret)] == []
@@ -475,8 +428,8 @@ async def test_a_cancelled_request_leaves_nothing_open_and_the_next_one_is_good(
         exchange.faults.book = BookFault(delay=1.0)
         credentials = exchange.issue_credentials()
         with trio.move_on_after(rng.uniform(0, 3.5)):
-            await rest.fetch_book(SPOT, credentials)
+            await signed(rest, credentials)
         for stream in network.streams:
             with trio.fail_after(1), pytest.raises(trio.ClosedResourceError):
                 await stream.receive_some(1)
-        assert (await rest.fetch_book(SPOT, credentials)).limit is None
+        assert (await signed(rest, credentials)).limit is None

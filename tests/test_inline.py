@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -231,6 +232,32 @@ async def test_it_never_holds_its_reader() -> None:
         await watched.sink.wait_room()
     watched.sink.finish()
     assert watched.sink.ended.is_set()
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("changes_only", [False, True])
+@pytest.mark.parametrize("batches", [False, True])
+def test_a_hole_gets_its_end_before_the_function_is_told_of_it(batches: bool, changes_only: bool, paused: bool) -> None:
+    """Also where what came first after it was discarded, and is missing too."""
+    seen: list[kufeed.Update] = []
+    watched = Watched(seen.extend if batches else seen.append, batches=batches)
+    sink = watched.sink
+    sink.changes_only = changes_only
+    watched.hand_over(1)
+    topic = ticker(1).topic
+    hole = Gap(topic, GapCause.BOOK, None, None, ticker(1).time_ns, None)
+    sink.tell(hole)
+    sink.complete(TICKERS[1], 4)  # another one's
+    sink.complete(topic, ticker(4).time_ns)
+    sink.complete(topic, ticker(6).time_ns)  # it has one already
+    if paused:
+        sink.paused = True
+        watched.hand_over(5)
+        sink.paused = False
+    watched.hand_over(8)
+    until = ticker(5 if paused else 4).time_ns
+    assert [one.sequence for one in seen] == [1, 8]
+    assert [one.gap_before for one in seen] == [None, attrs.evolve(hole, until_ns=until)]
 
 
 def test_a_hole_before_what_is_discarded_while_paused_is_told_too() -> None:

@@ -1,7 +1,19 @@
 """KuCoin's market-data protocol without I/O: topics, messages, records. Imports neither Trio nor a clock."""
 
 from .bookview import OrderBook
-from .events import Disconnected, Dropped, Gap, GapCause, GapFill, Restored, Resynced, SlowConsumer, Stale, StreamEvent
+from .events import (
+    Disconnected,
+    Dropped,
+    Gap,
+    GapCause,
+    GapFill,
+    Refused,
+    Restored,
+    Resynced,
+    SlowConsumer,
+    Stale,
+    StreamEvent,
+)
 from .market import Channel, Market, MergeKey, Topic, UpdateType
 from .orderbook import BookEvent, BookSnapshot, BookState, BookSync
 from .rest import retry_after
@@ -57,6 +69,7 @@ __all__ = [
     "Market",
     "MergeKey",
     "OrderBook",
+    "Refused",
     "Restored",
     "Resynced",
     "Side",

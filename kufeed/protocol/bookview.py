@@ -33,19 +33,22 @@ class BookFigures:
     @property
     def best_bid(self) -> Level | None:
         """The highest bid; None where there is none."""
-        return self.bids[0] if self.bids else None
+        bids, _ = self._sides()
+        return bids[0] if bids else None
 
     @property
     def best_ask(self) -> Level | None:
         """The lowest ask; None where there is none."""
-        return self.asks[0] if self.asks else None
+        _, asks = self._sides()
+        return asks[0] if asks else None
 
     @property
     def mid(self) -> Decimal | None:
         """Half-way between the best prices, exact; None where a side is empty."""
-        if not (self.bids and self.asks):
+        bids, asks = self._sides()
+        if not (bids and asks):
             return None
-        bid, ask = self.bids[0].price, self.asks[0].price
+        bid, ask = bids[0].price, asks[0].price
         if type(bid) is Decimal:
             return _EXACT.divide(_EXACT.add(bid, ask), Decimal(2))
         return (bid + ask) / 2
@@ -53,9 +56,10 @@ class BookFigures:
     @property
     def spread(self) -> Decimal | None:
         """The best ask less the best bid, exact; None where a side is empty."""
-        if not (self.bids and self.asks):
+        bids, asks = self._sides()
+        if not (bids and asks):
             return None
-        bid, ask = self.bids[0].price, self.asks[0].price
+        bid, ask = bids[0].price, asks[0].price
         return _EXACT.subtract(ask, bid) if type(bid) is Decimal else ask - bid
 
     def depth_to(self, price: Decimal | int | float) -> Number:
@@ -65,14 +69,15 @@ class BookFigures:
         may stand between.
         """
         _check_positive("price", price)
-        levels: Sequence[Level] = self.bids or self.asks
+        bids, asks = self._sides()
+        levels = bids or asks
         if isinstance(price, float) and levels and type(levels[0].price) is Decimal:
             price = Decimal(repr(price))  # the level that is written so, not the binary number beside it
-        if self.bids and price <= self.bids[0].price:
-            levels = self.bids
+        if bids and price <= bids[0].price:
+            levels = bids
             reached = [level.size for level in levels if level.price >= price]
-        elif self.asks and price >= self.asks[0].price:
-            levels = self.asks
+        elif asks and price >= asks[0].price:
+            levels = asks
             reached = [level.size for level in levels if level.price <= price]
         else:
             return 0
@@ -88,9 +93,11 @@ class BookFigures:
         """
         _check_positive("size", size)
         try:
-            levels = self.asks if Side(side) is Side.BUY else self.bids
+            taken_from = Side(side)
         except ValueError:
             raise UsageError(f"side must be 'buy' or 'sell', not {side!r}") from None
+        bids, asks = self._sides()
+        levels = asks if taken_from is Side.BUY else bids
         exact = not (levels and isinstance(levels[0].price, float))
         left: Any = (size if isinstance(size, Decimal) else Decimal(repr(size))) if exact else float(size)
         wanted = left
@@ -107,6 +114,10 @@ class BookFigures:
             if not left:
                 return _DIVIDING.divide(paid, wanted) if exact else paid / wanted
         raise InsufficientDepth(self.symbol, f"the {len(levels)} levels here hold less than {size}")
+
+    def _sides(self) -> tuple[Sequence[Level], Sequence[Level]]:
+        """`bids` and `asks` of one moment, best first: what each figure looks at, once."""
+        return self.bids, self.asks
 
     def _is_whole(self, side: Sequence[Level]) -> bool:
         """Whether there is nothing beyond the last level of *side*."""

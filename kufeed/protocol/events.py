@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
+    from ..errors import SubscriptionRejected
     from .market import Topic
 
 
@@ -67,7 +68,11 @@ class Gap(StreamEvent):
     None where nothing was received before.
     """
     until_ns: int | None
-    """No update after this is missing."""
+    """No update after this is missing.
+
+    None where that is not known yet: the gap of an order book is told at once, and ends at the next view, whose
+    `gap_before` says so.
+    """
     filled: GapFill | None = None
     """What came of filling it, where somebody tried. Of one that is `filled`, the times tell where it was."""
 
@@ -79,14 +84,15 @@ class Gap(StreamEvent):
         first = other if self.since_ns is not None and (other.since_ns or 0) < self.since_ns else self
         numbers = (self.first_missing, self.last_missing, other.first_missing, other.last_missing)
         known = [number for number in numbers if number is not None]
-        ends = [end for end in (self.until_ns, other.until_ns) if end is not None]
+        # One that goes on is as long as any.
+        until = None if self.until_ns is None or other.until_ns is None else max(self.until_ns, other.until_ns)
         return Gap(
             self.topic,
             first.cause,
             min(known) if len(known) == 4 else None,
             max(known) if len(known) == 4 else None,
             first.since_ns,
-            max(ends, default=None),
+            until,
             max(self.filled, other.filled, key=_CLAIMS.index),
         )
 
@@ -115,6 +121,15 @@ class Restored(StreamEvent):
 
     topic: Topic
     duration: float
+
+
+@attrs.frozen
+class Refused(StreamEvent):
+    """The exchange refused `topic`, so that nothing of it comes any more; told in place of an error, where that was
+    chosen (`SubscriptionOptions.on_reject`)."""
+
+    topic: Topic
+    cause: SubscriptionRejected
 
 
 @attrs.frozen

@@ -130,6 +130,12 @@ class BookSync:
         """First and last number of the hole that it broke at; None where it broke otherwise, or never."""
         self.audits = 0
         """Times that it was found equal to a snapshot."""
+        self.audits_missed = 0
+        """Times that it was to be compared and was not: no snapshot came, it did not fit, or the book began anew."""
+        self.seeds = 0
+        """Snapshots that it began from."""
+        self.held_in_vain = 0
+        """Those that waited for its changes, and then did not fit or were not wanted any more."""
         self._buffer: deque[BookDelta] | None = None
         self._most_buffered = most_buffered
         self._ticket = 0
@@ -168,8 +174,9 @@ class BookSync:
         self._apply(delta)
         if self._crosses():
             return self._break(BookEvent.CROSSED, None)
-        if self._ahead is not None and self.sequence >= self._ahead.sequence:
-            self._join(self._ahead)
+        seed = self._ahead
+        if seed is not None and self.sequence >= seed.sequence and self._join(seed) is BookEvent.UNFIT:
+            self.held_in_vain += 1
         snapshot = self._auditing
         if snapshot is not None and self.sequence >= snapshot.sequence and self._audit(snapshot) is BookEvent.DIFFERS:
             return BookEvent.DIFFERS
@@ -201,6 +208,7 @@ class BookSync:
         """
         if ticket != self._ticket or self.state is BookState.WAITING:
             return None
+        self._drop_ahead()
         if snapshot.sequence > self.sequence and self.is_readable(self.depth) and snapshot.problem() is None:
             self._ahead = snapshot
             return None
@@ -221,24 +229,30 @@ class BookSync:
         if self._buffer:
             self._stream = self._buffer[-1]
         self.bids, self.asks = bids, asks
-        self._buffer = self._auditing = None
+        self._buffer = None
+        self._drop_audit()
+        self.seeds += 1
         return self._go(BookEvent.JOINED)
 
     def audit(self, ticket: int, snapshot: BookSnapshot) -> BookEvent | None:
         """Compare with *snapshot* at its number, now or when the changes have come that far.
 
         DIFFERS where it is another book; UNFIT where it cannot be compared; None where it is the same, or will be seen
-        later: then `receive()` returns DIFFERS.
+        later: then `receive()` returns DIFFERS. None, too, where the book has lost its connection or broken since
+        *ticket*. What was not compared is counted.
         """
+        self._drop_audit()
         if ticket != self._ticket or self.state is not BookState.LIVE:
+            self.audits_missed += 1
             return None
-        if snapshot.sequence > self.sequence:
+        if snapshot.sequence > self.sequence and snapshot.problem() is None:
             self._auditing = snapshot
             return None
         return self._audit(snapshot)
 
     def forgo(self) -> None:
-        """What an audit was to compare with does not come: no changes are kept for it."""
+        """What an audit was to compare with does not come: no changes are kept for it, and it is counted as missed."""
+        self.audits_missed += 1
         if self.state is BookState.LIVE:
             self._buffer = None
 
@@ -246,6 +260,7 @@ class BookSync:
         made = self._rebuilt(snapshot)
         self._buffer = self._auditing = None
         if made is None:
+            self.audits_missed += 1
             return self._go(BookEvent.UNFIT)
         bids, asks, _ = made
         if self.bids.agrees(bids) and self.asks.agrees(asks):
@@ -342,7 +357,17 @@ class BookSync:
     def _forget(self) -> None:
         self._ticket += 1
         self.bids, self.asks = BookSide(Side.BUY), BookSide(Side.SELL)
-        self._auditing = self._ahead = self._stream = None
+        self._drop_ahead()
+        self._drop_audit()
+        self._stream = None
+
+    def _drop_ahead(self) -> None:
+        self.held_in_vain += self._ahead is not None
+        self._ahead = None
+
+    def _drop_audit(self) -> None:
+        self.audits_missed += self._auditing is not None
+        self._auditing = None
 
     def _keep(self, delta: BookDelta) -> None:
         """Buffer *delta*, so that what is buffered has no holes and stands in order."""

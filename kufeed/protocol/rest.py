@@ -65,6 +65,8 @@ SPOT_TRADES = Endpoint("GET", "/api/v1/market/histories", 3)
 FUTURES_TRADES = Endpoint("GET", "/api/v1/trade/history", 5)
 """The last 100 trades of a contract (KuCoin, get trade history). No document at hand states the weights of these two:
 they are what the larger clients count with."""
+STATUS = Endpoint("GET", "/api/v1/status", 4)
+"""Whether a market is open (KuCoin, get service status: 3 of spot, 4 of futures)."""
 SPOT_TIME = Endpoint("GET", "/api/v1/timestamp", 3)
 """Milliseconds since the epoch (KuCoin, get server time)."""
 

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from .market import Topic
 
 
+_MOST_PROBES = 8
+"""That are waited for; a server which answers none must not have us remember them all."""
+
+
 @attrs.frozen
 class Welcomed:
     """The link may be used."""
@@ -76,6 +80,13 @@ class Slowed:
 
 
 @attrs.frozen
+class Ponged:
+    """The server has answered a `probe()`: what it had sent before has come."""
+
+    ping_id: str
+
+
+@attrs.frozen
 class Failed:
     """The link is of no more use."""
 
@@ -89,7 +100,7 @@ class Unknown:
     frame: Mapping[str, Any]
 
 
-Event = Welcomed | Acked | Rejected | Unanswered | LinkFull | Slowed | Failed | Unknown
+Event = Welcomed | Acked | Rejected | Unanswered | LinkFull | Slowed | Ponged | Failed | Unknown
 
 
 @attrs.define(eq=False)
@@ -140,6 +151,7 @@ class Session:
         self._send_by = math.inf
         self._paused_until = -math.inf
         self._pings: deque[Frame] = deque()
+        self._probes: deque[str] = deque(maxlen=_MOST_PROBES)
         self._queued: deque[Request] = deque()
         self._waiting: dict[str, Request] = {}
         # Each topic's newest open request. What an older one asked for is neither repeated nor told: asked again, an
@@ -147,6 +159,8 @@ class Session:
         self._newest: dict[Topic, Request] = {}
         self._asked: set[Topic] = set()  # what the exchange may be streaming to us
         self._held_since: float | None = None
+        self.holds = 0
+        """How often its reader was held."""
         self._failed = False
 
     # -- what the user of the link wants ------------------------------------------------------------------------------
@@ -160,6 +174,13 @@ class Session:
         topics = list(topics)
         self._withdraw(topics)
         self._queue([topic for topic in topics if topic in self._asked], subscribe=False)
+
+    def probe(self) -> str:
+        """Queue a ping besides the regular ones, and return its id: its pong is told as `Ponged`."""
+        ping_id = self._new_id()
+        self._probes.append(ping_id)
+        self._pings.append(Frame(messages.ping(ping_id)))
+        return ping_id
 
     def _queue(self, topics: Iterable[Topic], *, subscribe: bool, again: bool = False) -> None:
         topics = list(topics)
@@ -220,10 +241,16 @@ class Session:
                     topics = self._finish(request)
                     return [Acked(topics)] if request.subscribe and topics else []
             case "pong":
-                return []
+                return self._ponged(messages.read_id(frame))
             case "error":
                 return self._refused(messages.read_error(frame), frame, now)
         return [Unknown(frame)]
+
+    def _ponged(self, ping_id: str | None) -> list[Event]:
+        if ping_id is None or ping_id not in self._probes:
+            return []
+        self._probes.remove(ping_id)
+        return [Ponged(ping_id)]
 
     def _refused(self, error: messages.ErrorFrame, frame: Mapping[str, Any], now: float) -> list[Event]:
         if error.meaning is Meaning.TOKEN_EXPIRED:
@@ -289,9 +316,15 @@ class Session:
         """
         return any(one.subscribe and not one.again for one in (*self._queued, *self._waiting.values()))
 
+    @property
+    def is_held(self) -> bool:
+        """Between `hold()` and `resume()`."""
+        return self._held_since is not None
+
     def hold(self, now: float) -> None:
         """Nothing is read from *now* on: what the server should say cannot be missed. Pings go on."""
         self._held_since = now
+        self.holds += 1
 
     def resume(self, now: float) -> None:
         """Reading goes on: deadlines for what the server should say have stood still since `hold()`."""

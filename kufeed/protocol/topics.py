@@ -56,7 +56,8 @@ def topic(kind: UpdateType | str, symbol: str, *, levels: int | None = None, int
     if channels is None:
         if market is None:
             raise UsageError(f"{kind} has no topic of all symbols")
-        raise UsageError(f"the {market.name} market has no {kind} stream ({symbol})")
+        hint = f"; feed.book({symbol!r}) makes books of its changes" if kind is UpdateType.BOOK else ""
+        raise UsageError(f"the {market.name} market has no {kind} stream ({symbol}){hint}")
     channel = _with_levels(channels, levels)
     return Topic(channel, symbol, _checked_interval(channel, interval))
 

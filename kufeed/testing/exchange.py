@@ -8,7 +8,7 @@ import random
 import re
 import time
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,12 +18,13 @@ import trio_websocket
 import wsproto
 
 from kufeed.testing import rest, wire
+from kufeed.testing.beats import Beats
 from kufeed.testing.books import TrueBook
 from kufeed.testing.gate import Gate
-from kufeed.testing.http import ENDPOINTS, MARKETS, Where, locate, next_request, send_reply
+from kufeed.testing.http import MARKETS, Where, locate, next_request, send_reply, server_host
 from kufeed.testing.keys import KeyOffice
 from kufeed.testing.limits import Limits, SlidingWindow, WeightPool
-from kufeed.testing.market import CHANGES_KEPT, LEAST_LEVELS, LEVELS, MOST_LEVELS, MarketModel
+from kufeed.testing.market import CHANGES_KEPT, LEAST_LEVELS, LEVELS, MOST_LEVELS, OPEN, MarketModel
 from kufeed.testing.records import Address, BookFault, Dial, ExchangeStatistics, Faults
 from kufeed.testing.services import open_services
 from kufeed.testing.session import CONNECTION_LOST, Session
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from kufeed import Credentials
-    from kufeed.testing.market import Beat, SymbolModel
+    from kufeed.testing.market import Beat, MarketName, SymbolModel
 
 _LOST = (*CONNECTION_LOST, h11.RemoteProtocolError, trio_websocket.HandshakeError, wsproto.utilities.ProtocolError)
 _IDLE_HTTP = 75.0  # seconds an HTTP connection may wait for its next request
@@ -62,13 +63,15 @@ class Exchange:
     were left, in the same `trio.run` (its clock is theirs).
     The market has XBTUSDTM, ETHUSDTM, BTC-USDT and ETH-USDT, the symbols of *futures* and *spot*, and *generated* pairs
     `T0001USDTM`, `T0001-USDT`, …; equal *seed*, equal market. It moves every *update_interval* seconds, and only for
-    symbols somebody holds a topic of. It has every public channel; announcements and call auctions come if you `play()`
-    them.
+    symbols somebody holds a topic of; when somebody comes back to one, or asks for it by REST, it has moved meanwhile.
+    It has every public channel; announcements and call auctions come if you `play()` them.
 
-    *ping_interval* and *ping_timeout* (seconds) are what the token reply tells the client. *limits* are enforced.
-    With ``live=False`` the market is silent (only `play()` sends) and any symbol may be subscribed;
-    *accept_any_symbol* sets the latter by itself. *partial_subscribe* decides what KuCoin leaves undocumented: whether
-    one bad symbol refuses its whole frame (False) or is refused alone, by an error frame ahead of the ack (True).
+    *ping_interval* and *ping_timeout* (seconds) are what the token reply tells the client, for each of so many
+    *instance_servers*: hosts of their own in memory; over TCP, where there are several, ports of their own.
+    *limits* are enforced. With ``live=False`` the market is silent (only `play()` sends) and any symbol may be
+    subscribed; *accept_any_symbol* sets the latter by itself.
+    *partial_subscribe* decides what KuCoin leaves undocumented: whether one bad symbol refuses its whole frame (False)
+    or is refused alone, by an error frame ahead of the ack (True).
     *book_levels* (40 to 3000) is about how many levels each side of a book has. The newest *changes_kept* changes of
     all books together are remembered, for `book()`.
     *send_buffer* bounds, in bytes, what waits for one slow client. The time stamps come from the door that is open:
@@ -91,6 +94,7 @@ class Exchange:
         live: bool = True,
         accept_any_symbol: bool | None = None,
         partial_subscribe: bool = False,
+        instance_servers: int = 1,
         book_levels: int = LEVELS,
         changes_kept: int = CHANGES_KEPT,
         send_buffer: int = 1_048_576,
@@ -106,17 +110,22 @@ class Exchange:
                 raise ValueError(f"{name} must be positive, not {value!r}")
         if not LEAST_LEVELS <= book_levels <= MOST_LEVELS:
             raise ValueError(f"book_levels must be from {LEAST_LEVELS} to {MOST_LEVELS}, not {book_levels!r}")
+        if instance_servers < 1:
+            raise ValueError(f"instance_servers must be 1 or more, not {instance_servers!r}")
         self.limits = Limits() if limits is None else limits
         self.faults = Faults()
         self.model = MarketModel(
             seed=seed, futures=futures, spot=spot, generated=generated, levels=book_levels, changes_kept=changes_kept
         )
         self._update_interval = update_interval
+        self._grid = Beats(update_interval)
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._live = live
         self._any_symbol = not live if accept_any_symbol is None else accept_any_symbol
         self._partial = partial_subscribe
+        self._servers = instance_servers
+        self._ports: list[int] = []  # over TCP: of each instance server
         self._send_buffer = send_buffer
         self._rng = random.Random(f"{seed}:exchange")
         self._tokens = TokenOffice(seed, self.limits.token_life)
@@ -153,24 +162,30 @@ class Exchange:
         With *tls* the connections are TLS ones and the URLs are `https:` and `wss:`. Raises `OSError` where the port
         is taken, `RuntimeError` where the exchange is open already. Errors of the body come out unwrapped.
         """
-        listeners = await trio.open_tcp_listeners(port, host=host)
-        try:
-            async with self.open(time.time_ns) as nursery:
+        async with AsyncExitStack() as listening, self.open(time.time_ns) as nursery:
+
+            async def bind(port: int, server: int | None) -> int:
+                """Serve a port; with *server* for that instance server alone. The port it got."""
+                listeners = await trio.open_tcp_listeners(port, host=host)
+                for listener in listeners:
+                    listening.callback(listener.socket.close)
                 bound: int = listeners[0].socket.getsockname()[1]
 
                 async def serve(stream: trio.SocketStream) -> None:
-                    if self.refuse_dial():
+                    if self.refuse_dial(server):
                         await trio.aclose_forcefully(stream)
                         return
                     secured = stream if tls is None else trio.SSLStream(stream, tls, server_side=True)
-                    await self.serve_stream(secured, f"{host}:{bound}")
+                    await self.serve_stream(secured, f"{host}:{bound}", server or 0)
 
                 await nursery.start(trio.serve_listeners, serve, listeners, name="kufeed exchange: listeners")
-                base = f"{'http' if tls is None else 'https'}://{host}:{bound}"
-                yield Address(host, bound, f"{base}/futures", f"{base}/spot")
-        finally:
-            for listener in listeners:
-                listener.socket.close()
+                return bound
+
+            bound = await bind(port, None)
+            servers = range(self._servers)
+            self._ports = [bound] if self._servers == 1 else [await bind(0, server) for server in servers]
+            base = f"{'http' if tls is None else 'https'}://{host}:{bound}"
+            yield Address(host, bound, f"{base}/futures", f"{base}/spot")
 
     @asynccontextmanager
     async def open(self, time_ns: Callable[[], int]) -> AsyncIterator[trio.Nursery]:
@@ -183,6 +198,7 @@ class Exchange:
             raise RuntimeError("this exchange is open already")
         self._time_ns = time_ns
         self._changed = trio.Event()
+        self._grid.begin(trio.current_time())
         try:
             async with open_services() as nursery:
                 nursery.start_soon(self._run_market, name="kufeed exchange: market")
@@ -190,14 +206,14 @@ class Exchange:
         finally:
             self._time_ns = None
 
-    async def serve_stream(self, stream: trio.abc.Stream, host: str) -> None:
-        """Serve one connection over *stream* until it ends, then close it.
+    async def serve_stream(self, stream: trio.abc.Stream, host: str, server: int = 0) -> None:
+        """Serve one connection to the instance server *server* over *stream* until it ends, then close it.
 
         The market is told by the path's prefix (`/spot`, `/futures`) or else by the Host header, for which *host*
         stands in where there is none. A lost or misbehaving peer ends the call quietly; a bug of the exchange raises.
         """
         try:
-            await self._serve_http(stream, host)
+            await self._serve_http(stream, host, server)
         except* _LOST:
             self._lost += 1
         finally:
@@ -231,6 +247,17 @@ class Exchange:
         self._pushes += count
         return count
 
+    def notify(self, frame: str | bytes, market: MarketName | None = None) -> int:
+        """Send a raw frame (JSON text), verbatim, to every session, or to those of *market*: a `notice`, a `command`.
+
+        Returns how many sessions that were. It is never dropped.
+        """
+        text = frame.decode() if isinstance(frame, bytes) else frame
+        told = [session for session in self._sessions if market is None or session.market == market]
+        for session in told:
+            session.reply(text)
+        return len(told)
+
     async def wait_subscribed(self, *topics: str) -> None:
         """Wait until each of the wire *topics* (one symbol each) is held by some session."""
         await trio.lowlevel.checkpoint()
@@ -242,6 +269,27 @@ class Exchange:
         async with trio.open_nursery() as nursery:
             for session in tuple(self._sessions):
                 nursery.start_soon(session.disconnect, code)
+
+    def kill_server(self, index: int) -> None:
+        """Cut what is open on an instance server (from 0) and refuse what comes, until `revive_server()`.
+
+        The same as adding it to `faults.dead_servers`, but for the cut. Raises `ValueError` for a server that there
+        is not.
+        """
+        self._check_server(index)
+        self.faults.dead_servers.add(index)
+        for session in self._sessions:
+            if session.server == index:
+                session.cut()
+
+    def revive_server(self, index: int) -> None:
+        """Let an instance server take connections again. Raises `ValueError` for a server that there is not."""
+        self._check_server(index)
+        self.faults.dead_servers.discard(index)
+
+    def _check_server(self, index: int) -> None:
+        if not 0 <= index < self._servers:
+            raise ValueError(f"there is no server {index}: this exchange has {self._servers}, from 0")
 
     def expire_tokens(self) -> None:
         """All tokens issued so far are expired for later dials; open connections stay."""
@@ -256,15 +304,26 @@ class Exchange:
 
         Returns the book's sequence. Beside the market's own beats, so best with ``live=False``. Spot level-2 messages
         carry up to four changes of one call each, futures ones one. Raises `LookupError` for an unknown symbol,
-        `ValueError` for a count below 1.
+        `ValueError` for a halted one and for a count below 1.
         """
         if count < 1:
             raise ValueError(f"count must be 1 or more, not {count!r}")
-        model = self._model(symbol)
-        beat = model.change(self._now_ns(), count)
-        for route in self._routes_of(model):
-            self._publish(route, model, beat)
+        model = self._open_model(symbol)
+        self._tell(model, model.change(self._now_ns(), count))
         return model.sequence
+
+    def trade(self, symbol: str, count: int = 1) -> int:
+        """Make *count* trades of *symbol*, drawn by the seed, and push them to whoever holds its topics.
+
+        Returns the sequence of the last one. They are in the trade history whether anybody was told or not; the book
+        changes with them. Best with ``live=False``. Raises `LookupError` for an unknown symbol, `ValueError` for a
+        halted one and for a count below 1.
+        """
+        if count < 1:
+            raise ValueError(f"count must be 1 or more, not {count!r}")
+        model = self._open_model(symbol)
+        self._tell(model, model.trade(self._now_ns(), count))
+        return model.trade_sequence
 
     def renumber_book(self, symbol: str, sequence: int = 0) -> None:
         """Number the book of *symbol* anew: it has *sequence* now, and its next change the one after that.
@@ -275,6 +334,31 @@ class Exchange:
         if sequence < 0:
             raise ValueError(f"sequence must be 0 or more, not {sequence!r}")
         self._model(symbol).renumber(sequence)
+
+    def halt(self, symbol: str, status: str = "Paused") -> None:
+        """Stop the trading of *symbol*: nothing of it changes or is pushed until `resume()`, its topics stay acked.
+
+        The lists of symbols say so: futures by *status*, spot by `enableTrading`. Raises `LookupError` for an unknown
+        symbol, `ValueError` for the status of those that trade.
+        """
+        if status == OPEN:
+            raise ValueError(f"a halted symbol is not {OPEN}")
+        self._model(symbol).status = status
+
+    def resume(self, symbol: str) -> None:
+        """Let a halted *symbol* trade again. Raises `LookupError` for an unknown or delisted one."""
+        model = self._model(symbol)
+        if model.status != OPEN:
+            model.status = OPEN
+            if self._time_ns is not None:
+                self._grid.missed(model, trio.current_time())  # it was halted: these it does not live
+
+    def delist(self, symbol: str) -> None:
+        """Forget *symbol*, for good: it is on no list, and a request or a subscribe for it is refused as unknown.
+
+        Who holds topics of it keeps them, and nothing is pushed. Raises `LookupError` for an unknown symbol.
+        """
+        self.model.delist(self._model(symbol))
 
     def freeze(self) -> None:
         """Fall silent: connections stay open and are accepted, but nothing is read, answered or pushed any more."""
@@ -301,7 +385,19 @@ class Exchange:
         model = self.model.find("spot" if "-" in symbol else "futures", symbol)
         if model is None:
             raise LookupError(f"this exchange does not have {symbol}")
+        self._catch_up(model)
         return model
+
+    def _open_model(self, symbol: str) -> SymbolModel:
+        model = self._model(symbol)
+        if model.status != OPEN:
+            raise ValueError(f"{symbol} is halted")
+        return model
+
+    @property
+    def instance_servers(self) -> int:
+        """How many servers the token reply names."""
+        return self._servers
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -333,8 +429,13 @@ class Exchange:
             connections_lost=self._lost,
         )
 
-    def refuse_dial(self) -> bool:
-        """Whether `faults.refuse_dials` refuses the connection that is being made; a count is used up by asking."""
+    def refuse_dial(self, server: int | None = None) -> bool:
+        """Whether the faults refuse the connection that is being made; a count of `refuse_dials` is used up by asking.
+
+        *server* is the instance server that it is made to, None where it is made for requests.
+        """
+        if server in self.faults.dead_servers:
+            return True
         refuse = self.faults.refuse_dials
         if not refuse:
             return False
@@ -349,7 +450,7 @@ class Exchange:
             raise RuntimeError("this exchange is not open: use listen(), open() or MemoryNetwork")
         return self._time_ns() + round(self.faults.clock_skew * 1e9)
 
-    async def _serve_http(self, stream: trio.abc.Stream, host: str) -> None:
+    async def _serve_http(self, stream: trio.abc.Stream, host: str, server: int) -> None:
         connection = h11.Connection(h11.SERVER)
         raw = bytearray()
         while True:
@@ -370,9 +471,11 @@ class Exchange:
             target = request.target.decode("latin-1")
             where = locate(target, headers.get("host", host))
             if "websocket" in headers.get("upgrade", "").lower():
-                refusal, token = self._judge_dial(where, headers)
+                if server in self.faults.dead_servers:
+                    return
+                refusal, token = self._judge_dial(where, headers, server)
                 if refusal is None and where is not None:
-                    await self._serve_websocket(stream, bytes(raw), where, token)
+                    await self._serve_websocket(stream, bytes(raw), where, token, server)
                 else:
                     await send_reply(connection, stream, refusal or rest.Reply(404, ""), close=True)
                 return
@@ -391,6 +494,9 @@ class Exchange:
         if where is None:
             return rest.failure("404000", "Url Not Found", status=404)
         now = trio.current_time()
+        symbol = self.model.find(where.market, where.query.get("symbol", ""))
+        if symbol is not None:
+            self._catch_up(symbol)
         admitted = self._weights.take(rest.weight(where.market, where.path), now)
         quota = tuple(self._weights.headers(now))
         if not admitted:
@@ -403,6 +509,8 @@ class Exchange:
             reply = rest.failure("404000", "Url Not Found", status=404)
         elif rest.is_book(where.market, where.path):
             reply = self._answer_book(where, headers)
+        elif where.path == rest.STATUS:
+            reply = rest.status(*(self.faults.maintenance or ("open", "")))
         else:
             reply = rest.answer(self.model, rest.Request(where.market, where.path, where.query, self._now_ns()))
         if reply.body:  # a bare status comes from some gateway, which knows nothing of quotas
@@ -436,13 +544,16 @@ class Exchange:
     def _issue_token(self, method: str, where: Where, now: float, *, secure: bool) -> rest.Reply:
         if method != "POST":
             return rest.failure("400100", "Request method not supported", status=405)
-        if self.faults.token_error is not None:
-            return self._faulty(self.faults.token_error)
-        endpoint = ENDPOINTS[where.market]
+        error = self.faults.token_error or self.faults.shut
+        if error is not None:
+            return self._faulty(error)
+        endpoints = [f"wss://{server_host(where.market, server)}/" for server in range(self._servers)]
         if where.prefixed:
-            endpoint = f"{'wss' if secure else 'ws'}://{where.host}/{where.market}/endpoint"
+            scheme, name = "wss" if secure else "ws", where.host
+            hosts = [f"{name.rpartition(':')[0]}:{port}" for port in self._ports] if self._servers > 1 else [name]
+            endpoints = [f"{scheme}://{host}/{where.market}/endpoint" for host in hosts]
         token = self._tokens.issue(where.market, now)
-        return rest.bullet(token, endpoint, ping_interval=self._ping_interval, ping_timeout=self._ping_timeout)
+        return rest.bullet(token, endpoints, ping_interval=self._ping_interval, ping_timeout=self._ping_timeout)
 
     def _faulty(self, fault: int | tuple[str, str]) -> rest.Reply:
         return rest.Reply(fault, "", self._retry_after()) if isinstance(fault, int) else rest.failure(*fault)
@@ -453,15 +564,16 @@ class Exchange:
 
     # WebSocket
 
-    def _judge_dial(self, where: Where | None, headers: dict[str, str]) -> tuple[rest.Reply | None, str]:
+    def _judge_dial(self, where: Where | None, headers: dict[str, str], server: int) -> tuple[rest.Reply | None, str]:
         """None and the token where the upgrade may go on, else the HTTP refusal."""
         if where is None:
             return rest.failure("404000", "Url Not Found", status=404), ""
         token = where.query.get("token", "")
         refusal: rest.Reply | None = None
         limit = self.limits.connections
-        if self.faults.upgrade_error is not None:
-            refusal = rest.Reply(self.faults.upgrade_error, "", self._retry_after())
+        error = self.faults.upgrade_error or self.faults.shut
+        if error is not None:
+            refusal = rest.Reply(error, "", self._retry_after())
         elif not self._dial_windows[where.market].admit(trio.current_time()) or (
             limit is not None and sum(session.market == where.market for session in self._sessions) >= limit
         ):
@@ -470,25 +582,30 @@ class Exchange:
             refusal = rest.failure("400000", "Bad Request", status=400)
         elif self._tokens.judge(token, where.market, trio.current_time()) == "unknown":
             refusal = rest.failure("401000", "Unauthorized", status=401)
-        self._dials.append(Dial(trio.current_time(), where.market, 101 if refusal is None else refusal.status))
+        status = 101 if refusal is None else refusal.status
+        self._dials.append(Dial(trio.current_time(), where.market, status, server))
         self._dial_count += 1
         self._refused_count += refusal is not None
         return refusal, token
 
-    async def _serve_websocket(self, stream: trio.abc.Stream, raw: bytes, where: Where, token: str) -> None:
+    async def _serve_websocket(
+        self, stream: trio.abc.Stream, raw: bytes, where: Where, token: str, server: int
+    ) -> None:
         shared = SharedStream(stream, raw)
         async with trio.open_nursery() as nursery:
             with trio.move_on_after(_HANDSHAKE) as handshake:
                 request = await trio_websocket.wrap_server_stream(nursery, shared)
                 websocket = await request.accept()
-            if not handshake.cancelled_caught:
+            if not (handshake.cancelled_caught or server in self.faults.dead_servers):
                 session = Session(
                     websocket,
                     shared,
                     market=where.market,
+                    server=server,
                     token=token,
                     connect_id=where.query.get("connectId") or f"{self._rng.getrandbits(50):x}",
                     limits=self.limits,
+                    lag=self.faults.lag.get(server, 0.0),
                     buffer=self._send_buffer,
                 )
                 await self._run_session(session, websocket)
@@ -499,6 +616,7 @@ class Exchange:
         try:
             with session.scope:
                 async with trio.open_nursery() as nursery:
+                    session.nursery = nursery
                     nursery.start_soon(session.run_sender, self._gate)
                     nursery.start_soon(session.run_watch)
                     await self._converse(session, websocket)
@@ -589,8 +707,8 @@ class Exchange:
                 answered = False
             else:
                 self._join(session, topic)
-        if ack and answered and not self.faults.withhold_acks:
-            session.reply(wire.answer("ack", request_id))
+        if ack and answered:
+            self._acknowledge(session, request_id)
 
     def _unsubscribe(self, session: Session, request_id: str | None, text: str, *, ack: bool) -> None:
         prefix, arguments = wire.split_topic(text)
@@ -598,12 +716,22 @@ class Exchange:
             name = f"{prefix}:{argument}"
             if name in session.held:
                 self._leave(session, name)
-        if ack and not self.faults.withhold_acks:
-            session.reply(wire.answer("ack", request_id))
+        if ack:
+            self._acknowledge(session, request_id)
+
+    def _acknowledge(self, session: Session, request_id: str | None) -> None:
+        faults = self.faults
+        if faults.withhold_acks:
+            return
+        text = wire.answer("ack", f"not-{request_id}" if faults.wrong_acks else request_id)
+        for _ in range(2 if faults.ack_twice else 1):
+            session.reply(text, after=faults.late_acks)
 
     def _join(self, session: Session, topic: wire.ActiveTopic) -> None:
         route = self._routes.get(topic.name)
         if route is None:
+            if topic.model is not None:
+                self._catch_up(topic.model)
             route = self._routes[topic.name] = _Route(topic)
             if topic.model is not None:
                 self._by_symbol.setdefault(topic.model, {})[topic.name] = route
@@ -628,21 +756,20 @@ class Exchange:
 
     async def _run_market(self) -> None:
         """Advance the held symbols on a fixed grid of beats; sleep without any timer while none is held."""
-        start = trio.current_time()
         while True:
             await trio.lowlevel.checkpoint()
             if not self._live or not self._routes:
                 await self._changed.wait()
                 continue
             await self._gate.wait_open()
-            beats = math.floor((trio.current_time() - start) / self._update_interval + 1e-6) + 1
-            await trio.sleep_until(start + beats * self._update_interval)
+            await trio.sleep_until(self._grid.at(self._grid.number(trio.current_time()) + 1))
             if self._gate.is_open:
                 await self._beat()
 
     async def _beat(self) -> None:
         self._beats += 1
         now = self._now_ns()
+        beat_number = self._grid.number(trio.current_time())
         everything = self._routes.get("/market/ticker:all")
         models = dict.fromkeys(self._by_symbol)
         if everything is not None:
@@ -653,12 +780,18 @@ class Exchange:
         for number, model in enumerate(models):
             if number % _BREATH == _BREATH - 1:
                 await trio.lowlevel.checkpoint()
-            routes = self._routes_of(model)
-            if not routes:
-                continue  # its last holder left during a checkpoint
-            beat = model.advance(now)
-            for route in routes:
-                self._publish(route, model, beat)
+            if not self._routes_of(model) or model.status != OPEN:
+                continue  # its last holder left during a checkpoint, or it is halted
+            self._grid.live(model, beat_number)
+            self._tell(model, model.advance(now))
+
+    def _catch_up(self, model: SymbolModel) -> None:
+        """Let a symbol that nobody held live the beats it missed; nobody is there to be told."""
+        if self._time_ns is None or not self._gate.is_open or model.status != OPEN or self._routes_of(model):
+            return
+        now, now_ns = trio.current_time(), self._now_ns()
+        for number in self._grid.missed(model, now):
+            model.advance(now_ns - round((now - self._grid.at(number)) * 1e9))
 
     def _routes_of(self, model: SymbolModel) -> list[_Route]:
         """The held topics that tell about a symbol."""
@@ -667,6 +800,10 @@ class Exchange:
         if everything is not None and model.instrument.market == "spot":
             routes.append(everything)
         return routes
+
+    def _tell(self, model: SymbolModel, beat: Beat) -> None:
+        for route in self._routes_of(model):
+            self._publish(route, model, beat)
 
     def _publish(self, route: _Route, model: SymbolModel, beat: Beat) -> None:
         topic = route.topic

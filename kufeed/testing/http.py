@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -15,18 +16,36 @@ if TYPE_CHECKING:
     from kufeed.testing.market import MarketName
     from kufeed.testing.rest import Reply
 
-HOSTS: dict[str, MarketName] = {  # PROTOCOL section 1
-    "api.kucoin.com": "spot",
-    "ws-api-spot.kucoin.com": "spot",
-    "api-futures.kucoin.com": "futures",
-    "ws-api-futures.kucoin.com": "futures",
-}
-ENDPOINTS: dict[MarketName, str] = {
-    "spot": "wss://ws-api-spot.kucoin.com/",
-    "futures": "wss://ws-api-futures.kucoin.com/",
-}
 MARKETS: tuple[MarketName, ...] = ("spot", "futures")
+_BASES: dict[str, MarketName] = {"api.kucoin.com": "spot", "api-futures.kucoin.com": "futures"}  # PROTOCOL section 1
+# The exchange names one server per market today; those of other numbers are named as it might name them.
+_SERVERS: dict[MarketName, re.Pattern[str]] = {
+    market: re.compile(rf"ws-api-{market}(?:-([2-9]|[1-9][0-9]+))?\.kucoin\.com") for market in MARKETS
+}
 _STATUSES = frozenset(HTTPStatus)
+
+
+@attrs.frozen
+class Host:
+    """One of KuCoin's hosts: `server` is the number of the instance server, None for a host of requests."""
+
+    market: MarketName
+    server: int | None
+
+
+def find_host(name: str) -> Host | None:
+    """The host of that name; None where KuCoin has none."""
+    if name in _BASES:
+        return Host(_BASES[name], None)
+    for market, pattern in _SERVERS.items():
+        if found := pattern.fullmatch(name):
+            return Host(market, int(found[1] or 1) - 1)
+    return None
+
+
+def server_host(market: MarketName, server: int) -> str:
+    """The name of the host of an instance server."""
+    return f"ws-api-{market}{f'-{server + 1}' if server else ''}.kucoin.com"
 
 
 @attrs.frozen
@@ -50,8 +69,10 @@ def locate(target: str, host: str) -> Where | None:
     for market in MARKETS:
         if first == market:
             return Where(market, True, host, f"/{path}", query, _target(f"/{path}", parts.query))
-    named = HOSTS.get(host.rpartition(":")[0] or host)
-    return None if named is None else Where(named, False, host, parts.path, query, _target(parts.path, parts.query))
+    named = find_host(host.rpartition(":")[0] or host)
+    return (
+        None if named is None else Where(named.market, False, host, parts.path, query, _target(parts.path, parts.query))
+    )
 
 
 def _target(path: str, query: str) -> str:

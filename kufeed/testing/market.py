@@ -43,6 +43,7 @@ LEVELS = 130
 LEAST_LEVELS, MOST_LEVELS = 40, 3000
 _FEWER, _MORE = 20, 30
 CHANGES_KEPT = 100_000
+OPEN = "Open"  # the status of a symbol which trades, as contracts spell it
 _LEVELS_TAKEN = 3  # by one market order at most: the book must not be swept empty near the fair value
 _WIDEST_SPREAD = 20  # ticks; in a wider market nobody takes or cancels until it is quoted again
 
@@ -180,8 +181,9 @@ class BookSide:
 class SymbolModel:
     """One symbol: its order book, its trades, and the prices that follow from them.
 
-    `sequence` numbers the book without holes; `trade_sequence` is another number space, increasing with holes, as on
-    the exchange since 2022. The best bid is always below the best ask and both sides hold at least *levels* - 20
+    `status` is "Open" while it trades; who lets it live asks first. `sequence` numbers the book without holes;
+    `trade_sequence` is another number space, increasing with holes, as on the exchange since 2022. The best bid is
+    always below the best ask and both sides hold at least *levels* - 20
     levels. *log* bounds how much of the past is kept.
     """
 
@@ -204,6 +206,7 @@ class SymbolModel:
         self.recent_trades: deque[Trade] = deque(maxlen=100)  # the length of the exchange's trade history reply
         self.history = CandleHistory()
         self.time_ns = 0
+        self.status = OPEN
         self._log = ChangeLog(CHANGES_KEPT) if log is None else log
         self._past: deque[Undo] = deque()
         self._levels = levels
@@ -259,7 +262,7 @@ class SymbolModel:
         self._basis += rng.gauss(0, _BASIS_DEVIATION / 22) - self._basis / 1000
         for _ in range(rng.randint(1, 4)):
             roll = rng.random()
-            if self.asks.best - self.bids.best > _WIDEST_SPREAD:
+            if self._is_wide():
                 self._place(changes)
             elif roll < 0.22:
                 self._take(changes, trades)
@@ -282,13 +285,27 @@ class SymbolModel:
         changes: list[BookChange] = []
         while len(changes) < count:
             roll = self._rng.random()
-            if roll < 0.5 or self.asks.best - self.bids.best > _WIDEST_SPREAD:
+            if roll < 0.5 or self._is_wide():
                 self._place(changes)
             elif roll < 0.9 or self.instrument.market != "spot":
                 self._cancel(changes)
             else:
                 self._pass(changes)
         return Beat(time_ns, tuple(changes), ())
+
+    def trade(self, time_ns: int, count: int) -> Beat:
+        """Make *count* trades, and the changes of the book that come with them, at *time_ns*."""
+        self.time_ns = time_ns
+        changes: list[BookChange] = []
+        trades: list[Trade] = []
+        while len(trades) < count:
+            if self._is_wide():
+                self._place(changes)
+            else:
+                self._take(changes, trades, most=count - len(trades))
+            self._keep_depth(self.bids, "buy", changes)
+            self._keep_depth(self.asks, "sell", changes)
+        return Beat(time_ns, tuple(changes), tuple(trades))
 
     def renumber(self, sequence: int) -> None:
         """The book as it stands has this number from now on; the next change has the one after it."""
@@ -318,8 +335,11 @@ class SymbolModel:
                 return self.moment(ago)
         return None
 
-    def _take(self, changes: list[BookChange], trades: list[Trade]) -> None:
-        """A market order: takes the best levels one after the other, one trade for each."""
+    def _is_wide(self) -> bool:
+        return self.asks.best - self.bids.best > _WIDEST_SPREAD
+
+    def _take(self, changes: list[BookChange], trades: list[Trade], most: int = _LEVELS_TAKEN) -> None:
+        """A market order: takes the best levels one after the other, one trade for each, *most* or fewer."""
         rng = self._rng
         middle = (self.bids.best + self.asks.best) / 2
         # Buyers come when the book is cheap: this ties the book to the fair value.
@@ -336,7 +356,7 @@ class SymbolModel:
         else:
             wanted = best_size + rng.randint(1, self._typical_size)
         taker_order = self._order_id()
-        for _ in range(_LEVELS_TAKEN):
+        for _ in range(min(most, _LEVELS_TAKEN)):
             if not wanted:
                 break
             price = resting.best
@@ -506,6 +526,7 @@ class MarketModel:
             "futures": dict.fromkeys(futures),
         }
         self._models: dict[str, SymbolModel] = {}
+        self.delisted: set[str] = set()
 
     def symbols(self, market: MarketName) -> tuple[str, ...]:
         """All symbols of *market*, in the order in which they were named."""
@@ -519,6 +540,13 @@ class MarketModel:
         if model is None:
             model = self._models[symbol] = self._make(market, symbol)
         return model
+
+    def delist(self, model: SymbolModel) -> None:
+        """The exchange does not know this symbol any more."""
+        symbol = model.instrument.symbol
+        del self._names[model.instrument.market][symbol]
+        self.delisted.add(symbol)
+        model.status = "Closed"
 
     def _make(self, market: MarketName, symbol: str) -> SymbolModel:
         # Seeding by text goes through SHA-512: the same in every process, whatever PYTHONHASHSEED says.

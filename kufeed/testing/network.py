@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from kufeed.testing.http import HOSTS
+from kufeed.testing.http import find_host
 from kufeed.testing.streams import open_pipe
 
 if TYPE_CHECKING:
@@ -64,16 +64,19 @@ class MemoryNetwork:
         """Connect to the exchange. *tls* is ignored: the stream stands for the decrypted one.
 
         Raises `socket.gaierror` (an `OSError`) for a host that is not KuCoin's, `ConnectionRefusedError` where
-        `exchange.faults.refuse_dials` says so or the block was left. The stream behaves like TCP: bounded, the
-        exchange's end gone is an end of file when reading and `trio.BrokenResourceError` when writing.
+        `exchange.faults` says so (`refuse_dials`, `dead_servers`) or the block was left. The stream behaves like TCP:
+        bounded, the exchange's end gone is an end of file when reading and `trio.BrokenResourceError` when writing.
         """
         await trio.lowlevel.checkpoint()
-        if host not in HOSTS:
+        found = find_host(host)
+        if found is None or (found.server or 0) >= self.exchange.instance_servers:
             raise socket.gaierror(socket.EAI_NONAME, f"{host}: no such host on this memory network")
-        if self._nursery is None or self.exchange.refuse_dial():
+        if self._nursery is None or self.exchange.refuse_dial(found.server):
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"{host}:{port} refused the connection")
         ours, theirs = open_pipe()
-        self._nursery.start_soon(self.exchange.serve_stream, theirs, host, name=f"kufeed exchange: {host}")
+        self._nursery.start_soon(
+            self.exchange.serve_stream, theirs, host, found.server or 0, name=f"kufeed exchange: {host}"
+        )
         return ours
 
     def time_ns(self) -> int:

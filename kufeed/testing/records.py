@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Mapping
 
     from kufeed.testing.market import MarketName
 
@@ -50,11 +50,19 @@ class Faults:
     """What the exchange does wrong, changeable at any time.
 
     - `withhold_welcome`, `withhold_acks`, `withhold_pongs`: these frames are not sent.
+    - `ack_twice`: each ack is sent two times. `wrong_acks`: acks have another id than what they answer.
+    - `late_acks`: seconds that acks come later than they should; pushes and pongs do not wait for them.
     - `refuse_dials`: True, or how many more connections (REST ones too) are refused at the transport.
+    - `dead_servers`: connections to the instance servers of these numbers (from 0) are refused at the transport.
+    - `lag`: by instance server, seconds that all the exchange says on connections made from now on takes to arrive;
+      `Session.lag` is that of one connection.
     - `token_error`: an HTTP status, or KuCoin's code and message in a reply with HTTP 200, instead of a token.
     - `request_error`: the same, in answer to every other request.
     - `upgrade_error`: an HTTP status instead of the upgrade to a WebSocket.
     - `retry_after`: the value of a `Retry-After` header that comes with each of these statuses, seconds or a date.
+    - `maintenance`: the exchange's state and its words for it, ``("close", "upgrade until 10:00")`` or `"cancelonly"`;
+      None is open. This alone changes what `GET /api/v1/status` says.
+    - `maintenance_refuses`: while the state is `"close"`, tokens and upgrades are refused too, with HTTP 503.
     - `ignore_topics`: a subscribe naming one of these wire topics (one symbol each) is not answered, and they get no
       pushes.
     - `mute_topics`: acked as usual, but never pushed.
@@ -65,24 +73,41 @@ class Faults:
     withhold_welcome: bool = False
     withhold_acks: bool = False
     withhold_pongs: bool = False
+    ack_twice: bool = False
+    wrong_acks: bool = False
+    late_acks: float = 0.0
     refuse_dials: bool | int = False
+    dead_servers: set[int] = attrs.field(factory=set)
+    lag: Mapping[int, float] = attrs.field(factory=dict)
     token_error: int | tuple[str, str] | None = None
     request_error: int | tuple[str, str] | None = None
     upgrade_error: int | None = None
     retry_after: str | None = None
+    maintenance: tuple[str, str] | None = None
+    maintenance_refuses: bool = False
     ignore_topics: Container[str] = ()
     mute_topics: Container[str] = ()
     book: BookFault | None = None
     clock_skew: float = 0.0
 
+    @property
+    def shut(self) -> int | None:
+        """The HTTP status with which maintenance refuses tokens and upgrades; None where it does not."""
+        closed = self.maintenance is not None and self.maintenance[0] == "close"
+        return 503 if closed and self.maintenance_refuses else None
+
 
 @attrs.frozen
 class Dial:
-    """One attempt to open a WebSocket: when (`trio.current_time()`), on which market, and the HTTP status it got."""
+    """One attempt to open a WebSocket: when (`trio.current_time()`), on which market, and the HTTP status it got.
+
+    `server` is the number of the instance server, from 0. What is refused at the transport is no such attempt.
+    """
 
     at: float
     market: MarketName
     status: int
+    server: int = 0
 
 
 @attrs.frozen

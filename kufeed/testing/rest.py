@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from kufeed.testing.market import FUNDING_CAP, FUNDING_INTERVAL_MS
+from kufeed.testing.market import FUNDING_CAP, FUNDING_INTERVAL_MS, OPEN, Trade
 from kufeed.testing.wire import compact, futures_ticker, spot_ticker
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kufeed.testing.records import Damage
 
 _SPOT_BOOK = "/api/v1/market/orderbook/level2_"
+STATUS = "/api/v1/status"
 SIGNED_BOOK = "/api/v3/market/orderbook/level2"
 _WHOLE = 1_000_000
 _BOOKS: dict[MarketName, dict[str, int]] = {
@@ -46,16 +47,24 @@ def failure(code: str, message: str, *, status: int = 200) -> Reply:
     return Reply(status, compact({"code": code, "msg": message}))
 
 
-def bullet(token: str, endpoint: str, *, ping_interval: float, ping_timeout: float) -> Reply:
+def bullet(token: str, endpoints: list[str], *, ping_interval: float, ping_timeout: float) -> Reply:
     """The token reply; intervals are given in seconds and told in milliseconds."""
-    server = {
-        "endpoint": endpoint,
-        "encrypt": endpoint.startswith("wss:"),
-        "protocol": "websocket",
-        "pingInterval": round(ping_interval * 1000),
-        "pingTimeout": round(ping_timeout * 1000),
-    }
-    return success({"token": token, "instanceServers": [server]})
+    servers = [
+        {
+            "endpoint": endpoint,
+            "encrypt": endpoint.startswith("wss:"),
+            "protocol": "websocket",
+            "pingInterval": round(ping_interval * 1000),
+            "pingTimeout": round(ping_timeout * 1000),
+        }
+        for endpoint in endpoints
+    ]
+    return success({"token": token, "instanceServers": servers})
+
+
+def status(state: str, message: str) -> Reply:
+    """Whether the exchange is open, and its words for it."""
+    return success({"status": state, "msg": message})
 
 
 @attrs.frozen
@@ -110,14 +119,12 @@ def damaged(reply: Reply, damage: Damage) -> Reply:
 
 
 def answer(model: MarketModel, request: Request) -> Reply:
-    """The reply to any GET request but the token's (which is a POST); whoever is signed was looked at before."""
+    """The reply to any GET request but the status; the token's is a POST. Whoever is signed was looked at before."""
     path = request.path
     if is_book(request.market, path):
         return _with_symbol(model, request, lambda symbol: _book(symbol.moment(request.changes_ago), request))
     if path == "/api/v1/timestamp":
         return success(request.time_ns // 1_000_000)
-    if path == "/api/v1/status":
-        return success({"status": "open", "msg": ""})
     return _spot(model, request) if request.market == "spot" else _futures(model, request)
 
 
@@ -145,7 +152,7 @@ def _spot(model: MarketModel, request: Request) -> Reply:
             return success([])
         return success([_spot_symbol(symbol) for symbol in _all(model, "spot")])
     if path == "/api/v1/market/orderbook/level1":
-        return _with_symbol(model, request, lambda symbol: spot_ticker(symbol, now))
+        return _with_symbol(model, request, lambda symbol: spot_ticker(symbol, symbol.time_ns or now))
     if path == "/api/v1/market/histories":
         return _with_symbol(model, request, _spot_trades)
     return _not_found()
@@ -166,7 +173,7 @@ def _futures(model: MarketModel, request: Request) -> Reply:
         case ["trade", "history"]:
             return _with_symbol(model, request, _futures_trades)
         case ["ticker"]:
-            return _with_symbol(model, request, _last_futures_ticker)
+            return _with_symbol(model, request, lambda symbol: _last_futures_ticker(symbol, now))
         case _:
             return _not_found()
 
@@ -232,8 +239,13 @@ def _futures_trades(symbol: SymbolModel) -> list[dict[str, object]]:
     ]
 
 
-def _last_futures_ticker(symbol: SymbolModel) -> dict[str, object] | None:
-    return futures_ticker(symbol, symbol.recent_trades[-1]) if symbol.recent_trades else None
+def _last_futures_ticker(symbol: SymbolModel, now: int) -> dict[str, object]:
+    """That of the last trade; where nobody has looked on yet, of one before the market began."""
+    if symbol.recent_trades:
+        return futures_ticker(symbol, symbol.recent_trades[-1])
+    side, price, size = symbol.last_side, symbol.last_price, symbol.last_size
+    time_ns = symbol.time_ns or now
+    return futures_ticker(symbol, Trade(symbol.trade_sequence, symbol.sequence, side, price, size, 0, 0, time_ns))
 
 
 def _spot_symbol(symbol: SymbolModel) -> dict[str, object]:
@@ -255,7 +267,7 @@ def _spot_symbol(symbol: SymbolModel) -> dict[str, object]:
         "priceLimitRate": "0.1",
         "minFunds": "0.1",
         "isMarginEnabled": True,
-        "enableTrading": True,
+        "enableTrading": symbol.status == OPEN,
         "feeCategory": 1,
         "makerFeeCoefficient": "1.00",
         "takerFeeCoefficient": "1.00",
@@ -300,7 +312,7 @@ def _contract(symbol: SymbolModel, time_ns: int) -> dict[str, object]:
         "fairMethod": "FundingRate",
         "fundingRateSymbol": None if dated else f".{instrument.symbol}FPI8H",
         "indexSymbol": f".K{instrument.base}{instrument.quote}",
-        "status": "Open",
+        "status": symbol.status,
         "fundingFeeRate": None if dated else symbol.funding_rate,
         "predictedFundingFeeRate": None if dated else symbol.funding_rate,
         "fundingRateGranularity": None if dated else FUNDING_INTERVAL_MS,

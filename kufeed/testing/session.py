@@ -28,6 +28,8 @@ _CLOSE_PATIENCE = 1.0  # seconds for the client's half of a closing handshake
 class Session:
     """One open WebSocket connection. Read its properties and counters; the rest is the exchange's.
 
+    `market` and `server`, the number of its instance server from 0, tell where it is.
+
     Outgoing pushes wait in a bounded buffer and leave in as few sends as possible. A client that reads too slowly loses
     pushes (counted in `dropped`) and holds up nobody else, as KuCoin's staff describe it (PROTOCOL section 3).
     """
@@ -38,12 +40,15 @@ class Session:
         stream: SharedStream,
         *,
         market: MarketName,
+        server: int,
         token: str,
         connect_id: str,
         limits: Limits,
+        lag: float = 0.0,
         buffer: int,
     ) -> None:
         self.market = market
+        self.server = server
         self.token = token
         self.connect_id = connect_id
         self.opened_at = trio.current_time()
@@ -51,16 +56,21 @@ class Session:
         self.dropped = 0
         self.held: dict[str, None] = {}
         self.scope = trio.CancelScope()
+        self.nursery: trio.Nursery | None = None
         self._websocket = websocket
         self._stream = stream
         self._limits = limits
         self._buffer = buffer
         self._received: deque[str] = deque(maxlen=_RECEIVED_KEPT)
+        self._lag = 0.0
+        self.lag = lag
         self._outbox: deque[bytes] = deque()
+        self._delayed: deque[tuple[float, bytes]] = deque()  # when each one leaves; all of them after the outbox
         self._pending = 0
         self._last_ping = self.opened_at
         self._pings: deque[float] = deque(maxlen=_RECEIVED_KEPT)
         self._closing = False
+        self._reads = True
         self._more = trio.Event()
         self._less = trio.Event()
         self._ended = trio.Event()
@@ -90,8 +100,23 @@ class Session:
         return not (self._closing or self._ended.is_set())
 
     @property
+    def lag(self) -> float:
+        """Seconds that what is said on this connection, answers too, takes to arrive. Set it at any time.
+
+        The order stays: what is said after a lag became less waits for what was said before. Raises `ValueError` for
+        less than 0.
+        """
+        return self._lag
+
+    @lag.setter
+    def lag(self, seconds: float) -> None:
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"lag must be zero or more, not {seconds!r}")
+        self._lag = seconds
+
+    @property
     def pending(self) -> int:
-        """Bytes that wait to be sent."""
+        """Bytes that wait to be sent. What is on its long way by `lag` is not among them."""
         return self._pending
 
     def push(self, frame: bytes) -> bool:
@@ -104,10 +129,33 @@ class Session:
         self._queue(frame)
         return True
 
-    def reply(self, text: str) -> None:
-        """Queue a control frame; these are never dropped."""
-        if self.is_open:
+    def reply(self, text: str, *, after: float = 0.0) -> None:
+        """Queue a control frame, *after* so many seconds; these are never dropped."""
+        if not self.is_open:
+            return
+        if after and self.nursery is not None:
+            self.nursery.start_soon(self._reply_later, text, trio.current_time() + after)
+        else:
             self._queue(text_frame(text))
+
+    async def _reply_later(self, text: str, at: float) -> None:
+        await trio.sleep_until(at)
+        self.reply(text)
+
+    def mute(self) -> None:
+        """From now on nothing reaches the client any more, as where a link broke that nobody has closed.
+
+        The exchange does not notice: it goes on reading and "sending".
+        """
+        self._stream.mute()
+
+    def stop_reading(self) -> None:
+        """Read nothing from the client any more, and go on sending; its silence is not held against it.
+
+        In memory its sends are stuck at once, over TCP when the buffers of the system are full.
+        """
+        self._reads = False
+        self._stream.stop_reading()
 
     async def wait_room(self) -> None:
         """Wait until a push would not be dropped, or the connection has ended."""
@@ -118,7 +166,7 @@ class Session:
     async def wait_sent(self) -> None:
         """Wait until all that was queued is with the transport, or the connection has ended."""
         await trio.lowlevel.checkpoint()
-        while self._pending and self.is_open:
+        while (self._pending or self._delayed) and self.is_open:
             await self._less.wait()
 
     async def wait_ended(self) -> None:
@@ -166,7 +214,12 @@ class Session:
             while True:
                 while not self._outbox:
                     self._more = trio.Event()
-                    await self._more.wait()
+                    if self._delayed:
+                        with trio.move_on_at(self._delayed[0][0]):
+                            await self._more.wait()
+                        self._release()
+                    else:
+                        await self._more.wait()
                 await gate.wait_open()
                 batch: list[bytes] = []
                 size = 0
@@ -189,6 +242,8 @@ class Session:
         silence = self._limits.client_silence or math.inf
         life = self._limits.token_life or math.inf
         while True:
+            if not self._reads:
+                silence = math.inf
             deadline = min(self._last_ping + silence, self.opened_at + life)
             if trio.current_time() >= deadline:
                 self.cut()
@@ -196,9 +251,20 @@ class Session:
             await trio.sleep_until(deadline)
 
     def _queue(self, frame: bytes) -> None:
-        self._outbox.append(frame)
-        self._pending += len(frame)
+        if self._lag or self._delayed:
+            arrival = trio.current_time() + self._lag
+            self._delayed.append((max(arrival, self._delayed[-1][0]) if self._delayed else arrival, frame))
+        else:
+            self._outbox.append(frame)
+            self._pending += len(frame)
         self._more.set()
+
+    def _release(self) -> None:
+        now = trio.current_time()
+        while self._delayed and self._delayed[0][0] <= now:
+            frame = self._delayed.popleft()[1]
+            self._outbox.append(frame)
+            self._pending += len(frame)
 
     def _stop_sending(self) -> None:
         self._closing = True

@@ -115,6 +115,10 @@ class PipeStream(trio.abc.HalfCloseableStream):
         self._close()
         await trio.lowlevel.checkpoint()
 
+    def stop_reading(self) -> None:
+        """Take no byte more from the peer: what it sends from now on is stuck."""
+        self._in.window = 0
+
     def reset(self) -> None:
         """Tear the connection down as a TCP reset does: what is under way is lost, both peers' calls fail at once."""
         self._out.reset = True
@@ -154,10 +158,25 @@ class SharedStream(trio.abc.Stream):
         self._stream = stream
         self._replay = replay
         self._turn = trio.StrictFIFOLock()
+        self._muted = False
+        self._reads = True
+
+    def mute(self) -> None:
+        """Let all that is sent from now on vanish."""
+        self._muted = True
+
+    def stop_reading(self) -> None:
+        """Let `receive_some()` wait for ever from now on, and the peer's sends too where the stream can do that."""
+        self._reads = False
+        if isinstance(self._stream, PipeStream):
+            self._stream.stop_reading()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         async with self._turn:
-            await self._stream.send_all(bytes(data))
+            if self._muted:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._stream.send_all(bytes(data))
 
     async def wait_send_all_might_not_block(self) -> None:
         async with self._turn:
@@ -169,7 +188,10 @@ class SharedStream(trio.abc.Stream):
             size = len(self._replay) if max_bytes is None else max_bytes
             data, self._replay = self._replay[:size], self._replay[size:]
             return data
-        return bytes(await self._stream.receive_some(max_bytes))
+        data = bytes(await self._stream.receive_some(max_bytes))
+        if not self._reads:
+            await trio.sleep_forever()
+        return data
 
     async def aclose(self) -> None:
         await self._stream.aclose()

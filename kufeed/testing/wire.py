@@ -89,7 +89,7 @@ class Channel:
         if symbol == "all":
             return ActiveTopic(name, self, None, symbol) if self.prefix == "/market/ticker" else None
         model = market.find(self.market, symbol)
-        if model is None and not any_symbol:
+        if model is None and (not any_symbol or symbol in market.delisted):
             return None
         return ActiveTopic(name, self, model, interval)
 

@@ -1,8 +1,9 @@
 """What keeping a book costs: CPU time of interleaved rounds; `python tests/benchmarks/books.py [rounds]`.
 
 Prints the cost of one level-2 message from bytes to a changed book (decode, apply), of the top 20 after each change of
-a book of 5,000 levels a side, of a resync from a whole snapshot (its reply read, then the book begun from it), and of
-the same changes in other containers. JSON is decoded as a feed does it that was not told otherwise.
+a book of 5,000 levels a side, of a decoded change from the keeper to the views that its readers take, of a resync from
+a whole snapshot (its reply read, then the book begun from it), and of the same changes in other containers. JSON is
+decoded as a feed does it that was not told otherwise.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ import ujson
 from sortedcontainers import SortedDict
 
 from kufeed import FeedConfig
+from kufeed._bookkeeper import BookKeeper, KeptBook, Reader
+from kufeed._buffers import DEFAULT_OVERFLOW
+from kufeed._channels import UpdateQueue
 from kufeed.protocol import Level, Side, topic
 from kufeed.protocol.orderbook import BookSnapshot, BookSync
 from kufeed.protocol.sides import BookSide
 from kufeed.protocol.snapshots import read_book
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 loads = FeedConfig().loads
 LEVELS = 5_000
@@ -113,6 +117,29 @@ def decode_only(of: Any, messages: list[bytes]) -> float:
             decode(loads(message), of, 1)
 
     return timed(len(messages), work)
+
+
+def through_keeper(messages: list[bytes], depths: Sequence[int], batch: int = 1) -> float:
+    """Changes handed over so many at once; each reader takes the view of each batch before the next one."""
+    decode = FUTURES.channel.decoders[Decimal]
+    deltas = [decode(loads(message), FUTURES, 1) for message in messages]
+    batches = [deltas[start : start + batch] for start in range(0, len(deltas), batch)]
+    keeper = BookKeeper(lambda _, book: None)
+    book = keeper.books[FUTURES] = KeptBook(live(FUTURES), stir=lambda: None)
+    queues = [UpdateQueue(DEFAULT_OVERFLOW, 10) for _ in depths]
+    book.readers.update((queue, Reader(queue, depth)) for queue, depth in zip(queues, depths, strict=True))
+
+    def work() -> None:
+        for staged in batches:
+            keeper.staged += staged
+            keeper.hand_over()
+            for queue in queues:
+                queue.take()
+
+    cost = timed(len(messages), work)
+    assert book.sync.sequence == 1000 + len(messages)
+    assert all(queue.statistics().delivered == len(batches) for queue in queues)
+    return cost
 
 
 def read_reply() -> float:
@@ -228,6 +255,12 @@ def main() -> None:
         "futures message: decode": lambda: decode_only(FUTURES, futures),
         "futures message: decode, apply": lambda: whole_way(FUTURES, futures, None),
         "futures message: decode, apply, top 20": lambda: whole_way(FUTURES, futures, 20),
+        "futures change: 1 reader, top 20": lambda: through_keeper(futures, [20]),
+        "futures change: 10 readers, top 20": lambda: through_keeper(futures, [20] * 10),
+        "futures change: 10 readers, top 11 to top 20": lambda: through_keeper(futures, range(11, 21)),
+        "futures change, 10 at once: 1 reader, top 20": lambda: through_keeper(futures, [20], 10),
+        "futures change, 10 at once: 10 readers, top 20": lambda: through_keeper(futures, [20] * 10, 10),
+        "futures change, 10 at once: 10 readers, 11 to 20": lambda: through_keeper(futures, range(11, 21), 10),
         "resync: read the reply": read_reply,
         "resync: begin from it": resync,
     }

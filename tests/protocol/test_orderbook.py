@@ -104,8 +104,13 @@ def test_no_view_is_shown_that_did_not_exist_and_in_the_end_it_is_the_exchanges(
     delivered: deque[BookDelta] = deque(maxlen=6)
     ticket = None
     sequences: list[int] = []
+    audited = joined = held_back = 0
 
     def look() -> None:
+        audits = book.audits + book.audits_missed + (book._auditing is not None)
+        assert audits == audited, "each was compared, or is counted as missed, or will be seen"
+        seeds = book.seeds + book.held_in_vain + (book._ahead is not None)
+        assert seeds == joined + held_back, "each that fitted or was held has joined, or did in vain, or is still held"
         if book.is_readable(depth):
             view = book.view(depth)
             check(view, truth, depth)
@@ -143,10 +148,14 @@ def test_no_view_is_shown_that_did_not_exist_and_in_the_end_it_is_the_exchanges(
             case "ask":
                 ticket = book.ask()
             case "seed" if ticket is not None:
-                if book.seed(ticket, snapshot(*given_)) is BookEvent.JOINED:  # type: ignore[misc]
+                seed = snapshot(*given_)  # type: ignore[misc]
+                if book.seed(ticket, seed) is BookEvent.JOINED:
                     assert book.state is BookState.LIVE
+                    joined += 1
+                held_back += book._ahead is seed
                 look()
             case "audit" if ticket is not None:
+                audited += 1
                 assert book.audit(ticket, snapshot(*given_)) is not BookEvent.DIFFERS  # type: ignore[misc]
                 look()
             case "malformed" if ticket is not None:
@@ -203,6 +212,7 @@ def test_no_view_is_shown_that_did_not_exist_and_in_the_end_it_is_the_exchanges(
         if not book.is_readable(depth):
             ticket = book.ask()
             assert book.seed(ticket, truth.snapshot()) is BookEvent.JOINED
+            joined += 1
     receive(truth.change([(Side.SELL, 41, 2)]))
     check(book.view(depth), truth, depth)
     assert book.view(depth).sequence == truth.sequence
@@ -386,10 +396,30 @@ def test_a_seed_ahead_of_a_readable_book_joins_when_the_changes_have_come_so_far
     assert not book.wants_snapshot()
     assert book.receive(delta(11, (Side.BUY, "100", "9"))) is BookEvent.APPLIED
     assert (book.sequence, book.view(1).bids, len(book.bids)) == (11, ((100, 9),), 3)
+    assert (book.seeds, book.held_in_vain) == (1, 0)
     assert book.receive(delta(12, (Side.BUY, "100", "1"))) is BookEvent.APPLIED
     assert (book.sequence, len(book.bids)) == (12, levels)
+    assert (book.seeds, book.held_in_vain) == (2, 0)
     assert book.receive(delta(13, (Side.BUY, "100", "2"))) is BookEvent.APPLIED
     assert book.view(1).bids == ((100, 2),)
+
+
+@pytest.mark.parametrize("how", ["lost", "a hole", "no book any more", "another"])
+def test_a_seed_that_is_held_and_never_joins_is_counted_as_such(how: str) -> None:
+    book = seeded(10, limit=3, depth=2)
+    assert book.seed(book.ask(), snapshot(12)) is None
+    match how:
+        case "lost":
+            book.lost()
+        case "a hole":
+            book.receive(delta(12, (Side.BUY, "100", "9")))
+        case "no book any more":  # it has levels that were gone by then, and the last change crosses them
+            gone = [BookChange(Side.BUY, Decimal(price), Decimal(0), 111 - price) for price in (100, 99)]
+            rows = (*gone, BookChange(Side.SELL, Decimal(99), Decimal(1), 13))
+            assert book.receive(BookDelta(SPOT, "BTC-USDT", 13, 10**18, 10**18, 11, rows)) is BookEvent.APPLIED
+        case "another":
+            assert book.seed(book.ask(), snapshot(13)) is None
+    assert (book.seeds, book.held_in_vain) == (1, 1)
 
 
 def test_a_seed_ahead_of_a_book_too_thin_to_be_read_is_used_at_once() -> None:
@@ -447,7 +477,43 @@ def test_an_audit_that_cannot_be_compared_changes_nothing() -> None:
     book = seeded(9)
     book.receive(delta(10, (Side.BUY, "0", "0")))
     assert book.audit(book.ask(), snapshot(9)) is BookEvent.UNFIT
-    assert (book.state, book.audits) == (BookState.LIVE, 0)
+    assert (book.state, book.audits, book.audits_missed) == (BookState.LIVE, 0, 1)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_an_audit_with_no_book_is_known_to_be_none_at_once(ahead: bool) -> None:
+    book = seeded(9)
+    twice = snapshot(10 if ahead else 9)
+    spoilt = BookSnapshot(twice.sequence, None, 0, (*twice.bids, *twice.bids[:1]), twice.asks, None)
+    assert book.audit(book.ask(), spoilt) is BookEvent.UNFIT
+    assert (book.audits, book.audits_missed, book._buffer) == (0, 1, None)
+
+
+@pytest.mark.parametrize("how", ["none came", "lost", "begun anew", "another", "a seed"])
+def test_an_audit_that_comes_to_nothing_is_counted_as_missed(how: str) -> None:
+    book = seeded(9, limit=3)
+    ticket = book.ask()
+    match how:
+        case "none came":
+            book.forgo()
+        case "lost":  # before its snapshot was there
+            book.lost()
+            assert book.audit(ticket, snapshot(9)) is None
+        case "begun anew":  # while its snapshot waits for the changes
+            assert book.audit(ticket, snapshot(11)) is None
+            assert book.receive(delta(12, (Side.BUY, "100", "1"))) is BookEvent.GAP
+        case "another":
+            assert book.audit(ticket, snapshot(11)) is None
+            assert book.audit(book.ask(), snapshot(12)) is None
+        case "a seed":
+            assert book.audit(ticket, snapshot(11)) is None
+            book.depth = 10
+            assert book.seed(book.ask(), snapshot(12)) is BookEvent.JOINED
+    assert (book.audits, book.audits_missed) == (0, 1)
+    if how == "another":
+        for number in range(10, 13):
+            book.receive(delta(number, (Side.BUY, "0", "0")))
+        assert (book.audits, book.audits_missed) == (1, 1)
 
 
 def test_every_state_is_left_by_a_lost_connection_and_every_row_ends_in_a_state() -> None:

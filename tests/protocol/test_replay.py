@@ -99,7 +99,24 @@ class Replay:
                 self.updates.append(update)
                 yield update
 
-    def _frame(self, line: str, received_ns: int) -> None:
+    def merged(self) -> tuple[int, int]:
+        """What was delivered to nobody since it came twice, or out of order: on one link there should be none."""
+        counts = self.refusals.duplicates, self.refusals.disordered
+        print("{} duplicates, {} out of order".format(*counts))
+        return counts
+
+    def bring(self, line: str, generation: int) -> None:
+        """One message, on the link of this generation; what comes of it besides views."""
+        self._frame(line, 1_650_000_000_000_000_000, generation)
+        while True:
+            try:
+                update = self._queue.take()
+            except trio.WouldBlock:
+                return
+            if not isinstance(update, OrderBook):
+                self.updates.append(update)
+
+    def _frame(self, line: str, received_ns: int, generation: int = 0) -> None:
         # As it came, byte for byte: it was not decoded and encoded again.
         payload = line[line.index('"raw":') + len('"raw":') : -1].encode()
         touched = stage(
@@ -110,6 +127,7 @@ class Replay:
             on_control=self._on_control,
             refusals=self.refusals,
             lateness=self.lateness,
+            generation=generation,
         )
         for stream in touched:
             for sink in stream.sinks:
@@ -139,6 +157,14 @@ class Replay:
 
 def with_books(**options: Any) -> Replay:
     return Replay(WITH_BOOKS, *(topic(kind, one) for one in SYMBOLS for kind in ("book_delta", "ticker")), **options)
+
+
+def topics_of(lines: list[str]) -> list[Topic]:
+    """What the messages of a recording are of."""
+    kinds = {"/market/ticker": "ticker", "/market/match": "trade", "/market/level2": "book_delta"}
+    recorded = [json.loads(line)["raw"] for line in lines]
+    wires = dict.fromkeys(message["topic"] for message in recorded if "topic" in message)
+    return [topic(kinds[wire.partition(":")[0]], wire.partition(":")[2]) for wire in wires]
 
 
 def best(update: OrderBook | Ticker) -> tuple[Any, ...]:
@@ -171,6 +197,7 @@ def test_the_rebuilt_book_has_the_best_prices_of_the_recorded_ticker_at_each_equ
     first = {one.symbol: one.sequence for one in replay.joined}
     assert all(sequence < first[symbol] for symbol, sequence in alone)
     assert (replay.refusals.causes, replay.refusals.unwanted, replay.control) == ({}, 0, 14)
+    assert replay.merged() == (0, 0)
 
 
 def test_what_each_snapshot_of_the_recording_met() -> None:
@@ -257,9 +284,7 @@ def test_a_seed_of_100_levels_that_is_taken_for_the_whole_book_goes_wrong() -> N
 def test_a_recorded_session_of_tickers_and_trades_replays_in_order() -> None:
     file = samples.require() / WITHOUT_BOOKS
     recorded = [json.loads(line)["raw"] for line in file.read_text(encoding="utf-8").splitlines()]
-    wires = dict.fromkeys(message["topic"] for message in recorded if "topic" in message)
-    kinds = {"/market/ticker": "ticker", "/market/match": "trade"}
-    topics = [topic(kinds[wire.partition(":")[0]], wire.partition(":")[2]) for wire in wires]
+    topics = topics_of(file.read_text(encoding="utf-8").splitlines())
     replay = Replay(WITHOUT_BOOKS, *topics)
     updates = list(replay)
     counts = Counter(type(one) for one in updates)
@@ -272,6 +297,7 @@ def test_a_recorded_session_of_tickers_and_trades_replays_in_order() -> None:
     ]
     assert (replay.refusals.causes, replay.refusals.unwanted, replay.control, replay.joined) == ({}, 0, 3, [])
     assert all(one.received_time_ns >= (one.exchange_time_ns or 0) for one in updates)
+    assert replay.merged() == (0, 0)
 
 
 async def test_a_recording_that_lacks_one_change_ends_the_book() -> None:
@@ -287,3 +313,24 @@ async def test_a_recording_that_lacks_one_change_ends_the_book() -> None:
         book.view(1)
     shown = [one.sequence for one in replay.updates if isinstance(one, OrderBook) and one.symbol == "COV-BTC"]
     assert shown[-1] == 1612699351250
+
+
+@pytest.mark.parametrize("file", [WITH_BOOKS, WITHOUT_BOOKS])
+def test_a_recording_that_comes_on_two_links_is_delivered_once(file: str) -> None:
+    """The second one lags by some lines; and a third repeats the whole session when both are gone."""
+    lines = [line for line in (samples.require() / file).read_text(encoding="utf-8").splitlines() if '"topic"' in line]
+    topics = topics_of(lines)
+    once, twice = Replay(file, *topics), Replay(file, *topics)
+    for line in lines:
+        once.bring(line, 1)
+    for number in range(len(lines) + 7):
+        for generation, place in ((1, number), (2, number - 7)):
+            if 0 <= place < len(lines):
+                twice.bring(lines[place], generation)
+    for line in lines:
+        twice.bring(line, 3)
+    assert len(once.updates) == len(lines)
+    assert [(str(one.topic), one.sequence) for one in twice.updates] == [
+        (str(one.topic), one.sequence) for one in once.updates
+    ]
+    assert twice.merged() == (2 * len(lines), 0)

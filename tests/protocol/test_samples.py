@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from decimal import Decimal
 from functools import cache, partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -434,21 +435,27 @@ def every_topic() -> tuple[Topic, ...]:
 
 
 class Staged:
-    """What `stage()` makes of messages when every topic that occurs in the samples is wanted."""
+    """What `stage()` makes of messages when every topic that occurs in the samples is wanted.
+
+    Those of a recorded session follow each other; single ones of different years and authors are no stream.
+    """
 
     def __init__(self, messages: Iterable[Sample], loads: Callable[[bytes], Any] = strict_loads) -> None:
         self.updates: list[Any] = []
         self.control: list[Any] = []
         self.refusals = Refusals()
-        self.touched = stage(
-            [sample.text.encode() for sample in messages],
-            loads=loads,
-            by_wire=self._routes().by_wire,
-            received_time_ns=NOW,
-            on_control=self.control.append,
-            refusals=self.refusals,
-            lateness=Lateness(0.1),
-        )
+        self.touched: set[Stream] = set()
+        by_stream = groupby(messages, lambda one: one.file if one.file in RECORDED else str(one))
+        for _, together in by_stream:
+            self.touched |= stage(
+                [sample.text.encode() for sample in together],
+                loads=loads,
+                by_wire=self._routes().by_wire,
+                received_time_ns=NOW,
+                on_control=self.control.append,
+                refusals=self.refusals,
+                lateness=Lateness(0.1),
+            )
 
     def _routes(self) -> Routes:
         routes = Routes()
@@ -514,8 +521,8 @@ def no_reader(sample: Sample) -> None:
     assert read(sample)["code"] == "200000", sample
     assert {name for name in vars(Rest) if not name.startswith("_")} == {
         "fetch_token",
-        "book_request",
         "fetch_book",
+        "fetch_clock",
         "request",
     }
     data = read(sample)["data"]
@@ -685,6 +692,7 @@ def test_every_line_becomes_the_right_update_or_none_for_a_reason(file: str) -> 
     assert next(updates, None) is None
     assert len(lines) - len(others) == fate.updates
     assert (len(staged.control), staged.refusals.unwanted, staged.refusals.causes) == (fate.control, fate.unwanted, {})
+    assert (staged.refusals.duplicates, staged.refusals.disordered) == (0, 0)
     assert staged.control == [json.loads(sample.text) for sample in others if "topic" not in read(sample)]
     assert fate.updates + fate.control + fate.unwanted == len(lines)
 

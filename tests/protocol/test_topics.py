@@ -44,6 +44,12 @@ FUTURES_INTERVALS = [*BOTH_INTERVALS, "1day", "1week", "1month"]
 SPOT_INTERVALS = [*FUTURES_INTERVALS, "6hour"]
 
 
+@pytest.mark.parametrize("symbol", ["BTC-USDT", "XBTUSDTM"])
+def test_who_wants_a_book_as_a_topic_is_told_where_books_are(symbol: str) -> None:
+    with pytest.raises(UsageError, match=rf"no book stream \({symbol}\); feed.book\('{symbol}'\) makes books of its"):
+        topic("book", symbol)
+
+
 @given(st.sampled_from(list(UpdateType)), spot_symbols | futures_symbols)
 def test_a_topic_reads_as_it_is_written(kind: UpdateType, symbol: str) -> None:
     """`str()` is the wire topic, `parse_topic()` the way back, and the dash tells the market."""

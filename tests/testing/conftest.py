@@ -119,12 +119,12 @@ class Dialler:
 
     @asynccontextmanager
     async def open(
-        self, market: str, *, token: str | None = None, query: str = "", welcome: bool = True
+        self, market: str, *, token: str | None = None, query: str = "", welcome: bool = True, server: int = 0
     ) -> AsyncIterator[Client]:
-        """A connected client, past the welcome. Raises `trio_websocket.ConnectionRejected`."""
+        """A connected client of that instance server, past the welcome. Raises `trio_websocket.ConnectionRejected`."""
         if token is None:
             token = await self.token(market)
-        host = f"ws-api-{market}.kucoin.com"
+        host = f"ws-api-{market}{f'-{server + 1}' if server else ''}.kucoin.com"
         stream = await self.network.open_stream(host, 443, None)
         try:
             async with stream, open_services() as nursery:
@@ -152,10 +152,10 @@ async def tcp_request(base: str, method: str, path: str) -> Response:
 
 
 @asynccontextmanager
-async def open_tcp_client(base: str) -> AsyncIterator[Client]:
-    """A client past the welcome, by the endpoint that the token reply names."""
+async def open_tcp_client(base: str, *, server: int = 0) -> AsyncIterator[Client]:
+    """A client past the welcome, by the endpoint of that number that the token reply names."""
     bullet = (await tcp_request(base, "POST", "/api/v1/bullet-public")).data
-    url = f"{bullet['instanceServers'][0]['endpoint']}?token={quote(bullet['token'], safe='')}"
+    url = f"{bullet['instanceServers'][server]['endpoint']}?token={quote(bullet['token'], safe='')}"
     async with trio_websocket.open_websocket_url(url) as websocket:
         client = Client(websocket, websocket._stream)
         assert (await client.receive())["type"] == "welcome"

@@ -268,3 +268,43 @@ async def test_a_client_that_vanishes_is_forgotten(tools: Any, autojump_clock: o
         assert exchange.sessions == ()
         with pytest.raises(trio_websocket.ConnectionClosed):
             await client.send("anything")
+
+
+@pytest.mark.parametrize("market", ["spot", "futures"])
+async def test_maintenance_is_told_and_may_refuse_who_comes(tools: Any, autojump_clock: object, market: str) -> None:
+    exchange = Exchange()
+    async with MemoryNetwork(exchange) as network:
+        dialler = tools.Dialler(network)
+        token = await dialler.token(market)
+        exchange.faults.maintenance = ("close", "upgrade until 10:00")
+        reply = await dialler.request(market, "GET", "/api/v1/status")
+        assert reply.data == {"status": "close", "msg": "upgrade until 10:00"}
+        async with dialler.open(market) as before:
+            exchange.faults.maintenance_refuses = True
+            assert (await dialler.request(market, "POST", "/api/v1/bullet-public")).status == 503
+            with pytest.raises(trio_websocket.ConnectionRejected) as refusal:
+                async with dialler.open(market, token=token):
+                    pass
+            assert refusal.value.status_code == 503
+            await before.send({"id": "1", "type": "ping"})
+            assert (await before.receive())["type"] == "pong", "who is connected stays so"
+        exchange.faults.maintenance = ("cancelonly", "")
+        async with dialler.open(market):
+            pass
+        exchange.faults.maintenance = None
+        assert (await dialler.request(market, "GET", "/api/v1/status")).data == {"status": "open", "msg": ""}
+
+
+async def test_a_control_frame_can_be_sent_to_every_session(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange()
+    frame = '{"type": "notice", "subject":"maintenance"}'
+    async with MemoryNetwork(exchange) as network:
+        dialler = tools.Dialler(network)
+        async with dialler.open("spot") as spot, dialler.open("futures") as futures:
+            assert exchange.notify(frame) == 2
+            for client in (spot, futures):
+                assert await client.websocket.get_message() == frame
+            assert exchange.notify(b'{"type":"command"}', market="futures") == 1
+            assert await futures.receive() == {"type": "command"}
+            await spot.send({"id": "1", "type": "ping"})
+            assert (await spot.receive())["type"] == "pong"

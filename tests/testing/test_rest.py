@@ -168,3 +168,46 @@ async def test_what_is_not_http_is_answered_with_400_and_harms_nobody(tools: Any
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 400 ")
         assert await stream.receive_some() == b""
         await tools.Dialler(network).token("spot")
+
+
+PROBES = [
+    ("spot", "/market/ticker:BTC-USDT", "/api/v1/market/orderbook/level1?symbol=BTC-USDT"),
+    ("futures", "/contractMarket/ticker:XBTUSDTM", "/api/v1/ticker?symbol=XBTUSDTM"),
+]
+
+
+@pytest.mark.parametrize(("market", "topic", "path"), PROBES)
+async def test_a_ticker_over_rest_is_the_last_one_that_was_pushed(
+    tools: Any, autojump_clock: object, market: str, topic: str, path: str
+) -> None:
+    exchange = Exchange(live=False)
+    async with MemoryNetwork(exchange) as network:
+        dialler = tools.Dialler(network)
+        asked = (await dialler.request(market, "GET", path)).data
+        assert asked["sequence"], "also before anything has happened"
+        async with dialler.open(market) as client:
+            await client.subscribe(topic)
+            for _ in range(3):
+                await trio.sleep(1)
+                exchange.trade(topic.partition(":")[2])
+                pushed = (await client.pushes(1))[0]["data"]
+                await trio.sleep(1)
+                asked = (await dialler.request(market, "GET", path)).data
+                assert {name: asked[name] for name in pushed} == pushed
+
+
+@pytest.mark.parametrize(("market", "topic", "path"), PROBES)
+async def test_a_ticker_over_rest_tells_what_a_muted_topic_does_not(
+    tools: Any, autojump_clock: object, market: str, topic: str, path: str
+) -> None:
+    exchange = Exchange()
+    exchange.faults.mute_topics = {topic}
+    async with MemoryNetwork(exchange) as network:
+        dialler = tools.Dialler(network)
+        async with dialler.open(market) as client:
+            await client.subscribe(topic)
+            seen = []
+            for _ in range(5):
+                await trio.sleep(3)
+                seen.append((await dialler.request(market, "GET", path)).data["sequence"])
+        assert seen == sorted(set(seen)), "it goes on"

@@ -249,6 +249,7 @@ def book_accounts(book: BookStatistics) -> None:
     assert_type(book.unfit, int)
     assert_type(book.failed, int)
     assert_type(book.audits, int)
+    assert_type(book.audits_missed, int)
 
 
 def prices(mark: MarkPrice, index: IndexPrice, funding: FundingRate, settlement: Announcement) -> None:

@@ -1,0 +1,310 @@
+"""One link takes over from another: nothing lost, nothing twice, nobody told; with redundancy there are always two."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import kufeed
+from kufeed import FeedConfig
+from kufeed.testing import Exchange, Limits
+from tests.test_feed import simulated
+
+OFTEN = FeedConfig(rotate_after=100.0)
+
+
+async def collect(stream: Any, seconds: float) -> list[Any]:
+    """All that a subscription yields in *seconds*, events included."""
+    seen: list[Any] = []
+    with trio.move_on_after(seconds):
+        async for one in stream.with_events():
+            seen.append(one)  # noqa: PERF401  # what there is when the time is over
+    return seen
+
+
+def updates(seen: list[Any], kind: type) -> list[Any]:
+    return [one for one in seen if isinstance(one, kind)]
+
+
+def events_of(seen: list[Any]) -> list[Any]:
+    return [one for one in seen if isinstance(one, kufeed.StreamEvent)]
+
+
+def holes(deltas: list[kufeed.BookDelta]) -> int:
+    return sum(second.first_sequence != first.sequence + 1 for first, second in pairwise(deltas))
+
+
+async def test_nothing_is_lost_or_told_twice_when_links_are_replaced(autojump_clock: MockClock) -> None:
+    async with simulated(config=OFTEN) as (exchange, feed), feed.book_deltas("XBTUSDTM", "ETHUSDTM") as deltas:
+        seen = await collect(deltas, 1000)
+        assert len(exchange.dials) >= 9
+        assert events_of(seen) == []
+        for symbol in "XBTUSDTM", "ETHUSDTM":
+            of_symbol = [delta for delta in updates(seen, kufeed.BookDelta) if delta.symbol == symbol]
+            assert len(of_symbol) > 1000
+            assert holes(of_symbol) == 0
+        assert len(exchange.sessions) <= 2
+
+
+@pytest.mark.parametrize("kind", ["trades", "ticker", "level1", "depth", "mark_price", "candles"])
+async def test_every_kind_survives_it(autojump_clock: MockClock, kind: str) -> None:
+    """Beside a feed that is never rotated: both see the same."""
+    options: dict[str, Any] = {"interval": "1min"} if kind == "candles" else {}
+    symbol = "XBTUSDTM" if kind == "mark_price" else "BTC-USDT"
+    async with simulated(config=OFTEN) as (exchange, feed):
+        async with kufeed.open_feed(FeedConfig(max_message_size=2**20), network=feed._network) as plain:
+            seen: dict[str, list[Any]] = {"rotated": [], "plain": []}
+
+            async def read(name: str, one: kufeed.Feed) -> None:
+                async with getattr(one, kind)(symbol, overflow="drop_oldest", **options) as stream:
+                    entered.append(name)
+                    async for update in stream.with_events():
+                        seen[name].append(update)
+
+            entered: list[str] = []
+            with trio.move_on_after(500):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(read, "rotated", feed)
+                    nursery.start_soon(read, "plain", plain)
+        assert len(exchange.dials) >= 5
+        assert events_of(seen["rotated"]) == []
+        both = [[_said(update) for update in one] for one in seen.values()]
+        assert abs(len(both[0]) - len(both[1])) <= 1  # the one entered a little later
+        assert both[0][-50:] == both[1][-50:]
+        assert set(both[0][1:]) <= set(both[1]) or set(both[1][1:]) <= set(both[0])
+
+
+def _said(update: Any) -> tuple[Any, ...]:
+    return (update.symbol, update.sequence, update.exchange_time_ns, repr(update))
+
+
+async def test_a_book_stays_readable(autojump_clock: MockClock) -> None:
+    async with simulated(config=OFTEN) as (exchange, feed), feed.book("XBTUSDTM") as books:
+        await feed.books["XBTUSDTM"].wait_ready()
+        seen = await collect(books, 600)
+        assert len(exchange.dials) >= 5
+        assert events_of(seen) == []
+        (book,) = feed.statistics().books
+        assert (book.breaks, book.seeds) == (0, 1)
+        last = updates(seen, kufeed.OrderBook)[-1]
+        assert last.bids[0] == exchange.book("XBTUSDTM", last.sequence).bids[0]
+
+
+async def test_the_next_link_is_acked_before_the_old_one_goes(autojump_clock: MockClock) -> None:
+    async with simulated(config=OFTEN) as (exchange, feed), feed.ticker("XBTUSDTM", "ETHUSDTM") as tickers:
+        (old,) = exchange.sessions
+        with feed.events() as events:
+            async for event in events:
+                if isinstance(event, kufeed.LinkReplaced):
+                    break
+        assert event.reason == "age"
+        assert 90 <= event.duration <= 115
+        (new,) = [session for session in exchange.sessions if session is not old]
+        assert set(new.held) == set(old.held)
+        pinged = [json.loads(text)["id"] for text in old.received if '"ping"' in text]
+        assert len(pinged) > 5  # the last of them asked whether all had come
+        await old.wait_ended()
+        assert await tickers.receive()
+
+
+async def test_an_old_link_goes_on_while_no_other_can_be_had(autojump_clock: MockClock) -> None:
+    async with simulated(config=OFTEN) as (exchange, feed), feed.book_deltas("XBTUSDTM") as deltas:
+        exchange.faults.refuse_dials = True
+        seen = await collect(deltas, 2000)
+        assert events_of(seen) == []
+        assert holes(updates(seen, kufeed.BookDelta)) == 0
+        exchange.faults.refuse_dials = False
+        more = await collect(deltas, 200)
+        assert events_of(more) == []
+        assert len(exchange.dials) >= 2
+
+
+async def test_where_the_old_link_dies_first_its_successor_takes_over(autojump_clock: MockClock) -> None:
+    limits = Limits(token_life=300.0)
+    async with simulated(Exchange(limits=limits), OFTEN) as (exchange, feed), feed.book_deltas("XBTUSDTM") as deltas:
+        exchange.faults.refuse_dials = True
+        seen = await collect(deltas, 400)
+        assert [type(event) for event in events_of(seen)] == [kufeed.Disconnected]
+        exchange.faults.refuse_dials = False
+        seen = await collect(deltas, 60)
+        assert [type(event) for event in events_of(seen)] == [kufeed.Restored, kufeed.Gap]
+        assert len(exchange.sessions) == 1
+        assert updates(seen, kufeed.BookDelta)
+
+
+async def test_topics_come_and_go_while_a_link_is_replaced(autojump_clock: MockClock) -> None:
+    async with simulated(Exchange(generated=30), OFTEN) as (exchange, feed):
+        symbols = [f"T{number:04}USDTM" for number in range(1, 31)]
+        async with feed.book_deltas("XBTUSDTM") as deltas:
+            seen: list[Any] = []
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def _() -> None:
+                    async for one in deltas.with_events():
+                        seen.append(one)  # noqa: PERF401  # it never ends
+
+                for turn in range(600):
+                    symbol = symbols[turn % 30]
+                    await deltas.add(symbol)
+                    await trio.sleep(0.37)
+                    deltas.remove(symbol)
+                nursery.cancel_scope.cancel()
+            assert [event for event in events_of(seen) if event.topic.symbol == "XBTUSDTM"] == []
+            assert holes([one for one in updates(seen, kufeed.BookDelta) if one.symbol == "XBTUSDTM"]) == 0
+            assert len(exchange.dials) >= 3
+            await trio.sleep(10)
+            assert [set(session.held) for session in exchange.sessions] == [{"/contractMarket/level2:XBTUSDTM"}]
+
+
+async def test_a_consumer_that_blocks_loses_nothing(autojump_clock: MockClock) -> None:
+    async with simulated(config=OFTEN) as (exchange, feed):
+        async with feed.book_deltas("XBTUSDTM", overflow="block", buffer=10) as deltas:
+            seen: list[Any] = []
+            with trio.move_on_after(600):
+                async for one in deltas.with_events():
+                    seen.append(one)
+                    if len(seen) % 50 == 0:
+                        await trio.sleep(4)
+            assert holes(updates(seen, kufeed.BookDelta)) == 0
+            assert not [event for event in events_of(seen) if not isinstance(event, kufeed.SlowConsumer)]
+            assert len(exchange.dials) >= 3
+
+
+async def test_what_can_wait_comes_behind_reconnects() -> None:
+    """A full budget of dials: who reconnects goes first, though who replaces a link has come before."""
+    clock = MockClock(autojump_threshold=0)
+    order: list[str] = []
+
+    async def main() -> None:
+        from kufeed._budget import acquire_dial
+
+        budget = kufeed.DialBudget(1, 60.0)
+
+        async def dial(name: str, *, can_wait: bool) -> None:
+            permit = await acquire_dial(budget, can_wait=can_wait)
+            order.append(name)
+            permit.release()
+
+        (await budget.acquire()).release()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: dial("rotation", can_wait=True))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(lambda: dial("reconnect", can_wait=False))
+
+    await trio.to_thread.run_sync(lambda: trio.run(main, clock=clock))
+    assert order == ["reconnect", "rotation"]
+
+
+# -- two links at all times -------------------------------------------------------------------------------------------
+
+TWICE = FeedConfig(redundancy=2)
+
+
+async def test_losing_one_of_two_links_loses_nothing(autojump_clock: MockClock) -> None:
+    async with simulated(config=TWICE) as (exchange, feed), feed.book_deltas("XBTUSDTM") as deltas:
+        await trio.sleep(5)
+        assert [set(session.held) for session in exchange.sessions] == [{"/contractMarket/level2:XBTUSDTM"}] * 2
+        seen: list[Any] = []
+        for turn in range(10):
+            seen += await collect(deltas, 10)
+            victim = exchange.sessions[turn % 2]
+            victim.cut()
+            seen += await collect(deltas, 20)
+            assert len(exchange.sessions) == 2
+        assert events_of(seen) == []
+        assert holes(updates(seen, kufeed.BookDelta)) == 0
+        assert feed.statistics().duplicates > 500
+
+
+async def test_losing_both_is_told(autojump_clock: MockClock) -> None:
+    async with simulated(config=TWICE) as (exchange, feed), feed.book_deltas("XBTUSDTM") as deltas:
+        await collect(deltas, 10)
+        await exchange.disconnect_all()
+        seen = await collect(deltas, 30)
+        assert [type(event) for event in events_of(seen)] == [kufeed.Disconnected, kufeed.Restored, kufeed.Gap]
+        gap = next(one for one in seen if isinstance(one, kufeed.Gap))
+        assert gap.first_missing is not None
+
+
+async def test_a_book_outlives_either_of_its_links(autojump_clock: MockClock) -> None:
+    async with simulated(config=TWICE) as (exchange, feed), feed.book("XBTUSDTM") as books:
+        await feed.books["XBTUSDTM"].wait_ready()
+        for turn in range(6):
+            await collect(books, 10)
+            exchange.sessions[turn % 2].cut()
+        await collect(books, 10)
+        (book,) = feed.statistics().books
+        assert (book.breaks, book.seeds, book.state) == (0, 1, "live")
+
+
+async def test_what_each_link_was_worth(autojump_clock: MockClock) -> None:
+    """The second server is 50 ms slower: what the first brings is first, by 50 ms."""
+    exchange = Exchange(instance_servers=2)
+    exchange.faults.lag = {1: 0.05}
+    async with simulated(exchange, TWICE) as (_, feed), feed.trades("XBTUSDTM", "ETHUSDTM") as trades:
+        assert events_of(await collect(trades, 100)) == []
+        links = feed.statistics().connections[0].links
+        assert len({link.host for link in links}) == 2
+        quick, slow = sorted(links, key=lambda link: -link.first)
+        assert quick.first > 50
+        assert quick.lead / quick.first == pytest.approx(0.05, abs=0.001)
+        assert slow.first == 0
+
+
+async def test_what_the_faster_link_misses_the_slower_one_brings_in_time(autojump_clock: MockClock) -> None:
+    """The faster link is lost and comes back again and again: what it brings is not told before the slower one's."""
+    exchange = Exchange(instance_servers=2)
+    exchange.faults.lag = {1: 0.5}
+    async with simulated(exchange, TWICE) as (_, feed), feed.book_deltas("XBTUSDTM") as deltas:
+        seen = await collect(deltas, 5)
+        for _ in range(20):
+            for session in exchange.sessions:
+                if session.server == 0:
+                    session.cut()
+            seen += await collect(deltas, 10)
+        assert events_of(seen) == []
+        assert holes(updates(seen, kufeed.BookDelta)) == 0
+
+
+async def test_links_count_against_max_connections(autojump_clock: MockClock) -> None:
+    config = FeedConfig(redundancy=2, max_connections=3, topics_per_connection=1)
+    async with simulated(config=config) as (exchange, feed):
+        with pytest.raises(kufeed.UsageError, match="need 4 connections"):
+            async with feed.ticker("XBTUSDTM", "ETHUSDTM"):
+                pass
+        assert not exchange.dials
+
+
+# -- what the exchange says -------------------------------------------------------------------------------------------
+
+
+async def test_a_notice_of_an_end_has_the_link_replaced(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed), feed.book_deltas("XBTUSDTM") as deltas:
+        (session,) = exchange.sessions
+        with feed.events() as events:
+            session.reply('{"type":"notice","data":"this server closes for an upgrade in 60 s"}')
+            seen = await collect(deltas, 30)
+            told = []
+            with pytest.raises(trio.WouldBlock):
+                while True:
+                    told.append(events.receive_nowait())
+        assert [type(event) for event in told] == [kufeed.Notice, kufeed.LinkUp, kufeed.LinkReplaced]
+        assert events_of(seen) == []
+        assert not session.is_open
+        assert len(exchange.sessions) == 1
+
+
+@pytest.mark.parametrize("code", [1001, 1012])
+async def test_a_polite_close_is_answered_at_once(autojump_clock: MockClock, code: int) -> None:
+    async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM"):
+        await trio.sleep(100)
+        closed_at = trio.current_time()
+        await exchange.disconnect_all(code)
+        assert exchange.dials[-1].at - closed_at < 0.1
+        await feed.wait_state("live")
