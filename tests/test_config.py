@@ -30,7 +30,6 @@ LATER = {
     "stale_after",
     "rotate_after",
     "redundancy",
-    "on_reject",
 }
 
 Effect = Callable[[], Awaitable[None]]
@@ -272,6 +271,16 @@ async def keep_raw() -> None:
     for kept in (False, True):
         async with feed_with(keep_raw=kept) as (_, feed, _), feed.ticker("XBTUSDTM") as tickers:
             assert ((await tickers.receive()).raw is not None) is kept
+
+
+@effect
+async def on_reject() -> None:
+    async with feed_with(on_reject="skip") as (_, feed, _), feed.ticker("XBTUSDTM", "NONEUSDTM") as tickers:
+        assert [one.symbol for one in tickers.topics] == ["XBTUSDTM"]
+    async with feed_with(on_reject="raise") as (_, feed, _):
+        with pytest.raises(kufeed.SubscriptionRejected):
+            async with feed.ticker("XBTUSDTM", "NONEUSDTM"):
+                pass
 
 
 @effect

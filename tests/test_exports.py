@@ -41,6 +41,7 @@ PROMISED = [
 PROMISED_FEED = ["ticker", "trades", "subscribe", "latest", "statistics", "tree", "reset"]
 PROMISED_FEED += ["level1", "depth", "book_deltas", "mark_price", "funding_rate", "candles", "stats_24h"]
 PROMISED_FEED += ["announcements", "index_price", "call_auction", "call_auction_depth", "symbols", "book"]
+PROMISED_FEED += ["wait_state", "events"]
 PROMISED_SUBSCRIPTION = ["add", "remove", "clone", "receive", "receive_nowait", "statistics"]
 PROMISED_FIELDS = [
     "futures_url",

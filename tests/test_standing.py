@@ -196,7 +196,7 @@ def walked(feed: kufeed.Feed) -> Tally:
     return Tally(len(wires), len(acked), all(connection.failed is not None for connection, _ in wires))
 
 
-@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(steps, st.booleans())
 def test_the_count_is_that_of_a_fresh_walk(plan: list[Step], partial: bool) -> None:
     async def main() -> None:

@@ -37,7 +37,7 @@ CLASSES = [getattr(kufeed, name) for name in kufeed.__all__ if isinstance(getatt
 RECORDS = [
     one
     for one in CLASSES
-    if issubclass(one, (Update, StreamEvent, Level, kufeed.BookChange, Topic, kufeed.QueueStatistics))
+    if issubclass(one, (Update, StreamEvent, kufeed.FeedEvent, Level, kufeed.BookChange, Topic, kufeed.QueueStatistics))
     or one in (kufeed.SymbolInfo, kufeed.FeedStatistics, kufeed.ConnectionStatistics, kufeed.HandlerStatistics)
     or one is kufeed.BookStatistics
 ]
@@ -55,7 +55,7 @@ def test_every_field_and_property_of_a_record_has_an_asserted_type(record: Any) 
     assert own_names(record) <= {name for owner, name in ASSERTED if owner == record.__name__}
 
 
-@pytest.mark.parametrize("thing", [Feed, Subscription, kufeed.LiveBook, kufeed.OrderBook])
+@pytest.mark.parametrize("thing", [Feed, Subscription, kufeed.FeedEvents, kufeed.LiveBook, kufeed.OrderBook])
 def test_every_method_has_an_asserted_type(thing: type) -> None:
     public = {name for name, _ in inspect.getmembers(thing, inspect.isroutine) if not name.startswith("_")}
     assert public <= {name for owner, name in ASSERTED if owner == thing.__name__}

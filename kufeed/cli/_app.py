@@ -114,6 +114,8 @@ def watch(
 ) -> int:
     """Stream one kind of updates: a table on a terminal, lines when piped. The accounts follow on standard error.
 
+    While more than 100 symbols are being subscribed to, a bar on standard error shows how far that is, on a terminal.
+
     Parameters
     ----------
     kind
@@ -150,6 +152,7 @@ def watch(
         interval=interval,
         output=Output(),
         console=Console(),
+        progress=Console(stderr=True) if sys.stderr.isatty() else None,
         format=as_json if json else None,
         seconds=seconds,
         count=count,

@@ -12,6 +12,7 @@ from rich.live import Live
 
 from .. import Overflow, UpdateType, open_feed, topic
 from ..errors import KufeedError, UsageError
+from ._progress import progress_bar
 from ._running import CommandFailed
 from ._views import Board, as_line
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _REPAINT_EVERY = 0.25
 _FRAME = 6
 """Lines of a table that are none of its rows."""
+_MANY = 100
+"""Symbols that are subscribed to without a bar: no more than one frame takes."""
 _BATCH = 1000
 """Most updates formatted in one go: other tasks wait that long."""
 
@@ -75,6 +78,8 @@ class Watch:
     symbols: Sequence[str]
     output: Output
     console: Console
+    progress: Console | None = None
+    """Where a bar is painted while many symbols are being subscribed to; None: nowhere."""
     levels: int | None = None
     interval: str | None = None
     format: Callable[[Update], str] | None = None
@@ -89,13 +94,20 @@ class Watch:
         seconds = math.inf if self.seconds is None else self.seconds
         with trio.move_on_after(seconds) as time_limit:
             async with open_feed(self.config) as feed, AsyncExitStack() as stack:
-                for kind in self.kinds:
-                    subscription = self._subscription(feed, kind)
-                    await stack.enter_async_context(subscription)
-                    self._subscriptions.append(subscription)
+                if self.progress is not None and len(self.symbols) > _MANY:
+                    async with progress_bar(feed, self.progress):
+                        await self._subscribe(feed, stack)
+                else:
+                    await self._subscribe(feed, stack)
                 await self._show(feed)
         if time_limit.cancelled_caught and len(self._subscriptions) < len(self.kinds):
             raise CommandFailed(f"not subscribed within {seconds:g} s")
+
+    async def _subscribe(self, feed: Feed, stack: AsyncExitStack) -> None:
+        for kind in self.kinds:
+            subscription = self._subscription(feed, kind)
+            await stack.enter_async_context(subscription)
+            self._subscriptions.append(subscription)
 
     def _subscription(self, feed: Feed, kind: Kind) -> Subscription[Any]:
         levels = _LEVELS.get(kind) if self.levels is None else self.levels

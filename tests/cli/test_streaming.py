@@ -159,3 +159,41 @@ async def test_a_terminal_gets_a_live_table(arguments: tuple[str, ...]) -> None:
         assert word in text
     assert text.count("latency") > 2, "the table is painted again and again"
     assert text.rstrip().endswith("\x1b[?25h") or "received" in text, "the cursor is shown again"
+
+
+@posix
+async def test_a_bar_on_standard_error_shows_how_many_are_subscribed_to() -> None:
+    """Standard output is a pipe and stays clean; with few symbols there is none."""
+    import pty
+
+    for count in (200, 1):
+        symbols = [f"T{number:04}-USDT" for number in range(1, count + 1)]
+        async with Exchange(generated=200, book_levels=40).listen() as address:
+            urls = ("--futures-url", address.futures_url, "--spot-url", address.spot_url)
+            ours, theirs = pty.openpty()
+            try:
+                process = await trio.lowlevel.open_process(
+                    [*COMMAND, "watch", "ticker", *symbols, *urls, "--count", "1"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=theirs,
+                    env={**environment(), "TERM": "xterm"},
+                )
+            finally:
+                os.close(theirs)
+            painted, printed = bytearray(), bytearray()
+            assert process.stdout is not None
+            async with trio.lowlevel.FdStream(ours) as terminal, process.stdout:
+                with trio.fail_after(LONGEST):
+                    try:
+                        async for data in terminal:
+                            painted += data
+                    except trio.BrokenResourceError:
+                        pass  # how Linux tells that the other end of a terminal is gone
+                    async for data in process.stdout:
+                        printed += data
+                    assert await process.wait() == 0
+        assert ("subscribing" in painted.decode()) == (count == 200)
+        assert ("0/200" in painted.decode()) == (count == 200)
+        assert "delivered 1" in painted.decode()
+        assert len(printed.splitlines()) == 1

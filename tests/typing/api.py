@@ -86,6 +86,10 @@ async def iterate(feed: Feed) -> None:
             assert_type(trade, Trade)
     feed.depth("XBTUSDTM", levels=50, overflow="latest", buffer=None, changes_only=True)
     feed.candles("XBTUSDTM", interval="1min", changes_only=False)
+    feed.book("XBTUSDTM", on_reject="skip", wait="none")
+    feed.ticker("XBTUSDTM", on_reject=None, wait="acks")
+    feed.ticker("XBTUSDTM", on_reject="ignore")  # type: ignore[arg-type]
+    feed.ticker("XBTUSDTM", wait="forever")  # type: ignore[arg-type]
     options: kufeed.SubscriptionOptions = {"buffer": 10, "changes_only": True}
     assert_type(feed.level1("BTC-USDT", **options), Subscription[kufeed.Level1])
     async with feed.subscribe(kufeed.topic("ticker", "XBTUSDTM"), changes_only=True) as updates:
@@ -102,6 +106,28 @@ def look(feed: Feed) -> None:
         assert_type(latest.update, Update)
         assert_type(latest.age, float)
         latest.age = 0.0  # type: ignore[misc]
+
+
+async def watch(feed: Feed) -> None:
+    assert_type(feed.state, kufeed.FeedState)
+    assert_type(await feed.wait_state("live", kufeed.FeedState.DOWN), kufeed.FeedState)
+    assert_type(feed.events(buffer=10), kufeed.FeedEvents)
+    feed.state = "live"  # type: ignore[misc, assignment]
+
+
+async def read(events: kufeed.FeedEvents) -> None:
+    with events as same:
+        assert_type(same, kufeed.FeedEvents)
+    assert_type(events.missed, int)
+    assert_type(events.closed, bool)
+    assert_type(await events.receive(), kufeed.FeedEvent)
+    assert_type(events.receive_nowait(), kufeed.FeedEvent)
+    assert_type(events.close(), None)
+    async for event in events:
+        assert_type(event, kufeed.FeedEvent)
+        match event:
+            case kufeed.StateChanged(state, before):
+                assert_type((state, before), tuple[kufeed.FeedState, kufeed.FeedState])
 
 
 def every_kind(feed: Feed) -> None:
@@ -139,6 +165,8 @@ async def every_method(trades: Subscription[Trade]) -> None:
     assert_type(trades.remove("ETH-USDT"), None)
     assert_type(trades.close(), None)
     assert_type(trades.topics, tuple[Topic, ...])
+    assert_type(trades.refused, Mapping[Topic, kufeed.SubscriptionRejected])
+    assert_type(await trades.wait_acked(), None)
     assert_type(trades.statistics(), QueueStatistics)
 
 
@@ -305,6 +333,43 @@ def losses(gap: Gap, dropped: Dropped, slow: SlowConsumer) -> None:
     assert_type(slow.ended, bool)
     assert_type(slow.duration, float)
     assert_type(slow.lost, int)
+
+
+def links(
+    up: kufeed.LinkUp,
+    failed: kufeed.DialFailed,
+    lost: kufeed.LinkLost,
+    replaced: kufeed.LinkReplaced,
+    opened: kufeed.CircuitOpened,
+) -> None:
+    assert_type((up.connection, up.market, up.host, up.duration), tuple[int, str, str, float])
+    assert_type((failed.connection, failed.market, failed.host), tuple[int, str, str | None])
+    assert_type((failed.cause, failed.duration), tuple[kufeed.LinkError, float])
+    assert_type((failed.failures, failed.retry_in), tuple[int, float | None])
+    assert_type((lost.connection, lost.market, lost.host), tuple[int, str, str])
+    assert_type((lost.cause, lost.duration), tuple[kufeed.LinkError, float])
+    assert_type((lost.failures, lost.retry_in), tuple[int, float | None])
+    assert_type((replaced.connection, replaced.market, replaced.host), tuple[int, str, str])
+    assert_type((replaced.reason, replaced.duration), tuple[str, float])
+    assert_type((opened.connection, opened.market), tuple[int, str])
+    assert_type((opened.cause, opened.retry_in), tuple[kufeed.LinkError, float | None])
+
+
+def life_of_a_feed(
+    changed: kufeed.StateChanged,
+    shut: kufeed.ExchangeClosed,
+    refused: kufeed.TopicRefused,
+    progress: kufeed.Progress,
+) -> None:
+    assert_type((changed.state, changed.before), tuple[kufeed.FeedState, kufeed.FeedState])
+    assert_type((shut.market, shut.status, shut.message), tuple[str, str, str])
+    assert_type((refused.topic, refused.code, refused.message), tuple[Topic, int, str])
+    assert_type((progress.acked, progress.total), tuple[int, int])
+
+
+def refusals(refused: kufeed.Refused) -> None:
+    assert_type(refused.topic, Topic)
+    assert_type(refused.cause, kufeed.SubscriptionRejected)
 
 
 def silences(lost: Disconnected, restored: Restored, stale: Stale, resynced: Resynced) -> None:
