@@ -29,6 +29,7 @@ from ._handlers import HandlerNursery, Handlers
 from ._limiter import LimiterStatistics, Permit, SlidingWindowLimiter
 from ._network import Network, RealNetwork
 from ._shared_budget import SharedDialBudget
+from ._staleness import StaleStream
 from ._subscription import Subscription
 from .errors import (
     BookNotReady,
@@ -48,8 +49,11 @@ from .errors import (
     ProtocolViolation,
     RequestFailed,
     SendStuck,
+    StreamEnded,
     SubscriptionRejected,
     SubscriptionTimeout,
+    SymbolDelisted,
+    SymbolHalted,
     TokenExpired,
     UsageError,
 )
@@ -60,12 +64,14 @@ from .protocol import (
     CallAuction,
     CallAuctionDepth,
     Candle,
+    Delisted,
     Depth,
     Disconnected,
     Dropped,
     FundingRate,
     Gap,
     GapCause,
+    Halted,
     IndexPrice,
     Level,
     Level1,
@@ -111,6 +117,7 @@ __all__ = [
     "ConnectionStatistics",
     "Credentials",
     "CredentialsRefused",
+    "Delisted",
     "Depth",
     "DialBudget",
     "DialError",
@@ -124,6 +131,7 @@ __all__ = [
     "FundingRate",
     "Gap",
     "GapCause",
+    "Halted",
     "HandlerNursery",
     "HandlerStatistics",
     "Handlers",
@@ -159,12 +167,16 @@ __all__ = [
     "SlidingWindowLimiter",
     "SlowConsumer",
     "Stale",
+    "StaleStream",
     "Stats24h",
+    "StreamEnded",
     "StreamEvent",
     "Subscription",
     "SubscriptionOptions",
     "SubscriptionRejected",
     "SubscriptionTimeout",
+    "SymbolDelisted",
+    "SymbolHalted",
     "SymbolInfo",
     "SymbolStatus",
     "SymbolType",

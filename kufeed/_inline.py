@@ -9,9 +9,9 @@ import attrs
 import trio
 
 from ._changes import forget, says_the_same
-from ._channels import QueueStatistics
+from ._channels import QueueStatistics, error_of
 from .errors import UsageError
-from .protocol.events import Gap, GapCause, StreamEvent
+from .protocol.events import Gap, GapCause, StreamEnd, StreamEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,6 +43,8 @@ class InlineSink:
         self.paused = False
         self.changes_only = False
         """Whether an update that says the same as the one before it of its topic is not passed on."""
+        self.on_end: Callable[[Topic], None] | None = None
+        """Called with the topic of a stream that has ended."""
         self.ended = trio.Event()
         """Set when nothing more will come."""
         self._fn = fn
@@ -148,6 +150,11 @@ class InlineSink:
     def fail(self, error: Exception) -> None:
         if not (self.closed or self.paused):
             self._fail(error)
+
+    def end(self, event: StreamEnd) -> None:
+        self.fail(error_of(event))
+        if self.on_end is not None:
+            self.on_end(event.topic)
 
     def finish(self) -> None:
         self.close()

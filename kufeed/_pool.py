@@ -10,6 +10,7 @@ import trio
 
 from ._budget import dial_budgets, quiet, rest_budgets
 from ._connection import Connection
+from ._journal import Journal
 from ._lateness import Lateness
 from ._link import Surroundings
 from ._refusals import Refusals
@@ -21,6 +22,7 @@ from ._whole_market import stream_of
 from .errors import ConnectionFailed, LinkError, SubscriptionRejected, SubscriptionTimeout, UsageError
 from .protocol.futures import FUTURES
 from .protocol.market import ALL
+from .protocol.session import Session
 
 if TYPE_CHECKING:
     import random
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from ._config import FeedConfig
     from ._network import Network
     from ._streams import Stream
+    from .protocol.events import StreamEnd
     from .protocol.market import Market, Topic
     from .protocol.updates import Update
 
@@ -92,6 +95,7 @@ class Pool:
         self.lateness: list[Lateness] = []
         """One for each market."""
         self.requests = Requests(config.connect_timeout)
+        self.journal = Journal()
         self._config = config
         self._network = network
         self._rng = rng
@@ -147,6 +151,8 @@ class Pool:
             stream, connection = self._streams[topic, owner]
             stream.add(sink)
             if connection.has_acked(topic.wire):
+                if stream.acked_at is None:  # a new one, on a wire topic that others have already
+                    stream.acked_at = trio.current_time()
                 entering.acked([topic.wire])
                 sink.acked(topic)
             elif connection.failed is not None:
@@ -202,8 +208,44 @@ class Pool:
         for connection in self.connections:
             connection.try_now()
 
+    def streams(self) -> list[Stream]:
+        """All that is subscribed to; of a topic several, where a subscription shares its links with nobody."""
+        return [stream for stream, _ in self._streams.values()]
+
+    def carries(self, stream: Stream) -> bool:
+        return self._find(stream) is not None
+
+    def end(self, stream: Stream, event: StreamEnd) -> None:
+        """Unsubscribe from *stream*, whoever wants it: *event* says why, and is told to them at its place."""
+        connection = self._find(stream)
+        if connection is not None:
+            del self._streams[stream.topic, connection.exclusive_to]
+            connection.remove([stream])
+            for sink in stream.sinks:
+                sink.end(event)
+
+    def resubscribe(self, streams: Iterable[Stream]) -> None:
+        """Have the exchange begin *streams* anew, with all that share their wire topics: those seem to be dead."""
+        topics: dict[Connection, dict[str, Topic]] = {}
+        for stream in streams:
+            if (connection := self._find(stream)) is not None:
+                topics.setdefault(connection, {})[stream.topic.wire] = stream.topic
+        for connection, by_wire in topics.items():
+            for stream in _streams_of(connection, by_wire):
+                stream.begin_link()
+            connection._ask(Session.resubscribe, list(by_wire.values()))  # noqa: SLF001  # TODO: a method of its own
+
+    def _find(self, stream: Stream) -> Connection | None:
+        for owner in {_owner(sink) for sink in stream.sinks}:  # one: who shares links with nobody shares no stream
+            found, connection = self._streams.get((stream.topic, owner), (None, None))
+            if found is stream:
+                return connection
+        return None
+
     def _stream(self, topic: Topic) -> Stream:
-        return stream_of(topic, numbers=self._config.numbers, keep_raw=self._config.keep_raw)
+        stream = stream_of(topic, numbers=self._config.numbers, keep_raw=self._config.keep_raw)
+        stream.since = trio.current_time()
+        return stream
 
     def rest(self, market: Market) -> Rest:
         """Where *market* is asked by REST."""

@@ -48,6 +48,10 @@ class Stream:
         if topic.kind is UpdateType.CANDLE:
             decode = knowing_later(decode)
         self.decode = keeping_raw(decode) if keep_raw else decode
+        self.since = 0.0
+        """When somebody first wanted it."""
+        self.acked_at: float | None = None
+        """Since when the exchange streams it on the present link; None while it does not."""
         self.overdue = False
         """Its subscribers were told that the exchange does not acknowledge it."""
         self.sinks: tuple[Sink, ...] = ()
@@ -59,6 +63,7 @@ class Stream:
         self._told_lost: set[Sink] = set()
         # Who had it when it was lost, and has not been told what is missing: that is known at the next update.
         self._missing: set[Sink] = set()
+        self._missing_because = GapCause.RECONNECT
 
     def routed(self, subjects: dict[str | None, tuple[Stream, ...]]) -> None:
         """From here on *subjects* are where messages of its wire topic go; it is among them."""
@@ -86,9 +91,14 @@ class Stream:
         """What came last of *topic*, which is its own or that of a part of it."""
         return self.latest
 
+    def lasts(self) -> tuple[Update, ...]:
+        """What came last on the present link, of each symbol it carries."""
+        return () if self.latest is None or self.latest is self._before_link else (self.latest,)
+
     def begin_link(self) -> None:
         """From here on it is asked for on another link."""
         self._before_link = self.latest
+        self.acked_at = None
 
     def came_on_link(self) -> bool:
         """Whether anything of it came on the present link: the exchange may stream before it acknowledges."""
@@ -98,18 +108,22 @@ class Stream:
         """The connection that carried it is gone, and what the exchange sends until it is subscribed to again."""
         if self._lost_at is None:
             self._lost_at = now
+        self.acked_at = None
         self.miss(self.sinks)
         self._told_lost.update(self.sinks)
         for sink in self.sinks:
             sink.tell(Disconnected(self.topic, cause))
 
-    def miss(self, sinks: Collection[Sink]) -> None:
-        """*sinks* are told at the next update that something is missing before it."""
+    def miss(self, sinks: Collection[Sink], cause: GapCause = GapCause.RECONNECT) -> None:
+        """*sinks* are told at the next update that something is missing before it. The first cause counts."""
+        if not self._missing:
+            self._missing_because = cause
         self._missing.update(sinks)
         self._choose_stagers()
 
     def restore(self, now: float) -> None:
         """The exchange streams it, for the first time or again."""
+        self.acked_at = now
         for sink in self.sinks:
             sink.acked(self.topic)
         if self._lost_at is not None:
@@ -122,7 +136,7 @@ class Stream:
 
     def _stage_after_hole(self, update: Update) -> None:
         since = None if self.latest is None else self.latest.time_ns
-        gap = Gap(self.topic, GapCause.RECONNECT, None, None, since, update.time_ns)
+        gap = Gap(self.topic, self._missing_because, None, None, since, update.time_ns)
         missing, self._missing = self._missing, set()
         self._choose_stagers()
         for sink in self.sinks:

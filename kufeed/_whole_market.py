@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._streams import Stream, newest
 from .errors import MessageRefused
+from .protocol.events import GapCause
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -57,6 +58,9 @@ class WholeMarket(Stream):
         part = self._parts.get(topic.symbol)
         return None if part is None else part.latest
 
+    def lasts(self) -> tuple[Update, ...]:
+        return tuple(update for part in self._parts.values() for update in part.lasts())
+
     def begin_link(self) -> None:
         super().begin_link()
         for part in self._parts.values():
@@ -65,10 +69,10 @@ class WholeMarket(Stream):
     def came_on_link(self) -> bool:
         return super().came_on_link() or any(part.came_on_link() for part in self._parts.values())
 
-    def miss(self, sinks: Collection[Sink]) -> None:
-        super().miss(sinks)
+    def miss(self, sinks: Collection[Sink], cause: GapCause = GapCause.RECONNECT) -> None:
+        super().miss(sinks, cause)
         for part in self._parts.values():
-            part.miss(sinks)
+            part.miss(sinks, cause)
 
     def _choose_stagers(self) -> None:
         self.stagers = (self._begin_part,)
@@ -81,7 +85,7 @@ class WholeMarket(Stream):
             self.decode = _refuse
         for sink in self.sinks:
             part.add(sink)
-        part.miss(self._missing)
+        part.miss(self._missing, self._missing_because)
         for append in part.stagers:
             append(update)
         part.latest = update

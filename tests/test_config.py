@@ -27,7 +27,6 @@ from kufeed.testing import Exchange, Limits, MemoryNetwork
 
 FIELDS = {field.name: field for field in attrs.fields(FeedConfig)}
 LATER = {
-    "stale_after",
     "rotate_after",
     "redundancy",
     "on_reject",

@@ -1,7 +1,19 @@
 """KuCoin's market-data protocol without I/O: topics, messages, records. Imports neither Trio nor a clock."""
 
 from .bookview import OrderBook
-from .events import Disconnected, Dropped, Gap, GapCause, Restored, Resynced, SlowConsumer, Stale, StreamEvent
+from .events import (
+    Delisted,
+    Disconnected,
+    Dropped,
+    Gap,
+    GapCause,
+    Halted,
+    Restored,
+    Resynced,
+    SlowConsumer,
+    Stale,
+    StreamEvent,
+)
 from .market import Channel, Market, MergeKey, Topic, UpdateType
 from .orderbook import BookEvent, BookSnapshot, BookState, BookSync
 from .rest import retry_after
@@ -43,12 +55,14 @@ __all__ = [
     "CallAuctionDepth",
     "Candle",
     "Channel",
+    "Delisted",
     "Depth",
     "Disconnected",
     "Dropped",
     "FundingRate",
     "Gap",
     "GapCause",
+    "Halted",
     "IndexPrice",
     "Level",
     "Level1",

@@ -161,6 +161,12 @@ class Session:
         self._withdraw(topics)
         self._queue([topic for topic in topics if topic in self._asked], subscribe=False)
 
+    def resubscribe(self, topics: Iterable[Topic]) -> None:
+        """Give *topics* back and ask for them anew. Both are sent: to who has it, the exchange would change nothing."""
+        topics = list(topics)
+        self.unsubscribe(topics)
+        self._queued.extend(self._request(batch, subscribe=True) for batch in messages.batches(topics))
+
     def _queue(self, topics: Iterable[Topic], *, subscribe: bool, again: bool = False) -> None:
         topics = list(topics)
         self._withdraw(topics)
