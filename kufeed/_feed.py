@@ -137,9 +137,7 @@ class Feed:
             close_deadline=lambda: self._close_deadline,
         )
         self._books = Books(self._pool, config, rng)
-        self._staleness = Staleness(
-            self._pool, config.stale_after, time_ns=lambda: self._network.time_ns(), tell=self._pool.journal.tell
-        )
+        self._staleness = Staleness(self._pool, network, self._pool.journal.tell)
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
@@ -472,7 +470,7 @@ async def open_feed(
             await nursery.start(run_pool, name="pool")
             await nursery.start(run_books, name="books")
             if feed.config.stale_after is not None:
-                nursery.start_soon(feed._staleness.run, name="watchers")  # noqa: SLF001
+                await nursery.start(feed._staleness.run, feed.config.stale_after, name="watchers")  # noqa: SLF001
             # From here on the body is cancelled before the connections it uses. A shield any earlier would leave
             # `start()` stuck for ever when it is cancelled; and where a cancel came since, the pool is ending already.
             await trio.lowlevel.checkpoint_if_cancelled()

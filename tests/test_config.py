@@ -132,6 +132,21 @@ async def latency_warning() -> None:
 
 
 @effect
+async def stale_after() -> None:
+    wire = "/contract/instrument:XBTUSDTM"
+    for seconds, until_noticed in ((12.0, (12, 15)), (60.0, (60, 71))):
+        exchange = Exchange()
+        exchange.faults.mute_topics = {wire}
+        async with feed_with(exchange, stale_after=seconds) as (_, feed, _), feed.mark_price("XBTUSDTM") as sub:
+            start = trio.current_time()
+            async for item in sub.with_events():
+                assert isinstance(item, kufeed.Stale)
+                break
+            least, most = until_noticed
+            assert least <= trio.current_time() - start <= most
+
+
+@effect
 async def circuit_cooldown() -> None:
     async with feed_with(max_reconnect_attempts=0, circuit_cooldown=7.0) as (exchange, feed, _):
         async with feed.ticker("XBTUSDTM") as tickers:
