@@ -45,6 +45,7 @@ from ._line import LinkStatistics
 from ._live_books import LiveBook, LiveBooks
 from ._network import Network, RealNetwork
 from ._shared_budget import SharedDialBudget
+from ._staleness import StaleStream
 from ._subscription import Subscription
 from .errors import (
     BookNotReady,
@@ -64,8 +65,11 @@ from .errors import (
     ProtocolViolation,
     RequestFailed,
     SendStuck,
+    StreamEnded,
     SubscriptionRejected,
     SubscriptionTimeout,
+    SymbolDelisted,
+    SymbolHalted,
     TokenExpired,
     UsageError,
 )
@@ -76,6 +80,7 @@ from .protocol import (
     CallAuction,
     CallAuctionDepth,
     Candle,
+    Delisted,
     Depth,
     Disconnected,
     Dropped,
@@ -83,6 +88,7 @@ from .protocol import (
     Gap,
     GapCause,
     GapFill,
+    Halted,
     IndexPrice,
     Level,
     Level1,
@@ -130,6 +136,7 @@ __all__ = [
     "ConnectionStatistics",
     "Credentials",
     "CredentialsRefused",
+    "Delisted",
     "Depth",
     "DialBudget",
     "DialError",
@@ -149,6 +156,7 @@ __all__ = [
     "Gap",
     "GapCause",
     "GapFill",
+    "Halted",
     "HandlerNursery",
     "HandlerStatistics",
     "Handlers",
@@ -191,13 +199,17 @@ __all__ = [
     "SlidingWindowLimiter",
     "SlowConsumer",
     "Stale",
+    "StaleStream",
     "StateChanged",
     "Stats24h",
+    "StreamEnded",
     "StreamEvent",
     "Subscription",
     "SubscriptionOptions",
     "SubscriptionRejected",
     "SubscriptionTimeout",
+    "SymbolDelisted",
+    "SymbolHalted",
     "SymbolInfo",
     "SymbolStatus",
     "SymbolType",

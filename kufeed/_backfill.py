@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ._config import FeedConfig
     from ._pool import Entering, Pool
     from .errors import SubscriptionRejected
-    from .protocol.events import StreamEvent
+    from .protocol.events import StreamEnd, StreamEvent
     from .protocol.market import Topic
     from .protocol.updates import Trade
 
@@ -127,7 +127,7 @@ class TradeKeeper:
         self._held += 1
         if self._held > self._bound:
             _log.warning("more than %d updates came while trades of %s were asked for", self._bound, repair.topic)
-            self.end(repair)
+            self.give_up(repair)
 
     def _pass_on(self) -> bool:
         sink, ready = self._sink, self._ready
@@ -170,7 +170,7 @@ class TradeKeeper:
         del self._repairs[repair.topic.symbol]
         self._last[repair.topic.symbol] = repair.before
 
-    def end(self, repair: Repair) -> None:
+    def give_up(self, repair: Repair) -> None:
         """Make ready what it holds, unrepaired. Idempotent."""
         repair.scope.cancel()
         while repair.held:
@@ -188,7 +188,7 @@ class TradeKeeper:
             self.topics.discard(topic)
             # Nothing is handed over here: an inline handler may be what is closing the subscription.
             if (repair := self._repairs.get(topic.symbol)) is not None:
-                self.end(repair)
+                self.give_up(repair)
             self._last.pop(topic.symbol, None)
 
     # -- what else happens to the streams -----------------------------------------------------------------------------
@@ -213,13 +213,21 @@ class TradeKeeper:
     def refuse(self, topics: Iterable[Topic], error: SubscriptionRejected) -> None:
         """Those that were being entered have been left already, and are told there."""
         gone = [topic for topic in topics if topic in self.topics]
-        for topic in gone:
-            if (repair := self._repairs.get(topic.symbol)) is not None:
-                self.end(repair)
-        if self._ready and not self.hand_over() and not self.blocks:
-            self.force()
+        self._pass_on_now(gone)
         if gone:
             self._sink.refuse(gone, error)
+
+    def end(self, event: StreamEnd) -> None:
+        self._pass_on_now([event.topic])
+        self._sink.end(event)
+
+    def _pass_on_now(self, topics: Iterable[Topic]) -> None:
+        """Have what is held of *topics* enter, unrepaired: what is told next comes after it."""
+        for topic in topics:
+            if (repair := self._repairs.get(topic.symbol)) is not None:
+                self.give_up(repair)
+        if self._ready and not self.hand_over() and not self.blocks:
+            self.force()
 
     def complete(self, topic: Topic, until_ns: int) -> None:
         self._sink.complete(topic, until_ns)
@@ -319,7 +327,7 @@ class Backfills:
                     await hand_out([keeper], _wait_for_room)
             await hand_out([keeper], _wait_for_room)
         except BaseException:
-            keeper.end(repair)
+            keeper.give_up(repair)
             keeper.force()  # so that it is counted
             raise
 

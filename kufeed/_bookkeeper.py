@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from .errors import ConnectionFailed, SubscriptionTimeout
-from .protocol.events import Disconnected, Gap, GapCause, Restored, Resynced, StreamEvent
+from .protocol.events import Disconnected, Gap, GapCause, Restored, Resynced, Stale, StreamEnd, StreamEvent
 from .protocol.orderbook import BookEvent, BookSync
 
 if TYPE_CHECKING:
@@ -246,10 +246,15 @@ class BookKeeper:
 
     def tell(self, event: StreamEvent) -> None:
         """A lost connection ends what is known; holes are seen by their numbers, so being told of them is nothing."""
-        if not isinstance(event, Disconnected | Restored):
+        if not isinstance(event, Disconnected | Restored | Stale):
             return
         book = self.books.get(event.topic)
         if book is None:
+            return
+        if isinstance(event, Stale):
+            for reader in tuple(book.readers.values()):
+                reader.flush()
+                reader.sink.tell(event)
             return
         if isinstance(event, Disconnected):
             self._lost(book)
@@ -292,6 +297,13 @@ class BookKeeper:
         """Have *error* raised to all who read *book*, at this place in their streams."""
         for sink in tuple(book.readers):
             sink.fail(error)
+
+    def end(self, event: StreamEnd) -> None:
+        if event.topic not in self.books:
+            return
+        for reader in tuple(self.forget(event.topic).readers.values()):
+            reader.flush()
+            reader.sink.end(event)
 
     def forget(self, topic: Topic) -> KeptBook:
         """Keep the book of *topic* no more."""

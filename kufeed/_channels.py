@@ -14,8 +14,8 @@ import trio
 
 from ._buffers import Overflow, make_buffer
 from ._changes import ChangesBuffer
-from .errors import ConnectionFailed, Overflowed, SubscriptionTimeout
-from .protocol.events import Dropped, Gap, GapCause, Refused, SlowConsumer, StreamEvent
+from .errors import ConnectionFailed, Overflowed, StreamEnded, SubscriptionTimeout, SymbolDelisted, SymbolHalted
+from .protocol.events import Dropped, Gap, GapCause, Halted, Refused, SlowConsumer, StreamEnd, StreamEvent
 from .protocol.market import MergeKey
 
 if TYPE_CHECKING:
@@ -130,9 +130,20 @@ class Sink(Protocol):
         """Nothing of *topics* comes any more, because of *error*: raise it or tell of it, as the subscription chose."""
         ...
 
+    def end(self, event: StreamEnd) -> None:
+        """The stream of its topic has ended at this place."""
+        ...
+
     def close(self) -> None:
         """Discard what is pending, and take no more. Idempotent."""
         ...
+
+
+def error_of(event: StreamEnd) -> StreamEnded:
+    """What is raised to who does not iterate events."""
+    return (
+        SymbolHalted(event.topic.wire, event.status) if isinstance(event, Halted) else SymbolDelisted(event.topic.wire)
+    )
 
 
 @attrs.define(eq=False)
@@ -192,6 +203,8 @@ class UpdateQueue:
         self.blocks = Overflow.BLOCK in policies.values()
         self.staged: list[Update] = []
         self.closed = False
+        self.on_end: Callable[[Topic], None] | None = None
+        """Called with the topic of a stream that has ended."""
         self._ending = False
         self._perf_counter = perf_counter
         self._time_ns = time_ns
@@ -323,6 +336,11 @@ class UpdateQueue:
             return
         for topic in gone:
             self.tell(Refused(topic, error))
+
+    def end(self, event: StreamEnd) -> None:
+        self.tell(event)
+        if self.on_end is not None:
+            self.on_end(event.topic)
 
     def finish(self) -> None:
         """Take no more; consumers come to the end once they have taken what is pending.
@@ -457,6 +475,8 @@ class UpdateQueue:
             mark = place.marks.pop(key)
             if not place.marks:
                 del self._places[0]
+            if isinstance(mark, StreamEnd) and not events:
+                mark = error_of(mark)
             if isinstance(mark, Exception):
                 self._edge = bool(self._places or self._gaps or self._ending)
                 raise mark
@@ -495,7 +515,7 @@ class UpdateQueue:
 
     def _next_error(self) -> bool:
         place = self._reached()
-        return place is not None and any(isinstance(mark, Exception) for mark in place.marks.values())
+        return place is not None and any(isinstance(mark, Exception | StreamEnd) for mark in place.marks.values())
 
     # -- watching -----------------------------------------------------------------------------------------------------
 

@@ -124,8 +124,11 @@ class FeedConfig:
 
     One that differs is begun anew. Each comparison costs a request of the weight of a snapshot.
     """
-    stale_after: float = attrs.field(default=60.0, validator=_Checked.seconds())
-    """Silence after which a stream counts as stale. Without effect yet."""
+    stale_after: float | None = attrs.field(default=60.0, validator=_Checked.seconds(optional=True))
+    """Silence after which it is looked whether a stream is dead, at least; longer for one that is slow by nature.
+
+    None: never. A stream is told to be stale only where the exchange has something newer (:doc:`staleness`).
+    """
     latency_warning: float | None = attrs.field(default=0.100, validator=_Checked.seconds(optional=True))
     """Age above which an update is `late`: flagged, counted, and warned about once an episode. None: never.
 

@@ -156,6 +156,13 @@ class Connection:
             for line in self._lines:
                 line.stop_waiting()
 
+    def resubscribe(self, topics: list[Topic]) -> None:
+        """Give *topics* back and ask for them anew, on each link."""
+        for line in self._lines:
+            line.acked.difference_update(topic.wire for topic in topics)
+        self._ask(events.Session.resubscribe, topics)
+        self._stir()
+
     def streams(self) -> list[Stream]:
         return self.routes.streams()
 

@@ -21,6 +21,7 @@ from ._live_books import LiveBooks
 from ._network import RealNetwork
 from ._pool import Pool
 from ._proxy import Proxy, ProxyNetwork
+from ._staleness import Staleness, StaleStream
 from ._subscription import Subscription
 from ._supervisor import one_error
 from ._symbols import fetch_symbols
@@ -160,6 +161,7 @@ class Feed:
         )
         self._books = Books(self._pool, config, rng)
         self._backfills = Backfills(self._pool, config)
+        self._staleness = Staleness(self._pool, network, self._pool.journal.tell)
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
@@ -437,6 +439,16 @@ class Feed:
         update = self._pool.latest(topic)
         return None if update is None else Latest(update, (self._network.time_ns() - update.received_time_ns) / 1e9)
 
+    def stale_streams(self, older_than: float = 60.0) -> tuple[StaleStream, ...]:
+        """All that is subscribed to and silent for *older_than* seconds or longer, for whatever reason. Never waits.
+
+        A quiet market is there too, and a stream whose connection is down: `StaleStream` says what is known of each.
+        Ages are by the network's clock, as those of `latest`. `UsageError` where *older_than* is no number of seconds.
+        """
+        if type(older_than) not in (int, float) or not older_than >= 0:
+            raise UsageError(f"older_than must be a number of seconds, zero or more, not {older_than!r}")
+        return () if self._nursery is None else self._staleness.streams(older_than)
+
     def statistics(self) -> FeedStatistics:
         """What the feed has done so far, all its connections included."""
         refusals = self._pool.refusals
@@ -543,6 +555,8 @@ async def open_feed(
         async with trio.open_nursery() as nursery:
             await nursery.start(run_pool, name="pool")
             await nursery.start(run_books, name="books")
+            if feed.config.stale_after is not None:
+                await nursery.start(feed._staleness.run, feed.config.stale_after, name="watchers")  # noqa: SLF001
             # From here on the body is cancelled before the connections it uses. A shield any earlier would leave
             # `start()` stuck for ever when it is cancelled; and where a cancel came since, the pool is ending already.
             await trio.lowlevel.checkpoint_if_cancelled()

@@ -9,9 +9,9 @@ import attrs
 import trio
 
 from ._changes import forget, says_the_same
-from ._channels import QueueStatistics
+from ._channels import QueueStatistics, error_of
 from .errors import UsageError
-from .protocol.events import Gap, GapCause, StreamEvent
+from .protocol.events import Gap, GapCause, StreamEnd, StreamEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,6 +48,8 @@ class InlineSink:
         """Whether a topic that the exchange refuses is left out in silence, and no error of the handler's."""
         self.refused: dict[Topic, SubscriptionRejected] = {}
         """Topics that were asked for, and are not streamed because the exchange refused them."""
+        self.on_end: Callable[[Topic], None] | None = None
+        """Called with the topic of a stream that has ended."""
         self.ended = trio.Event()
         """Set when nothing more will come."""
         self._fn = fn
@@ -164,6 +166,11 @@ class InlineSink:
         self.refused.update(dict.fromkeys(topics, error))
         if not self.skips_refused:
             self.fail(error)
+
+    def end(self, event: StreamEnd) -> None:
+        self.fail(error_of(event))
+        if self.on_end is not None:
+            self.on_end(event.topic)
 
     def finish(self) -> None:
         self.close()

@@ -146,6 +146,44 @@ class TopicRefused(FeedEvent):
 
 
 @attrs.frozen
+class StreamStale(FeedEvent):
+    """`topic` is silent while the exchange has something newer, or owes it by the clock; it is asked for anew."""
+
+    topic: Topic
+    silent_for: float
+    """Seconds, of which the link was up for all."""
+    never: bool
+    """Whether nothing of it ever came on this link."""
+
+
+@attrs.frozen
+class StreamRecovered(FeedEvent):
+    """Updates of a stale `topic` come again."""
+
+    topic: Topic
+    silent_for: float
+    """Seconds from its last update, or from its acknowledgement where none had come; give or take ten.
+
+    What came is looked at now and then, never on its way.
+    """
+
+
+@attrs.frozen
+class StreamHalted(FeedEvent):
+    """The symbol of `topic` is not traded: `status`, as `SymbolStatus` has it. It was unsubscribed from."""
+
+    topic: Topic
+    status: str
+
+
+@attrs.frozen
+class StreamDelisted(FeedEvent):
+    """The symbol of `topic` is not listed any more. It was unsubscribed from."""
+
+    topic: Topic
+
+
+@attrs.frozen
 class Progress(FeedEvent):
     """So many of all topics are acknowledged."""
 

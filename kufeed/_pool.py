@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ._config import FeedConfig
     from ._network import Network
     from ._streams import Stream
+    from .protocol.events import StreamEnd
     from .protocol.market import Market, Topic
     from .protocol.updates import Update
 
@@ -184,6 +185,8 @@ class Pool:
             stream, connection = self._streams[topic, owner]
             stream.add(sink)
             if connection.has_acked(topic.wire):
+                if stream.acked_at is None:  # a new one, on a wire topic that others have already
+                    stream.acked_at = trio.current_time()
                 entering.acked([topic.wire])
                 sink.acked(topic)
             elif connection.failed is not None:
@@ -252,8 +255,44 @@ class Pool:
         for connection in self.connections:
             connection.try_now()
 
+    def streams(self) -> list[Stream]:
+        """All that is subscribed to; of a topic several, where a subscription shares its links with nobody."""
+        return [stream for stream, _ in self._streams.values()]
+
+    def carries(self, stream: Stream) -> bool:
+        return self._find(stream) is not None
+
+    def end(self, stream: Stream, event: StreamEnd) -> None:
+        """Unsubscribe from *stream*, whoever wants it: *event* says why, and is told to them at its place."""
+        connection = self._find(stream)
+        if connection is not None:
+            del self._streams[stream.topic, connection.exclusive_to]
+            connection.remove([stream])
+            for sink in stream.sinks:
+                sink.end(event)
+
+    def resubscribe(self, streams: Iterable[Stream]) -> None:
+        """Have the exchange begin *streams* anew, with all that share their wire topics: those seem to be dead."""
+        topics: dict[Connection, dict[str, Topic]] = {}
+        for stream in streams:
+            if (connection := self._find(stream)) is not None:
+                topics.setdefault(connection, {})[stream.topic.wire] = stream.topic
+        for connection, by_wire in topics.items():
+            for stream in _streams_of(connection, by_wire):
+                stream.begin_link()
+            connection.resubscribe(list(by_wire.values()))
+
+    def _find(self, stream: Stream) -> Connection | None:
+        for owner in {_owner(sink) for sink in stream.sinks}:  # one: who shares links with nobody shares no stream
+            found, connection = self._streams.get((stream.topic, owner), (None, None))
+            if found is stream:
+                return connection
+        return None
+
     def _stream(self, topic: Topic) -> Stream:
-        return stream_of(topic, numbers=self._config.numbers, keep_raw=self._config.keep_raw)
+        stream = stream_of(topic, numbers=self._config.numbers, keep_raw=self._config.keep_raw)
+        stream.since = trio.current_time()
+        return stream
 
     def rest(self, market: Market) -> Rest:
         """Where *market* is asked by REST."""

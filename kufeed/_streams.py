@@ -57,6 +57,10 @@ class Stream:
         """What an update of it is, that came on the link of this generation; others than `NEW` go to `admit()`."""
         self.race: Race | None = None
         """Told which link was first, where several carry it."""
+        self.since = 0.0
+        """When somebody first wanted it."""
+        self.acked_at: float | None = None
+        """Since when the exchange streams it on the present link; None while it does not."""
         self.overdue = False
         """Its subscribers were told that the exchange does not acknowledge it."""
         self.sinks: tuple[Sink, ...] = ()
@@ -98,10 +102,15 @@ class Stream:
         """What came last of *topic*, which is its own or that of a part of it."""
         return self.latest
 
+    def lasts(self) -> tuple[Update, ...]:
+        """What came last on the present link, of each symbol it carries."""
+        return () if self.latest is None or self.latest is self._before_link else (self.latest,)
+
     def begin_link(self) -> None:
         """From here on it is asked for on another link."""
         self._before_link = self.latest
         self._heard_again = False
+        self.acked_at = None
 
     def came_on_link(self) -> bool:
         """Whether anything of it came on the present link: the exchange may stream before it acknowledges."""
@@ -112,6 +121,7 @@ class Stream:
         if self._lost_at is None:
             self._lost_at = now
         self.cut()
+        self.acked_at = None
         self.miss(self.sinks)
         self._told_lost.update(self.sinks)
         for sink in self.sinks:
@@ -166,6 +176,7 @@ class Stream:
 
     def restore(self, now: float) -> None:
         """The exchange streams it, for the first time or again."""
+        self.acked_at = now
         for sink in self.sinks:
             sink.acked(self.topic)
         if self._lost_at is not None:

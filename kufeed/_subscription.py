@@ -60,6 +60,19 @@ class _Shared:
         """Whether those who subscribe to something wait for the acks."""
         self.ends = 1
         self.adding = trio.Lock()
+        self.over = False
+        """Every stream has ended; iterating does so too."""
+        queue.on_end = self.ended
+
+    def ended(self, topic: Topic) -> None:
+        """The stream of *topic* has ended, by no wish of ours."""
+        self.topics = tuple(one for one in self.topics if one != topic)
+        self.end_if_empty()
+
+    def end_if_empty(self) -> None:
+        if not self.topics:
+            self.over = True
+            self.queue.finish()
 
     async def attach(self, chosen: tuple[Topic, ...]) -> None:
         """Subscribe to *chosen* and wait for the acks; where that fails, or is cancelled, nothing of it stays."""
@@ -261,14 +274,20 @@ class Subscription(Generic[T]):
         shared = self._shared
         async with shared.adding:  # one at a time: the second finds what the first has added
             self._check_open()
+            if shared.over:
+                raise UsageError("every stream of this subscription has ended: make another")
             new = tuple(one for one in self._read(more) if not shared.pool.has(one, self._queue))
             if not new:
                 return
-            shared.topics = tuple(dict.fromkeys((*shared.topics, *new)))
+            before = shared.topics
+            shared.topics = tuple(dict.fromkeys((*before, *new)))
             try:
                 await shared.attach(new)
             except BaseException:
+                had_some = any(one not in new for one in before)
                 shared.topics = tuple(one for one in shared.topics if one not in new)
+                if had_some:  # all of which may have ended meanwhile
+                    shared.end_if_empty()
                 raise
 
     def remove(self, *less: str | Topic) -> None:
@@ -320,6 +339,7 @@ class Subscription(Generic[T]):
         self._claim()
         inline.changes_only = self._queue.changes_only
         inline.skips_refused = self._queue.skips_refused
+        inline.on_end = self._shared.ended
         self._queue = self._shared.queue = inline  # type: ignore[assignment]  # what it has not, only iteration needs
         return self
 

@@ -61,6 +61,9 @@ class WholeMarket(Stream):
         part = self._parts.get(topic.symbol)
         return None if part is None else part.latest
 
+    def lasts(self) -> tuple[Update, ...]:
+        return tuple(update for part in self._parts.values() for update in part.lasts())
+
     def begin_link(self) -> None:
         super().begin_link()
         for part in self._parts.values():
@@ -96,7 +99,8 @@ class WholeMarket(Stream):
             self.decode = _refuse
         for sink in self.sinks:
             part.add(sink)
-        part.miss(self._missing)
+        for sink, cause in self._missing.items():
+            part.miss([sink], cause)
         part.take(update, self._generation)
         for append in part.stagers:
             append(update)

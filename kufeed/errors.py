@@ -10,6 +10,9 @@ KufeedError
 ├── SubscriptionTimeout     it never acknowledged a topic: `topics`
 ├── CircuitOpen             a circuit breaker lets nobody in: `until`, `cause`
 ├── ConnectionFailed        reconnecting was given up for now: `topics`, `cause`; iterating again waits for recovery
+├── StreamEnded             a topic streams no more: `topic`; its subscription goes on with the others
+│   ├── SymbolHalted            trading of its symbol is halted: `status`; subscribe again when it resumes
+│   └── SymbolDelisted          the exchange lists its symbol no more
 ├── BookNotReady            the order book is out of step with the exchange; wait: `symbol`, `reason`
 ├── InsufficientDepth       the levels at hand do not answer that: `symbol`
 ├── Overflowed              a buffer under `Overflow.RAISE` was full: `topics`, `lost`; iterating goes on after the hole
@@ -48,8 +51,11 @@ __all__ = [
     "ProtocolViolation",
     "RequestFailed",
     "SendStuck",
+    "StreamEnded",
     "SubscriptionRejected",
     "SubscriptionTimeout",
+    "SymbolDelisted",
+    "SymbolHalted",
     "TokenExpired",
     "UsageError",
 ]
@@ -145,6 +151,36 @@ class ConnectionFailed(KufeedError):
         super().__init__(f"gave up connecting for {_shortened(topics)}: {cause}")
         self.topics = tuple(topics)
         self.cause = cause
+
+
+class StreamEnded(KufeedError):
+    """`topic` (a wire topic) streams no more, and was unsubscribed from.
+
+    Raised once, at its place, to who iterates updates; `Subscription.with_events()` yields the event of the same name
+    without "Symbol" instead. The subscription goes on with its other topics, and ends where none is left.
+    """
+
+    def __init__(self, topic: str, reason: str) -> None:
+        super().__init__(f"{topic} has ended: {reason}")
+        self.topic = topic
+
+
+class SymbolHalted(StreamEnded):
+    """The stream was silent, and the exchange says that its symbol is not traded: `status`, as `SymbolStatus` has it.
+
+    Nothing asks for it again: subscribe to it when trading resumes.
+    """
+
+    def __init__(self, topic: str, status: str) -> None:
+        super().__init__(topic, f"trading is halted ({status})")
+        self.status = status
+
+
+class SymbolDelisted(StreamEnded):
+    """The stream was silent, and the exchange lists its symbol no more."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic, "its symbol is not listed any more")
 
 
 class Overflowed(KufeedError):

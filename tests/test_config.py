@@ -27,7 +27,6 @@ from kufeed.testing import Exchange, Limits, MemoryNetwork
 
 FIELDS = {field.name: field for field in attrs.fields(FeedConfig)}
 LATER = {
-    "stale_after",
     "rotate_after",
     "redundancy",
 }
@@ -129,6 +128,21 @@ async def latency_warning() -> None:
             await exchange.play([json.dumps({"topic": wire, "subject": "trade.ticker", "data": sent})])
             assert (await sub.receive()).late is bool(late)
             assert feed.statistics().late == late
+
+
+@effect
+async def stale_after() -> None:
+    wire = "/contract/instrument:XBTUSDTM"
+    for seconds, until_noticed in ((12.0, (12, 15)), (60.0, (60, 71))):
+        exchange = Exchange()
+        exchange.faults.mute_topics = {wire}
+        async with feed_with(exchange, stale_after=seconds) as (_, feed, _), feed.mark_price("XBTUSDTM") as sub:
+            start = trio.current_time()
+            async for item in sub.with_events():
+                assert isinstance(item, kufeed.Stale)
+                break
+            least, most = until_noticed
+            assert least <= trio.current_time() - start <= most
 
 
 @effect

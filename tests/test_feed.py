@@ -336,7 +336,7 @@ async def test_opening_a_feed_dials_nothing(autojump_clock: MockClock) -> None:
         feed.ticker("XBTUSDTM")
         await trio.sleep(100)
         assert exchange.tokens_issued == 0
-        assert feed.tree() == "open_feed\n  books\n  pool"
+        assert feed.tree() == "open_feed\n  books\n  pool\n  watchers"
 
 
 async def test_entering_returns_when_every_topic_is_acknowledged(autojump_clock: MockClock) -> None:
@@ -1215,7 +1215,7 @@ async def test_an_idle_link_lingers_for_the_next_subscription(autojump_clock: Mo
             assert len(exchange.dials) == 1
         await trio.sleep(5.1)
         assert exchange.sessions == ()
-        assert feed.tree() == "open_feed\n  books\n  pool"
+        assert feed.tree() == "open_feed\n  books\n  pool\n  watchers"
         async with feed.ticker("XBTUSDTM") as tickers:
             await tickers.receive()
         assert len(exchange.dials) == 2
@@ -1237,6 +1237,7 @@ async def test_the_task_tree_has_the_names_of_the_design(autojump_clock: MockClo
             "          reader",
             "          sender",
             "          watchdog",
+            "  watchers",
         ]
 
 

@@ -2,11 +2,13 @@
 
 from .bookview import OrderBook
 from .events import (
+    Delisted,
     Disconnected,
     Dropped,
     Gap,
     GapCause,
     GapFill,
+    Halted,
     Refused,
     Restored,
     Resynced,
@@ -55,6 +57,7 @@ __all__ = [
     "CallAuctionDepth",
     "Candle",
     "Channel",
+    "Delisted",
     "Depth",
     "Disconnected",
     "Dropped",
@@ -62,6 +65,7 @@ __all__ = [
     "Gap",
     "GapCause",
     "GapFill",
+    "Halted",
     "IndexPrice",
     "Level",
     "Level1",

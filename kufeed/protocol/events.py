@@ -24,6 +24,8 @@ class GapCause(StrEnum):
     """The exchange's own numbers have a hole while the connection was up."""
     OVERFLOW = "overflow"
     """The consumer was slower than the wire, and its buffer full."""
+    STALE = "stale"
+    """The stream was silent while the exchange moved on, until it was asked for anew (`Stale`)."""
     BOOK = "book"
     """The book contradicted itself, or a snapshot, or was not known deep enough: it is begun anew."""
 
@@ -134,10 +136,32 @@ class Refused(StreamEvent):
 
 @attrs.frozen
 class Stale(StreamEvent):
-    """`topic` has been silent for `silent_for` seconds, longer than is likely for it."""
+    """`topic` has been silent for `silent_for` seconds, and the exchange has something newer, or owes it by the clock.
+
+    Told once; the next update of the topic ends it, and has a `Gap` before it. It is asked for anew meanwhile.
+    """
 
     topic: Topic
     silent_for: float
+
+
+@attrs.frozen
+class StreamEnd(StreamEvent):
+    """The base of what ends a stream: `topic` has been unsubscribed from, and nothing of it comes any more."""
+
+    topic: Topic
+
+
+@attrs.frozen
+class Halted(StreamEnd):
+    """`topic` was silent, and the exchange says that its symbol is not traded: `status`, as `SymbolStatus` has it."""
+
+    status: str
+
+
+@attrs.frozen
+class Delisted(StreamEnd):
+    """`topic` was silent, and the exchange lists its symbol no more."""
 
 
 @attrs.frozen

@@ -6,6 +6,7 @@ import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, ClassVar, Literal
+from urllib.parse import quote
 
 import attrs
 
@@ -49,6 +50,13 @@ class SignedEndpoint:
 
 TOKEN = Endpoint("POST", "/api/v1/bullet-public", 10)
 """Apply connect token (public), both markets."""
+
+
+def contract(symbol: str) -> Endpoint:
+    """One futures contract, also one that is not open (KuCoin, get symbol)."""
+    return Endpoint("GET", f"/api/v1/contracts/{quote(symbol, safe='')}", 3)
+
+
 SPOT_BOOK_100 = Endpoint("GET", "/api/v1/market/orderbook/level2_100", 2)
 """100 levels of each side of a spot book, public (KuCoin, get part order book)."""
 FUTURES_BOOK = Endpoint("GET", "/api/v1/level2/snapshot", 3)
@@ -57,6 +65,8 @@ SPOT_SYMBOLS = Endpoint("GET", "/api/v2/symbols", 4)
 """All spot symbols (KuCoin, get all symbols; version 1 is deprecated since 2022-10-20)."""
 FUTURES_CONTRACTS = Endpoint("GET", "/api/v1/contracts/active", 3)
 """All futures contracts that are open (KuCoin, get all symbols)."""
+SPOT_TICKERS = Endpoint("GET", "/api/v1/market/allTickers", 15)
+"""The tickers of all spot symbols, a snapshot every two seconds (KuCoin, get all tickers)."""
 SPOT_BOOK = SignedEndpoint("/api/v3/market/orderbook/level2", 3)
 """A whole spot book (KuCoin, get full order book). Its weight is one of the user's pool (4000 in 30 s), and is taken
 from the address' all the same: the smaller one."""

@@ -182,6 +182,12 @@ class Session:
         self._pings.append(Frame(messages.ping(ping_id)))
         return ping_id
 
+    def resubscribe(self, topics: Iterable[Topic]) -> None:
+        """Give *topics* back and ask for them anew. Both are sent: to who has it, the exchange would change nothing."""
+        topics = list(topics)
+        self.unsubscribe(topics)
+        self._queued.extend(self._request(batch, subscribe=True) for batch in messages.batches(topics))
+
     def _queue(self, topics: Iterable[Topic], *, subscribe: bool, again: bool = False) -> None:
         topics = list(topics)
         self._withdraw(topics)

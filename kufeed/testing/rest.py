@@ -92,6 +92,7 @@ def weight(market: MarketName, path: str) -> int:
         SIGNED_BOOK: 3,
         "/api/v1/level2/snapshot": 3,
         "/api/v2/symbols": 4,
+        "/api/v1/market/allTickers": 15,
         "/api/v1/contracts/active": 3,
         "/api/v1/market/histories": 3,
         "/api/v1/trade/history": 5,
@@ -151,6 +152,10 @@ def _spot(model: MarketModel, request: Request) -> Reply:
         if request.query.get("market", "USDS") != "USDS":
             return success([])
         return success([_spot_symbol(symbol) for symbol in _all(model, "spot")])
+    if path == "/api/v1/market/allTickers":
+        return success(
+            {"time": now // 1_000_000, "ticker": [_ticker_row(symbol, now) for symbol in _all(model, "spot")]}
+        )
     if path == "/api/v1/market/orderbook/level1":
         return _with_symbol(model, request, lambda symbol: spot_ticker(symbol, symbol.time_ns or now))
     if path == "/api/v1/market/histories":
@@ -203,6 +208,19 @@ def _book(book: Moment, request: Request) -> dict[str, object]:
         "sequence": str(book.sequence),
         "bids": side(book.bids),
         "asks": side(book.asks),
+    }
+
+
+def _ticker_row(symbol: SymbolModel, time_ns: int) -> dict[str, object]:
+    best, name = spot_ticker(symbol, time_ns), symbol.instrument.symbol
+    return {
+        "symbol": name,
+        "symbolName": name,
+        "buy": best["bestBid"],
+        "bestBidSize": best["bestBidSize"],
+        "sell": best["bestAsk"],
+        "bestAskSize": best["bestAskSize"],
+        "last": best["price"],
     }
 
 

@@ -331,6 +331,28 @@ def subscribed(client: Client, *topics: Topic) -> None:
     client.frames.clear()
 
 
+def test_a_topic_that_is_asked_for_anew_is_given_back_first() -> None:
+    """To who has it already, the exchange would change nothing."""
+    client = Client()
+    subscribed(client, A, B)
+    client.session.resubscribe([A])
+    given_back, anew = client.flush()
+    assert [(frame["type"], frame["topic"]) for frame in (given_back, anew)] == [
+        ("unsubscribe", str(A)),
+        ("subscribe", str(A)),
+    ]
+    assert client.ack(given_back) == []
+    assert client.ack(anew) == [Acked((A,))]
+
+
+def test_a_topic_that_is_asked_for_anew_can_be_given_up_meanwhile() -> None:
+    client = Client()
+    subscribed(client, A)
+    client.session.resubscribe([A])
+    client.session.unsubscribe([A])
+    assert {frame["type"] for frame in client.flush()} == {"unsubscribe"}
+
+
 def test_an_unsubscribe_is_answered_silently() -> None:
     client = Client()
     subscribed(client, A, B, C)

@@ -24,6 +24,7 @@ from kufeed import (
     CallAuctionDepth,
     Candle,
     ConnectionStatistics,
+    Delisted,
     Depth,
     Disconnected,
     Dropped,
@@ -31,6 +32,7 @@ from kufeed import (
     FeedStatistics,
     FundingRate,
     Gap,
+    Halted,
     Handlers,
     HandlerStatistics,
     IndexPrice,
@@ -46,6 +48,7 @@ from kufeed import (
     Side,
     SlowConsumer,
     Stale,
+    StaleStream,
     Stats24h,
     StreamEvent,
     Subscription,
@@ -370,6 +373,19 @@ def life_of_a_feed(
 def refusals(refused: kufeed.Refused) -> None:
     assert_type(refused.topic, Topic)
     assert_type(refused.cause, kufeed.SubscriptionRejected)
+
+
+def ends(feed: Feed, halted: Halted, delisted: Delisted) -> None:
+    assert_type(halted.topic, Topic)
+    assert_type(halted.status, str)
+    assert_type(delisted.topic, Topic)
+    assert_type(feed.stale_streams(older_than=30.0), tuple[StaleStream, ...])
+    for stream in feed.stale_streams():
+        assert_type(stream.topic, Topic)
+        assert_type(stream.silent_for, float)
+        assert_type(stream.never, bool)
+        assert_type(stream.acked, bool)
+        assert_type(stream.alarmed, bool)
 
 
 def silences(lost: Disconnected, restored: Restored, stale: Stale, resynced: Resynced) -> None:
