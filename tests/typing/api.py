@@ -324,6 +324,8 @@ def accounts(
     assert_type(feed.unwanted, int)
     assert_type(feed.late, int)
     assert_type(feed.misdated, int)
+    assert_type(feed.duplicates, int)
+    assert_type(feed.disordered, int)
     assert_type(link.number, int)
     assert_type(link.market, str)
     assert_type(link.topics, int)
