@@ -1353,13 +1353,13 @@ async def test_handlers_can_be_printed(autojump_clock: MockClock) -> None:
 
 async def test_statistics_of_a_handler(autojump_clock: MockClock) -> None:
     async def handle(update: Trade) -> None:
-        await trio.sleep(float(update.sequence or 0))
+        await trio.sleep(5.0 - (update.sequence or 0))
 
     async with quiet() as (exchange, feed), feed.open_handlers() as handlers:
         handlers.start_soon(handle, feed.trades("BTC-USDT", buffer=5), name="sleeper")
         assert not handlers.statistics()[0].running
         await exchange.wait_subscribed("/market/match:BTC-USDT")
-        await send(exchange, 3, 2)
+        await send(exchange, 2, 3)
         await trio.sleep(4)
         (counts,) = handlers.statistics()
         assert (counts.name, counts.running, counts.calls, counts.errors) == ("sleeper", True, 1, 0)

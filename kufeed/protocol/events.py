@@ -21,7 +21,7 @@ class GapCause(StrEnum):
     RECONNECT = "reconnect"
     """The connection was lost; the exchange replays nothing."""
     SEQUENCE = "sequence"
-    """The exchange's own numbers have a hole while the connection was up."""
+    """The exchange's own numbers have a hole, or begin anew; or what came was too late for its place."""
     OVERFLOW = "overflow"
     """The consumer was slower than the wire, and its buffer full."""
     STALE = "stale"

@@ -231,6 +231,16 @@ def test_an_earlier_time_is_old_on_another_link_and_disordered_on_the_same() -> 
     assert verdicts((level1(5), A), (level1(4), B), (level1(3), A)) == [NEW, DUPLICATE, DISORDERED]
 
 
+@pytest.mark.parametrize("make", [trade, ticker])
+def test_a_wrong_clock_here_changes_nothing(make: Any) -> None:
+    """Then every time is absurd, and they can be compared with each other."""
+    old, new = ([misdated(make(1000 * n + k, 1000 - 100 * n + k)) for k in range(30)] for n in (5, 3))
+    merge = merge_of(make(1, 1).topic.channel)
+    assert verdicts(*on(A, *old), merge=merge) == [NEW] * 30
+    assert set(verdicts(*on(B, *old), merge=merge)) == {DUPLICATE}
+    assert verdicts(*on(A, *new), merge=merge) == [NEW_EPOCH, *[NEW] * 29]
+
+
 def test_without_a_time_it_is_delivered() -> None:
     assert verdicts((level1(None), A), (level1(None), A), (level1(5), A), (level1(None), B)) == [NEW] * 4
 

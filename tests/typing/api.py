@@ -343,6 +343,7 @@ def links(
     failed: kufeed.DialFailed,
     lost: kufeed.LinkLost,
     replaced: kufeed.LinkReplaced,
+    notice: kufeed.Notice,
     opened: kufeed.CircuitOpened,
 ) -> None:
     assert_type((up.connection, up.market, up.host, up.duration), tuple[int, str, str, float])
@@ -354,6 +355,7 @@ def links(
     assert_type((lost.failures, lost.retry_in), tuple[int, float | None])
     assert_type((replaced.connection, replaced.market, replaced.host), tuple[int, str, str])
     assert_type((replaced.reason, replaced.duration), tuple[str, float])
+    assert_type((notice.connection, notice.market, notice.text), tuple[int, str, str])
     assert_type((opened.connection, opened.market), tuple[int, str])
     assert_type((opened.cause, opened.retry_in), tuple[kufeed.LinkError, float | None])
 
@@ -409,6 +411,8 @@ def accounts(
     assert_type(feed.unwanted, int)
     assert_type(feed.late, int)
     assert_type(feed.misdated, int)
+    assert_type(feed.duplicates, int)
+    assert_type(feed.disordered, int)
     assert_type(link.number, int)
     assert_type(link.market, str)
     assert_type(link.topics, int)
@@ -416,6 +420,10 @@ def accounts(
     assert_type(link.dials, int)
     assert_type(link.failures, int)
     assert_type(link.last_failure, str | None)
+    assert_type(link.links, tuple[kufeed.LinkStatistics, ...])
+    for one in link.links:
+        assert_type((one.generation, one.host, one.state), tuple[int, str | None, str])
+        assert_type((one.up_for, one.acked, one.first, one.lead), tuple[float, int, int, float])
     assert_type(queue.received, int)
     assert_type(queue.delivered, int)
     assert_type(queue.conflated, int)
