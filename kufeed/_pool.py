@@ -233,7 +233,7 @@ class Pool:
         for connection, by_wire in topics.items():
             for stream in _streams_of(connection, by_wire):
                 stream.begin_link()
-            connection._ask(Session.resubscribe, list(by_wire.values()))  # noqa: SLF001  # TODO: a method of its own
+            connection._ask(Session.resubscribe, list(by_wire.values()))  # noqa: SLF001  # it passes on what a session can
 
     def _find(self, stream: Stream) -> Connection | None:
         for owner in {_owner(sink) for sink in stream.sinks}:  # one: who shares links with nobody shares no stream
