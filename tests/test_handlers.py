@@ -187,7 +187,7 @@ async def test_workers_share_the_symbols_and_keep_the_order_of_each(autojump_clo
         await handlers.start(handle, feed.trades(*symbols), workers=3)
         for number in range(20):
             await exchange.play([trade(number, symbol) for symbol in symbols])
-        await trio.sleep(200)
+        await trio.sleep(100)  # shorter than the silence after which a symbol that is not listed has ended
         assert all(numbers == list(range(20)) for numbers in seen.values())
         assert all(len(one) == 1 for one in tasks.values())
         assert len(set().union(*tasks.values())) == 3

@@ -238,6 +238,16 @@ async def test_a_second_death_is_told_of_again(autojump_clock: MockClock) -> Non
         assert [type(event) for event in here.told] == [StreamStale, StreamRecovered] * 3
 
 
+async def test_a_funding_rate_has_four_of_its_minutes(autojump_clock: MockClock) -> None:
+    async with watched() as here, here.feed.funding_rate(FUTURES) as sub:
+        await trio.sleep(1000)
+        assert here.told == []
+        last = (await sub.receive()).received_time_ns
+        quiet(here, *sub.topics)
+        await until(lambda: bool(here.told))
+        assert 240 <= (here.network.time_ns() - last) / 1e9 <= 265
+
+
 async def test_streams_of_one_wire_topic_are_asked_for_anew_once(autojump_clock: MockClock) -> None:
     wire = f"/contract/instrument:{FUTURES}"
     topics = [topic(kind, FUTURES) for kind in ("mark_price", "index_price")]
