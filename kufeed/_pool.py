@@ -84,10 +84,11 @@ class Entering:
     def refuse(self, topics: Iterable[Topic], error: SubscriptionRejected) -> None:
         """The exchange does not stream *topics*, which are those of one wire topic that it waits for."""
         topics = tuple(topics)
-        if not self.skips_refused:
+        if self.skips_refused:
+            self.refused.append((topics, error))
+            self._settle([error.topic])
+        else:
             self.fail(error)
-        self.refused.append((topics, error))
-        self._settle([error.topic])
         self.leave(topics)
 
     def _settle(self, wires: Iterable[str]) -> None:
@@ -445,13 +446,16 @@ class Pool:
 
     def link_full(self, connection: Connection, topics: Sequence[Topic]) -> None:
         self.standing.stir()
+        by_wire: dict[str, list[Stream]] = {}
         for stream in self._forget(connection, {topic.wire for topic in topics}):
+            by_wire.setdefault(stream.topic.wire, []).append(stream)
+        for streams in by_wire.values():
             try:
-                self._place([stream], connection.exclusive_to, working=True)
+                self._place(streams, connection.exclusive_to, working=True)
             except UsageError as error:
                 # Naming its topic, since a sink may serve others, who are not concerned.
                 full = f"the exchange takes no more topics on a connection, and {error}"
-                self._refuse(connection, [stream], _SESSION_FULL, full)
+                self._refuse(connection, streams, _SESSION_FULL, full)
 
     def gave_up(self, connection: Connection, cause: LinkError) -> None:
         by_sink: dict[Sink, list[str]] = {}

@@ -64,6 +64,7 @@ class Standing:
         """The feed is closed. Idempotent."""
         if not self._closed:
             self._closed = True
+            self._progress_due = math.inf  # else nothing would move it, and `run()` never rest
             self._tell_state(FeedState.CLOSED)
             self._wake()
 

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
 import kufeed
 from kufeed import FeedConfig, FeedEvents, SubscriptionRejected, TopicRefused, topic
-from kufeed.testing import Exchange, MemoryNetwork
+from kufeed.testing import Exchange, Limits, MemoryNetwork
 
 GOOD, BAD = topic("ticker", "XBTUSDTM"), topic("ticker", "NONEUSDTM")
 both_exchanges = pytest.mark.parametrize("partial", [False, True])
@@ -109,6 +110,22 @@ async def test_topics_that_share_the_wire_are_refused_together(autojump_clock: M
             ]
             assert refused(events) == ["NONEUSDTM", "NONEUSDTM"]
             assert len(updates.topics) == 2
+
+
+@pytest.mark.parametrize("on_reject", ["raise", "skip"])
+async def test_what_adding_raises_is_not_told_in_the_stream_too(autojump_clock: MockClock, on_reject: Any) -> None:
+    """Also of two topics that share the wire, and where no connection takes them."""
+    limits = attrs.evolve(Limits(), futures_topics=1)
+    exchange = Exchange(limits=limits)
+    async with simulated(exchange, on_reject=on_reject, max_connections=1) as (feed, _):
+        async with feed.subscribe(topic("ticker", "XBTUSDTM")) as updates:
+            more = [topic(kind, "ETHUSDTM") for kind in ("mark_price", "index_price")]
+            with trio.fail_after(60), pytest.raises(SubscriptionRejected, match="max_connections"):
+                await updates.add(*more)
+            await trio.sleep(1)
+            found = [await updates.with_events().__anext__() for _ in range(3)]
+            assert {type(one) for one in found} == {kufeed.Ticker}
+            assert (len(updates.topics), updates.refused) == (1, {})
 
 
 async def test_one_may_skip_what_another_is_told_of(autojump_clock: MockClock) -> None:

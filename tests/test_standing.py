@@ -158,6 +158,37 @@ async def test_progress_that_stands_still_is_told_as_far_as_it_came(autojump_clo
     assert [one async for one in events if isinstance(one, Progress)] == [Progress(0, 10), Progress(7, 10)]
 
 
+class Steps(trio.abc.Instrument):
+    """Notes which task runs."""
+
+    def __init__(self, steps: list[trio.lowlevel.Task]) -> None:
+        self.steps = steps
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.steps.append(task)
+
+
+async def test_progress_that_is_owed_keeps_nobody_busy_once_it_is_closed(autojump_clock: MockClock) -> None:
+    tally = Tally(10, 0, hopeless=False)
+    standing = Standing(Journal(), lambda: tally)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(standing.run)
+        standing.stir()
+        await trio.sleep(0.01)
+        tally = Tally(10, 7, hopeless=False)
+        standing.stir()
+        await trio.sleep(0.01)
+        standing.close()
+        autojump_clock.jump(1)
+        steps: list[trio.lowlevel.Task] = []
+        trio.lowlevel.add_instrument(counter := Steps(steps))
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+        trio.lowlevel.remove_instrument(counter)
+        assert sum(task is not trio.lowlevel.current_task() for task in steps) <= 3
+        nursery.cancel_scope.cancel()
+
+
 async def test_what_the_journal_is_told_has_the_state_looked_at(autojump_clock: MockClock) -> None:
     """A welcome ends that a connection has given up, and only the journal hears of it."""
     tally = Tally(1, 0, hopeless=True)
