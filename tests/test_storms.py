@@ -39,13 +39,13 @@ async def test_after_a_cut_all_topics_are_acked_within_a_second(autojump_clock: 
     async with simulated(Exchange(generated=12)) as (exchange, feed), feed.ticker(*TWELVE):
         for _ in range(20):
             await trio.sleep(70)
-            cut_at = trio.current_time()
+            cut_at, before = trio.current_time(), len(exchange.dials)
             for session in exchange.sessions:
                 if how == "reset":
                     session._stream._stream.reset()  # type: ignore[attr-defined]  # of the pipe that it stands on
                 else:
                     await session.disconnect(1000 if how == "close" else None)
-            while exchange.sessions:  # noqa: ASYNC110  # the exchange has noticed
+            while len(exchange.dials) == before:  # noqa: ASYNC110
                 await trio.sleep(0.001)
             await wait_acked(feed, 12)
             dialled_at = exchange.dials[-1].at
@@ -88,7 +88,7 @@ async def test_a_storm_of_reconnects_keeps_the_limits(autojump_clock: MockClock)
                 messages[len(session.received)] += 1
             await exchange.disconnect_all()
         times = [dial.at for dial in exchange.dials]
-        assert len(times) > 1000
+        assert len(times) > 900  # half a budget for each 60 s, and more
         assert most_in_window(times, 60.0) <= 30
         assert {dial.status for dial in exchange.dials} == {101}
         # Of a link that lived for some seconds: this many frames came in less than ten.
@@ -100,14 +100,14 @@ async def test_a_storm_of_reconnects_keeps_the_limits(autojump_clock: MockClock)
 async def test_a_storm_of_subscribing_keeps_the_limit_of_messages(autojump_clock: MockClock) -> None:
     """A consumer that changes its mind all the time: the exchange would drop a link with 101 frames in 10 s."""
     async with simulated(Exchange(generated=12)) as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
-        with feed.events() as events, trio.move_on_after(600):
-            while True:
-                for symbol in TWELVE:
-                    await tickers.add(symbol)
-                    tickers.remove(symbol)
-        assert [
-            event for event in _waiting(events) if not isinstance(event, kufeed.Progress | kufeed.StateChanged)
-        ] == []
+        with feed.events(10**6) as events:
+            with trio.move_on_after(600):
+                while True:
+                    for symbol in TWELVE:
+                        await tickers.add(symbol)
+                        tickers.remove(symbol)
+            expected = kufeed.Progress | kufeed.StateChanged
+            assert [event for event in _waiting(events) if not isinstance(event, expected)] == []
         assert len(exchange.dials) == 1
 
 
