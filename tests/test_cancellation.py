@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -40,9 +41,40 @@ async def life(exchange: Exchange, network: MemoryNetwork) -> None:
             tickers.remove("XBTUSDTM")
 
 
-@pytest.mark.parametrize("start", [0, 11])
-def test_wherever_it_is_cancelled_nothing_stays(start: int) -> None:
-    """Every 23rd step from *start* on, until the whole life fits in; Trio's order of tasks differs each time."""
+async def life_of_a_book(exchange: Exchange, network: MemoryNetwork) -> None:
+    """Keep a book on two links that are replaced, lose one, lose both, begin the book anew, close."""
+    config = FeedConfig(reconnect_delay=0.1, rotate_after=3.0, redundancy=2)
+    async with kufeed.open_feed(config, network=network, rng=random.Random(1)) as feed:
+        async with feed.book("XBTUSDTM") as books:
+            with feed.events() as events:
+                replaced = 0
+                async for event in events:
+                    replaced += isinstance(event, kufeed.LinkReplaced)
+                    if replaced == 2:
+                        break
+            exchange.sessions[0].cut()
+            await books.receive()
+            await exchange.disconnect_all()
+            await feed.books["XBTUSDTM"].wait_ready()
+            await books.receive()
+
+
+EVERY = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    ("life", "start", "each"),
+    [
+        (life, 0, 7),
+        (life_of_a_book, 0, 13),
+        pytest.param(life, 0, 1, marks=EVERY),
+        pytest.param(life_of_a_book, 0, 1, marks=EVERY),
+    ],
+)
+def test_wherever_it_is_cancelled_nothing_stays(
+    life: Callable[[Exchange, MemoryNetwork], Awaitable[None]], start: int, each: int
+) -> None:
+    """At one step of so many, until the whole life fits in; Trio's order of tasks differs each time."""
 
     async def main(steps: int) -> bool:
         exchange = Exchange()
@@ -54,12 +86,12 @@ def test_wherever_it_is_cancelled_nothing_stays(start: int) -> None:
             await trio.sleep(0.001)
             assert exchange.sessions == ()
             assert trio.lowlevel.current_statistics().tasks_living == tasks
-            assert trio.current_time() < 10
+            assert trio.current_time() < 30
             return scope.cancelled_caught
 
     steps = start + 1
     while trio.run(main, steps, clock=MockClock(autojump_threshold=0)):
-        steps += 23
+        steps += each
     assert steps > 200, "the life was expected to take more steps than that"
 
 
