@@ -138,7 +138,7 @@ async def test_the_end_of_a_link_is_noticed_in_time(autojump_clock: MockClock, f
     """Whenever it comes between two pings; and it is told with its cause and how long the link was up."""
     async with trio.open_nursery() as nursery:
         network = Failing(nursery, failure, since)
-        async with kufeed.open_feed(FeedConfig(), network=network) as feed, feed.ticker("BTC-USDT"):
+        async with kufeed.open_feed(FeedConfig(stale_after=None), network=network) as feed, feed.ticker("BTC-USDT"):
             with feed.events() as events:
                 with trio.fail_after(since + 100):
                     event = await next_of(events, kufeed.LinkLost)

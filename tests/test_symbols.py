@@ -31,7 +31,7 @@ async def test_the_symbols_of_both_markets(autojump_clock: MockClock) -> None:
     async with simulated(exchange) as (_, feed):
         await trio.sleep(3600)
         futures, spot = await feed.symbols("futures"), await feed.symbols("spot")
-        assert feed.statistics() == kufeed.FeedStatistics((), (), {}, {}, 0, 0, 0), "it takes no connection"
+        assert feed.statistics() == kufeed.FeedStatistics((), (), {}, {}, 0, 0, 0, 0, 0), "it takes no connection"
     assert list(futures) == ["XBTUSDTM", "ETHUSDTM", "XBTUSDM", "XBTMH27", "T0001USDTM"]
     assert list(spot) == ["BTC-USDT", "ETH-USDT", "T0001-USDT"]
     assert all(info.symbol == symbol for listed in (futures, spot) for symbol, info in listed.items())
