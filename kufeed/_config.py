@@ -70,7 +70,7 @@ def _is_real(value: object) -> bool:
 class FeedConfig:
     """What `open_feed()` is told. Frozen; every value is checked here, and a `UsageError` names its field.
 
-    Times are seconds. A field whose docstring says "without effect yet" is checked already; what it rules comes later.
+    Times are seconds.
     """
 
     futures_url: str = attrs.field(default=FUTURES.rest_url, validator=_Checked.url)
@@ -109,7 +109,7 @@ class FeedConfig:
     message_buffer_size: int = attrs.field(default=10_000, validator=_Checked.count(1))
     """Updates a subscription may hold for its consumer, unless it says `buffer=` itself."""
     max_connections: int = attrs.field(default=100, validator=_Checked.count(1))
-    """Links this feed may have at once, both markets together."""
+    """Links this feed may have at once, both markets together; while one is replaced there is one more."""
     max_concurrent_dials: int = attrs.field(default=8, validator=_Checked.count(1))
     """Links that may be connecting at the same time."""
     budget_share: float = attrs.field(default=1.0)
@@ -135,9 +135,15 @@ class FeedConfig:
     Ages are measured with this machine's clock against the exchange's.
     """
     rotate_after: float = attrs.field(default=23 * 3600.0, validator=_Checked.seconds())
-    """Age at which a link is replaced, before its token's 24 h are over. Without effect yet: it reconnects then."""
+    """Age at which a link is replaced, give or take a tenth, and at 23.75 h at the latest: a token lives 24 h.
+
+    The next link is up and acknowledged before the old one goes; nothing is lost and nothing told.
+    """
     redundancy: int = attrs.field(default=1, validator=_Checked.count(1))
-    """Links that carry each topic. Without effect yet."""
+    """Links that carry each topic, on different instance servers where there are several. What comes first counts.
+
+    Each is a connection as `max_connections` counts them, and has its own messages to read and to decode.
+    """
 
     ssl_context: ssl.SSLContext | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.instance_of(ssl.SSLContext))

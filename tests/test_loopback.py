@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,27 @@ async def test_a_refused_connection_fails_at_once() -> None:
                 pass
     assert isinstance(failure.value.cause, kufeed.DialError)
     assert failure.value.cause.phase == "token"
+
+
+async def test_links_are_replaced_and_either_of_two_may_go() -> None:
+    """Over TCP, with two instance servers: no hole, nothing twice, nothing told."""
+    exchange = Exchange(update_interval=0.01, instance_servers=2)
+    settings = {"redundancy": 2, "rotate_after": 1.5, "reconnect_delay": 0.01}
+    async with served(exchange, **settings) as feed, feed.book_deltas("XBTUSDTM") as deltas:
+        with feed.events() as events, trio.fail_after(30):
+            seen: list[Any] = []
+            for _ in range(3):
+                with trio.move_on_after(2.5):
+                    async for one in deltas.with_events():
+                        seen.append(one)  # noqa: PERF401  # what there is when the time is over
+                exchange.sessions[0].cut()
+            replaced = 0
+            with suppress(trio.WouldBlock):
+                while True:
+                    replaced += isinstance(events.receive_nowait(), kufeed.LinkReplaced)
+    assert replaced >= 1
+    assert all(isinstance(one, kufeed.BookDelta) for one in seen)
+    assert all(second.first_sequence == first.sequence + 1 for first, second in pairwise(seen))
 
 
 async def test_a_cut_link_comes_back() -> None:

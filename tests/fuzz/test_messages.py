@@ -2,9 +2,10 @@
 
 Each message is a valid one, of a channel or of the session, with up to three named damages, or plain bytes. Whatever it
 is, nothing is raised; it is an update, one that came before or too late, a frame for the session, unwanted, or refused,
-exactly one of them; and one that is refused leaves no trace but its count. An update is sound in every field, and batches
-come to what their messages come to one by one. Streams lose their connection now and then, and a real session gets what
-has no topic. The long run is `pytest -m long tests/fuzz`. A failure names its number, from which `generate()` makes it.
+exactly one of them; and one that is refused leaves no trace but its count. An update is sound in every field, and
+batches come to what their messages come to one by one. Streams lose their connection now and then, and a real session
+gets what has no topic. The long run is `pytest -m long tests/fuzz`. A failure names its number, from which
+`generate()` makes it.
 """
 
 from __future__ import annotations
