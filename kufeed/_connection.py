@@ -157,8 +157,18 @@ class Connection:
                 line.stop_waiting()
 
     def resubscribe(self, topics: list[Topic]) -> None:
-        """Give *topics* back and ask for them anew, on each link."""
+        """Give *topics* back and ask for them anew, on each link; make one anew that brings nothing but pongs.
+
+        They are known to be dead, so that a link on which nothing of several topics comes is not merely quiet.
+        """
+        now, patience = trio.current_time(), self._around.config.stale_after or math.inf
         for line in self._lines:
+            link = line.link
+            if link is None or line.up_since is None:
+                continue
+            silent_for = now - max(link.data_at, line.up_since)
+            if len(line.acked) > 1 and silent_for >= patience:
+                link.end(LinkSilent("data", silent_for))
             line.acked.difference_update(topic.wire for topic in topics)
         self._ask(events.Session.resubscribe, topics)
         self._stir()

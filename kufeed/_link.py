@@ -110,6 +110,8 @@ class Link:
         """When it is to be replaced; set by its owner, who is then told by *on_old*, once."""
         self.standby = None if join is None else Standby()
         """Keeps what comes, until *join* has returned and all of it was handed out."""
+        self.data_at = -math.inf
+        """When the newest update came, or what may be one."""
         self.is_succeeded = False
         """Another link delivers the same, and hands out what this one has staged and found no room for."""
         self._around = around
@@ -309,6 +311,7 @@ class Link:
             hide=self._hide,
         )
         if touched:
+            self.data_at = trio.current_time()
             sinks = {sink for stream in touched for sink in stream.sinks}
             await hand_out(sinks, self._hold, lambda: self.is_succeeded)
 

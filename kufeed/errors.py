@@ -245,7 +245,7 @@ class LinkClosed(LinkError):
 
 
 class LinkSilent(LinkError):
-    """The server did not say what was due: `waited_for` is one of pong, acknowledgement."""
+    """The server did not say what was due: `waited_for` is one of pong, acknowledgement, data."""
 
     def __init__(self, waited_for: str, seconds: float) -> None:
         super().__init__(f"no {waited_for} within {seconds:g} s")

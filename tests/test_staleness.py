@@ -227,6 +227,29 @@ async def test_it_is_asked_for_anew_and_what_it_missed_is_told(autojump_clock: M
         nursery.cancel_scope.cancel()
 
 
+async def test_a_link_on_which_nothing_comes_but_pongs_is_made_anew(autojump_clock: MockClock) -> None:
+    """Where one topic of several is dead, that is asked for anew; where all are, their link is at fault."""
+    exchange = Exchange()
+    wires = ["/contractMarket/tickerV2:XBTUSDTM", "/contractMarket/tickerV2:ETHUSDTM"]
+    async with watched(exchange) as here, here.feed.ticker("XBTUSDTM", "ETHUSDTM") as tickers:
+        with here.feed.events() as events:
+            await trio.sleep(30)
+            exchange.faults.mute_topics = wires[:1]
+            await trio.sleep(300)
+            assert len(exchange.dials) == 1
+            exchange.faults.mute_topics = wires
+            while not isinstance(event := await anext(events), kufeed.LinkLost):
+                pass
+            assert isinstance(event.cause, kufeed.LinkSilent)
+            assert event.cause.waited_for == "data"
+            exchange.faults.mute_topics = ()
+            await trio.sleep(5)
+            while tickers.statistics().pending:
+                tickers.receive_nowait()
+            assert {(await tickers.receive()).symbol for _ in range(20)} == {"XBTUSDTM", "ETHUSDTM"}
+        assert len(exchange.dials) == 2
+
+
 async def test_a_second_death_is_told_of_again(autojump_clock: MockClock) -> None:
     async with watched() as here, here.feed.ticker(SPOT) as sub:
         for _ in range(3):
