@@ -38,6 +38,10 @@ from ._lifecycle import (
     Notice,
     Progress,
     StateChanged,
+    StreamDelisted,
+    StreamHalted,
+    StreamRecovered,
+    StreamStale,
     TopicRefused,
 )
 from ._limiter import LimiterStatistics, Permit, SlidingWindowLimiter
@@ -202,8 +206,12 @@ __all__ = [
     "StaleStream",
     "StateChanged",
     "Stats24h",
+    "StreamDelisted",
     "StreamEnded",
     "StreamEvent",
+    "StreamHalted",
+    "StreamRecovered",
+    "StreamStale",
     "Subscription",
     "SubscriptionOptions",
     "SubscriptionRejected",

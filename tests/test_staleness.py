@@ -18,10 +18,15 @@ import kufeed
 from kufeed import (
     Delisted,
     FeedConfig,
+    FeedEvent,
     Gap,
     GapCause,
     Halted,
     Stale,
+    StreamDelisted,
+    StreamHalted,
+    StreamRecovered,
+    StreamStale,
     SymbolDelisted,
     SymbolHalted,
     Update,
@@ -29,7 +34,6 @@ from kufeed import (
     topic,
 )
 from kufeed._json import loads as strict_loads
-from kufeed._lifecycle import FeedEvent, StreamDelisted, StreamHalted, StreamRecovered, StreamStale
 from kufeed.testing import Exchange, MemoryNetwork
 
 from .test_feed import asked

@@ -372,6 +372,18 @@ def life_of_a_feed(
     assert_type((progress.acked, progress.total), tuple[int, int])
 
 
+def life_of_a_stream(
+    stale: kufeed.StreamStale,
+    recovered: kufeed.StreamRecovered,
+    halted: kufeed.StreamHalted,
+    delisted: kufeed.StreamDelisted,
+) -> None:
+    assert_type((stale.topic, stale.silent_for, stale.never), tuple[Topic, float, bool])
+    assert_type((recovered.topic, recovered.silent_for), tuple[Topic, float])
+    assert_type((halted.topic, halted.status), tuple[Topic, str])
+    assert_type(delisted.topic, Topic)
+
+
 def refusals(refused: kufeed.Refused) -> None:
     assert_type(refused.topic, Topic)
     assert_type(refused.cause, kufeed.SubscriptionRejected)
