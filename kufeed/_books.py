@@ -223,15 +223,15 @@ class Books:
                 return None
             except KufeedError as error:
                 book.failed += 1
-                if failures == 0:
-                    _log.warning("no snapshot of %s: %s; trying again", sync.topic.symbol, error)
+                refusal = error if isinstance(error, ExchangeError) else None
                 told = None if book.refused is None else book.refused.code
-                if isinstance(error, ExchangeError) and is_lasting(error) and error.code != told:
-                    if failures:
-                        _log.warning("no snapshot of %s: %s; trying again", sync.topic.symbol, error)
-                    book.refused = error
+                news = refusal is not None and is_lasting(refusal) and refusal.code != told
+                if news or failures == 0:
+                    _log.warning("no snapshot of %s: %s; trying again", sync.topic.symbol, error)
+                if news:
+                    book.refused = refusal
                     keeper.fail_book(book, error)
-                wait = error.retry_after if isinstance(error, ExchangeError) else None
+                wait = None if refusal is None else refusal.retry_after
                 return _BACKOFF.delay(failures + 1, self._rng, retry_after=wait)
         event = sync.seed(ticket, snapshot)
         if event is not BookEvent.JOINED and (sync.state is not BookState.LIVE or sync.wants_snapshot()):

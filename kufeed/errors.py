@@ -4,7 +4,7 @@ KufeedError
 ├── UsageError              a bug in the calling code: mend it (also a `ValueError`)
 ├── ExchangeError           the exchange said no, or said something that is not its protocol
 │   ├── SubscriptionRejected    it refused a topic: `topic`, `code`, `message`
-│   └── CredentialsRefused      it refused a signed request: `code` tells what to mend about the key
+│   └── CredentialsRefused      it refused who signed a request: `code` tells what to mend about the key
 │       └── ClockOff                the time of signing was too far from its own (400002): set this machine's clock
 ├── RequestFailed           a request got no answer: `path`, and the cause in `__cause__`; ask again
 ├── SubscriptionTimeout     it never acknowledged a topic: `topics`
@@ -108,7 +108,7 @@ class CredentialsRefused(ExchangeError):
 
     By `code`: 400003, the key is unknown; 400004, the passphrase is another; 400005, the secret is another; 400006, the
     key does not allow this machine's address; 400007, the key lacks the "General" permission; 400001, a header is
-    missing (KuCoin, REST authentication).
+    missing (KuCoin, REST authentication). In answer to what was not signed they are an `ExchangeError` like any other.
     """
 
 

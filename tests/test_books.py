@@ -275,22 +275,31 @@ async def test_credentials_that_are_refused_are_raised_once_and_tried_again(
 
 
 @pytest.mark.parametrize("before", [None, 503])
+@pytest.mark.parametrize("code", ["900001", "400001", "400002", "400006"])
+@pytest.mark.parametrize("symbol", BOTH)
 async def test_a_refusal_that_lasts_is_raised_once_and_asking_goes_on(
-    before: int | None, autojump_clock: MockClock
+    symbol: str, code: str, before: int | None, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with watched() as (exchange, feed, _):
+    """Also one about credentials: nothing was signed here, so it is no reason to ask at once in another way."""
+    async with watched() as (exchange, feed, network):
         if before is not None:
             exchange.faults.book = BookFault(error=before, times=1)
-            async with feed.book(SPOT) as early:
+            async with feed.book(symbol) as early:
                 check(exchange, await early.receive(), 20)
-        exchange.faults.book = BookFault(error=("900001", "symbol not exists"))
-        async with feed.book(SPOT) as one, feed.book(SPOT, depth=3) as two:
+        caplog.clear()
+        exchange.faults.book = BookFault(error=(code, "no"))
+        start = trio.current_time()
+        async with feed.book(symbol) as one, feed.book(symbol, depth=3) as two:
             for books in (one, two):
-                with pytest.raises(ExchangeError, match="900001"):
+                with pytest.raises(ExchangeError, match=code) as error:
                     await books.receive()
+                assert not isinstance(error.value, CredentialsRefused)
             with trio.move_on_after(60.0) as scope:
                 await one.receive()
             assert scope.cancelled_caught, "it is told once"
+            assert 2 <= network.books(since=start) <= 20
+            warnings = [record for record in caplog.records if record.name == "kufeed.books"]
+            assert [(one.levelname, code in one.getMessage()) for one in warnings] == [("WARNING", True)]
             exchange.faults.book = None
             check(exchange, await one.receive(), 20)
 
@@ -962,7 +971,10 @@ async def test_an_audit_finds_a_book_that_is_wrong_and_it_begins_anew(
         assert feed.statistics().books[0].audits == 1
 
 
-@pytest.mark.parametrize("fault", [BookFault(error=503), BookFault(stale=3), BookFault(damage="crossed")])
+@pytest.mark.parametrize(
+    "fault",
+    [BookFault(error=503), BookFault(error=("400006", "no")), BookFault(stale=3), BookFault(damage="crossed")],
+)
 async def test_audits_that_cannot_be_compared_are_counted_and_an_episode_of_them_is_logged_once(
     fault: BookFault, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -193,7 +193,7 @@ async def test_a_book_that_was_whole_lives_on_until_it_breaks(autojump_clock: Mo
         exchange.accept()
         resynced, view = [await anext(deep.with_events()) for _ in range(2)]
         assert isinstance(resynced, Resynced)
-        assert view.gap_before == gap
+        assert view.gap_before == attrs.evolve(gap, until_ns=view.time_ns)
         check(exchange, view, 900)
         assert await until_blocked(shallow.with_events()) == []
 
