@@ -197,6 +197,8 @@ class Books:
         failures = 0
         try:
             with book.syncing:
+                if book.sync.given_up:  # else the next change might have it ask again, and so on
+                    await trio.sleep(_BACKOFF.delay(book.sync.given_up, self._rng))
                 while book.readers and book.sync.wants_snapshot() and not self._is_hopeless(book):
                     pause = await self._seed(keeper, book, failures)
                     failures = 0 if pause is None else failures + 1

@@ -33,6 +33,8 @@ SPARE_LEVELS = 20
 """A seed that knows so few levels beyond those that are read is replaced before it is too thin."""
 _LATE = 1_000_000_000
 """Nanoseconds. What is so much later than a snapshot was not made before it; the times of changes need no slack."""
+_HELD_AT_MOST = 60_000_000_000
+"""Nanoseconds that a snapshot waits for the changes; only where somebody blocks they may be far behind it."""
 
 
 class BookState(StrEnum):
@@ -136,6 +138,8 @@ class BookSync:
         """Snapshots that it began from."""
         self.held_in_vain = 0
         """Those that waited for its changes, and then did not fit or were not wanted any more."""
+        self.given_up = 0
+        """Of those, how many in a row the changes did not bear out: the next one had better be asked for later."""
         self._buffer: deque[BookDelta] | None = None
         self._most_buffered = most_buffered
         self._ticket = 0
@@ -175,10 +179,11 @@ class BookSync:
         if self._crosses():
             return self._break(BookEvent.CROSSED, None)
         seed = self._ahead
-        if seed is not None and self.sequence >= seed.sequence and self._join(seed) is BookEvent.UNFIT:
+        if seed is not None and _settles(delta, seed) and self._join(seed) is BookEvent.UNFIT:
             self.held_in_vain += 1
+            self.given_up += 1
         snapshot = self._auditing
-        if snapshot is not None and self.sequence >= snapshot.sequence and self._audit(snapshot) is BookEvent.DIFFERS:
+        if snapshot is not None and _settles(delta, snapshot) and self._audit(snapshot) is BookEvent.DIFFERS:
             return BookEvent.DIFFERS
         return BookEvent.APPLIED  # and stays live: the row of the table that is taken every time
 
@@ -204,12 +209,13 @@ class BookSync:
 
         None where the book has lost its connection or broken since *ticket*, and needs another; or where it can be read
         to its depth and its changes have not come as far as *snapshot*. Then it joins when they have, so that each
-        change has its moment, and `wants_snapshot()` is false until then.
+        change has its moment, and `wants_snapshot()` is false until then, or until they show that they will not: by
+        coming later with lower numbers. That is counted (`given_up`).
         """
         if ticket != self._ticket or self.state is BookState.WAITING:
             return None
         self._drop_ahead()
-        if snapshot.sequence > self.sequence and self.is_readable(self.depth) and snapshot.problem() is None:
+        if self._is_ahead(snapshot) and self.is_readable(self.depth):
             self._ahead = snapshot
             return None
         return self._join(snapshot)
@@ -232,6 +238,7 @@ class BookSync:
         self._buffer = None
         self._drop_audit()
         self.seeds += 1
+        self.given_up = 0
         return self._go(BookEvent.JOINED)
 
     def audit(self, ticket: int, snapshot: BookSnapshot) -> BookEvent | None:
@@ -245,7 +252,7 @@ class BookSync:
         if ticket != self._ticket or self.state is not BookState.LIVE:
             self.audits_missed += 1
             return None
-        if snapshot.sequence > self.sequence and snapshot.problem() is None:
+        if self._is_ahead(snapshot):
             self._auditing = snapshot
             return None
         return self._audit(snapshot)
@@ -268,14 +275,18 @@ class BookSync:
             return None
         return self._break(BookEvent.DIFFERS, None)
 
+    def _is_ahead(self, snapshot: BookSnapshot) -> bool:
+        """Whether the changes may come to *snapshot*, and have not yet."""
+        return snapshot.sequence > self.sequence and self._may_fit(snapshot)
+
+    def _may_fit(self, snapshot: BookSnapshot) -> bool:
+        last = self._buffer[-1] if self._buffer else self._stream
+        return snapshot.problem() is None and (last is None or not _disproves(last, snapshot))
+
     def _rebuilt(self, snapshot: BookSnapshot) -> tuple[BookSide, BookSide, BookDelta | None] | None:
         """The sides of *snapshot* with all buffered changes after it, and the last of these; None where it is unfit."""
-        if snapshot.problem() is not None:
+        if not self._may_fit(snapshot):
             return None
-        if self._buffer and (last := self._buffer[-1]).sequence is not None and last.sequence < snapshot.sequence:
-            made = snapshot.exchange_time_ns
-            if made is not None and last.exchange_time_ns is not None and last.exchange_time_ns > made + _LATE:
-                return None  # of an old numbering
         later = [one for one in self._buffer or () if one.sequence is not None and one.sequence > snapshot.sequence]
         if later and later[0].first_sequence > snapshot.sequence + 1:
             return None  # too old
@@ -358,6 +369,7 @@ class BookSync:
         self._ticket += 1
         self.bids, self.asks = BookSide(Side.BUY), BookSide(Side.SELL)
         self._drop_ahead()
+        self.given_up = 0
         self._drop_audit()
         self._stream = None
 
@@ -399,6 +411,22 @@ def _number(delta: BookDelta) -> int:
 
 def _is_newer(delta: BookDelta, than_ns: int | None, slack_ns: int = 0) -> bool:
     return delta.exchange_time_ns is not None and than_ns is not None and delta.exchange_time_ns > than_ns + slack_ns
+
+
+def _settles(delta: BookDelta, snapshot: BookSnapshot) -> bool:
+    """Whether the changes have come to *snapshot* with *delta*, or never will."""
+    return _number(delta) >= snapshot.sequence or _disproves(delta, snapshot)
+
+
+def _disproves(delta: BookDelta, snapshot: BookSnapshot) -> bool:
+    """Whether *delta* has a lower number than *snapshot* though it is later: that one is of another numbering.
+
+    It is too late in any case after `_HELD_AT_MOST`, since a snapshot may have no time, or a wrong one.
+    """
+    if _number(delta) >= snapshot.sequence:
+        return False
+    held = delta.received_time_ns - snapshot.received_time_ns
+    return held > _HELD_AT_MOST or _is_newer(delta, snapshot.exchange_time_ns, _LATE)
 
 
 def _change(bids: BookSide, asks: BookSide, changes: Iterable[BookChange], after: int) -> None:

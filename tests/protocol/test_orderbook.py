@@ -7,6 +7,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -420,6 +421,49 @@ def test_a_seed_that_is_held_and_never_joins_is_counted_as_such(how: str) -> Non
         case "another":
             assert book.seed(book.ask(), snapshot(13)) is None
     assert (book.seeds, book.held_in_vain) == (1, 1)
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_seed_that_the_changes_do_not_come_to_is_given_up(dated: bool) -> None:
+    """Later changes have lower numbers: it is of another numbering. Without its time, after a minute of changes."""
+    seconds = 10**9
+    book = seeded(10, limit=3, depth=2)
+    seed = snapshot(1000)
+    seed = seed if dated else attrs.evolve(seed, exchange_time_ns=None)
+    assert book.seed(book.ask(), seed) is None
+    bound = (1 if dated else 60) * seconds
+    assert book.receive(delta(11, (Side.BUY, "100", "9"), time=bound)) is BookEvent.APPLIED
+    assert (book.wants_snapshot(), book.held_in_vain, book.given_up) == (False, 0, 0)
+    assert book.receive(delta(12, (Side.BUY, "100", "8"), time=bound + 1)) is BookEvent.APPLIED
+    assert (book.wants_snapshot(), book.held_in_vain, book.given_up) == (True, 1, 1)
+    if dated:
+        assert book.seed(book.ask(), seed) is BookEvent.UNFIT, "what has disproved it once does so still"
+    assert book.seed(book.ask(), snapshot(12, limit=30, levels=30)) is BookEvent.JOINED
+    assert (book.held_in_vain, book.given_up) == (1, 0)
+
+
+@pytest.mark.parametrize("asked_before", [True, False])
+def test_a_seed_of_the_old_numbering_is_not_held(asked_before: bool) -> None:
+    """Whether the change that disproves it was buffered or not: `ask()` begins a buffer."""
+    book = seeded(10, limit=3, depth=2)
+    ticket = book.ask() if asked_before else None
+    book.receive(delta(11, (Side.BUY, "100", "9"), time=60 * 10**9))
+    assert book.seed(book.ask() if ticket is None else ticket, snapshot(1000)) is BookEvent.UNFIT
+    assert book.wants_snapshot()
+
+
+def test_an_audit_of_the_old_numbering_is_missed_and_breaks_nothing() -> None:
+    late = 60 * 10**9
+    book = seeded(9)
+    book.receive(delta(10, (Side.BUY, "100", "9"), time=late))
+    assert book.audit(book.ask(), snapshot(11)) is BookEvent.UNFIT
+    assert (book.state, book.audits_missed) == (BookState.LIVE, 1)
+    book = seeded(9)
+    assert book.audit(book.ask(), snapshot(11)) is None
+    assert book.receive(delta(10, (Side.BUY, "100", "9"), time=late)) is BookEvent.APPLIED
+    assert book.audits_missed == 1, "it waits no more"
+    assert book.receive(delta(11, (Side.BUY, "100", "8"), time=late)) is BookEvent.APPLIED
+    assert (book.audits, book.audits_missed) == (0, 1)
 
 
 def test_a_seed_ahead_of_a_book_too_thin_to_be_read_is_used_at_once() -> None:
