@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
 __all__ = [
     "BookNotReady",
@@ -62,7 +63,17 @@ __all__ = [
 
 
 class KufeedError(Exception):
-    """The root of the tree."""
+    """The root of the tree.
+
+    A copy (`copy.copy`) says the same, with the same cause, and has no traceback yet.
+    """
+
+    def __copy__(self) -> Self:
+        # Not as of other objects, by calling the class with `args`: most of these take other arguments.
+        made = type(self).__new__(type(self), *self.args)
+        made.__dict__.update(self.__dict__)
+        made.__cause__, made.__suppress_context__ = self.__cause__, self.__suppress_context__
+        return made
 
 
 class UsageError(KufeedError, ValueError):

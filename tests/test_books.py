@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Mapping
 from decimal import Decimal
 from itertools import pairwise
@@ -18,6 +20,7 @@ from kufeed import (
     ConnectionFailed,
     CredentialsRefused,
     ExchangeError,
+    Feed,
     FeedConfig,
     Gap,
     GapCause,
@@ -606,6 +609,32 @@ async def test_giving_up_reaches_who_is_being_entered(joined: bool, autojump_clo
                 await trio.sleep(0.1)
                 nursery.start_soon(enter)
         assert not feed.books
+
+
+async def test_what_keeps_a_book_from_everybody_keeps_nobody_who_was_told(autojump_clock: MockClock) -> None:
+    """Each reader raises an error of its own: that which others raised would have their frames, and so all they had."""
+
+    class Mine:
+        """What a reader has."""
+
+    had: list[weakref.ref[Mine]] = []
+
+    async def read(feed: Feed) -> None:
+        mine = Mine()
+        had.append(weakref.ref(mine))
+        async with feed.book(SPOT) as books:
+            await books.receive()
+
+    async with watched() as (exchange, feed, _):
+        exchange.faults.book = BookFault(error=("900001", "symbol not exists"))
+        async with feed.book(SPOT) as books:
+            with pytest.raises(ExchangeError, match="900001"):
+                await books.receive()
+            for _ in range(10):
+                with pytest.raises(ExchangeError, match="900001"):
+                    await read(feed)
+            gc.collect()
+            assert [ref() for ref in had] == 10 * [None]
 
 
 async def test_a_rejection_is_raised_where_it_is_waited_for_and_the_book_is_forgotten(
