@@ -217,26 +217,15 @@ class Books:
             ticket = sync.ask()
             try:
                 snapshot = await self._fetch(sync.topic, SNAPSHOT_LANE)
-            except CredentialsRefused:
-                book.failed += 1
-                self._tell_refused(book)
-                if not sync.wants_snapshot():  # any more, now that it serves only some of its readers
-                    sync.forgo()
-                return None
             except KufeedError as error:
+                sync.forgo(ticket)
                 book.failed += 1
-                refusal = error if isinstance(error, ExchangeError) else None
-                told = None if book.refused is None else book.refused.code
-                news = refusal is not None and is_lasting(refusal) and refusal.code != told
-                if news or failures == 0:
-                    _log.warning("no snapshot of %s: %s; trying again", sync.topic.symbol, error)
-                if news:
-                    book.refused = refusal
-                    keeper.fail_book(book, error)
-                wait = None if refusal is None else refusal.retry_after
-                return _BACKOFF.delay(failures + 1, self._rng, retry_after=wait)
+                if isinstance(error, CredentialsRefused):
+                    self._tell_refused(book)
+                    return None  # there is another way, or none
+                return self._put_off(keeper, book, error, failures)
         event = sync.seed(ticket, snapshot)
-        if event is not BookEvent.JOINED and (sync.state is not BookState.LIVE or sync.wants_snapshot()):
+        if event is BookEvent.UNFIT or sync.state is not BookState.LIVE:
             book.unfit += 1
             return _BACKOFF.delay(failures + 1, self._rng)
         book.refused = None
@@ -244,6 +233,19 @@ class Books:
         book.stir()
         await hand_out([keeper], _wait_for_room)
         return None
+
+    def _put_off(self, keeper: BookKeeper, book: KeptBook, error: KufeedError, failures: int) -> float:
+        """Tell what there is to tell of *error*; returns how long to wait before the next try."""
+        refusal = error if isinstance(error, ExchangeError) else None
+        told = None if book.refused is None else book.refused.code
+        news = refusal is not None and is_lasting(refusal) and refusal.code != told
+        if news or failures == 0:
+            _log.warning("no snapshot of %s: %s; trying again", book.sync.topic.symbol, error)
+        if news:
+            book.refused = refusal
+            keeper.fail_book(book, error)
+        wait = None if refusal is None else refusal.retry_after
+        return _BACKOFF.delay(failures + 1, self._rng, retry_after=wait)
 
     async def _fetch(self, topic: Topic, lane: int) -> BookSnapshot:
         """A snapshot, in its turn: signed, where there are credentials and the exchange has nothing against them."""
@@ -325,7 +327,7 @@ class Books:
             try:
                 snapshot = await self._fetch(sync.topic, OTHER_LANE)
             except KufeedError as error:
-                sync.forgo()
+                sync.audit(ticket, None)
                 if not isinstance(error, CredentialsRefused):  # of which the log has been told
                     book.warn_of_audit(error)
                 return

@@ -364,6 +364,26 @@ async def test_seeds_that_the_changes_never_come_to_are_asked_for_ever_less_ofte
             check(exchange, waiting(books)[-1], 20)
 
 
+@pytest.mark.parametrize("fault", [BookFault(stale=40), BookFault(error=503), BookFault(damage="crossed")])
+async def test_a_seed_that_fails_when_it_is_not_wanted_any_more_leaves_nothing(
+    fault: BookFault, autojump_clock: MockClock
+) -> None:
+    """It is counted, and no changes are kept for another."""
+    async with watched(Exchange(book_levels=1000, **QUIET)) as (exchange, feed, network):
+        async with feed.book(SPOT, depth=3) as shallow:
+            async with feed.book(SPOT, depth=50) as deep:
+                check(exchange, await deep.receive(), 50)
+                exchange.faults.book = attrs.evolve(fault, delay=1.0, times=1)
+                consume(exchange, SPOT, 35)
+                await trio.sleep(0.5)
+            await trio.sleep(1.0)
+            found = state(feed, SPOT)
+            assert (found.seeds, found.unfit + found.failed, network.books()) == (1, 1, 2)
+            exchange.change_book(SPOT)
+            await wait_all_tasks_blocked()
+            assert feed._books._shared.books[shallow.topics[0]].sync._buffer is None
+
+
 async def test_the_book_of_another_contract_is_no_snapshot(autojump_clock: MockClock) -> None:
     async with watched(WrongSymbol(**QUIET)) as (exchange, feed, _), feed.book("XBTUSDTM") as books:
         view = await books.receive()

@@ -220,6 +220,16 @@ async def test_a_refusal_is_no_answer_to_what_else_goes_wrong(autojump_clock: Mo
             assert asked(network) == {SIGNED: 2}
 
 
+async def test_a_refused_seed_is_no_audit_that_was_missed(autojump_clock: MockClock) -> None:
+    async with refusing() as (_, feed, network):
+        async with feed.book(SPOT, depth=3) as shallow, feed.book(SPOT, depth=900):
+            await shallow.receive()
+            await trio.sleep(5 * EVERY_MINUTE)
+            assert asked(network)[SIGNED] >= 5
+            (found,) = feed.statistics().books
+            assert (found.audits, found.audits_missed) == (0, 0)
+
+
 async def test_audits_go_on_by_what_the_public_gets(autojump_clock: MockClock) -> None:
     async with refusing(book_audit_every=20.0) as (exchange, feed, network), feed.book(SPOT) as books:
         check(exchange, await books.receive(), 20)

@@ -141,6 +141,7 @@ class BookSync:
         self.given_up = 0
         """Of those, how many in a row the changes did not bear out: the next one had better be asked for later."""
         self._buffer: deque[BookDelta] | None = None
+        self._asked = 0  # for how many snapshots, that have neither come nor failed
         self._most_buffered = most_buffered
         self._ticket = 0
         self._auditing: BookSnapshot | None = None
@@ -175,6 +176,7 @@ class BookSync:
             return self._break(BookEvent.GAP, delta)
         if self._buffer is not None:
             self._buffer.append(delta)
+            self._let_go()
         self._apply(delta)
         if self._crosses():
             return self._break(BookEvent.CROSSED, None)
@@ -197,12 +199,21 @@ class BookSync:
         return self.state is not BookState.WAITING
 
     def ask(self) -> int:
-        """A snapshot is asked for now: a ticket for `seed()` or `audit()`. Of changes from here on none is lost."""
+        """A snapshot is asked for now: a ticket for `seed()`, `audit()` or `forgo()`, one of which is to follow.
+
+        Of changes from here on none is lost until then.
+        """
         if self.state is BookState.BROKEN:
             self._go(BookEvent.RESTART)
         if self._buffer is None:
             self._buffer = deque(maxlen=self._most_buffered)
+        self._asked += 1
         return self._ticket
+
+    def forgo(self, ticket: int) -> None:
+        """The seed that was asked for does not come: no changes are kept for it."""
+        self._answered(ticket)
+        self._let_go()
 
     def seed(self, ticket: int, snapshot: BookSnapshot) -> BookEvent | None:
         """Start from *snapshot*: JOINED where it fits, UNFIT where another is needed.
@@ -212,13 +223,15 @@ class BookSync:
         change has its moment, and `wants_snapshot()` is false until then, or until they show that they will not: by
         coming later with lower numbers. That is counted (`given_up`).
         """
-        if ticket != self._ticket or self.state is BookState.WAITING:
+        if not self._answered(ticket):
             return None
         self._drop_ahead()
         if self._is_ahead(snapshot) and self.is_readable(self.depth):
             self._ahead = snapshot
             return None
-        return self._join(snapshot)
+        event = self._join(snapshot)
+        self._let_go()
+        return event
 
     def _join(self, snapshot: BookSnapshot) -> BookEvent:
         self._ahead = None
@@ -235,37 +248,34 @@ class BookSync:
         if self._buffer:
             self._stream = self._buffer[-1]
         self.bids, self.asks = bids, asks
-        self._buffer = None
+        # What else was asked for may be older than the changes that came: those do not always join the ones to come.
+        self._buffer = deque(maxlen=self._most_buffered) if self._asked else None
         self._drop_audit()
         self.seeds += 1
         self.given_up = 0
         return self._go(BookEvent.JOINED)
 
-    def audit(self, ticket: int, snapshot: BookSnapshot) -> BookEvent | None:
-        """Compare with *snapshot* at its number, now or when the changes have come that far.
+    def audit(self, ticket: int, snapshot: BookSnapshot | None) -> BookEvent | None:
+        """Compare with *snapshot* at its number, now or when the changes have come that far; None where none came.
 
         DIFFERS where it is another book; UNFIT where it cannot be compared; None where it is the same, or will be seen
         later: then `receive()` returns DIFFERS. None, too, where the book has lost its connection or broken since
         *ticket*. What was not compared is counted.
         """
         self._drop_audit()
-        if ticket != self._ticket or self.state is not BookState.LIVE:
+        if not self._answered(ticket) or self.state is not BookState.LIVE or snapshot is None:
             self.audits_missed += 1
+            self._let_go()
             return None
         if self._is_ahead(snapshot):
             self._auditing = snapshot
             return None
         return self._audit(snapshot)
 
-    def forgo(self) -> None:
-        """What an audit was to compare with does not come: no changes are kept for it, and it is counted as missed."""
-        self.audits_missed += 1
-        if self.state is BookState.LIVE:
-            self._buffer = None
-
     def _audit(self, snapshot: BookSnapshot) -> BookEvent | None:
         made = self._rebuilt(snapshot)
-        self._buffer = self._auditing = None
+        self._auditing = None
+        self._let_go()
         if made is None:
             self.audits_missed += 1
             return self._go(BookEvent.UNFIT)
@@ -365,8 +375,25 @@ class BookSync:
         self._buffer = deque([] if delta is None else [delta], maxlen=self._most_buffered)
         return self._go(event)
 
-    def _forget(self) -> None:
+    def _answered(self, ticket: int) -> bool:
+        """What was asked for with *ticket* has come or failed. False where the book began anew since."""
+        if ticket != self._ticket or self.state is BookState.WAITING:
+            return False
+        self._asked = max(0, self._asked - 1)
+        return True
+
+    def _let_go(self) -> None:
+        """Keep no changes where no snapshot is to come that may be older than they."""
+        held = self._ahead is not None or self._auditing is not None
+        if self.state is BookState.LIVE and not self._asked and not held and not self.wants_snapshot():
+            self._buffer = None
+
+    def _void_tickets(self) -> None:
         self._ticket += 1
+        self._asked = 0
+
+    def _forget(self) -> None:
+        self._void_tickets()
         self.bids, self.asks = BookSide(Side.BUY), BookSide(Side.SELL)
         self._drop_ahead()
         self.given_up = 0
@@ -391,7 +418,7 @@ class BookSync:
                 if not _is_newer(delta, last.exchange_time_ns):
                     return
                 self._buffer.clear()
-                self._ticket += 1  # a snapshot under way may be of the old numbering
+                self._void_tickets()  # a snapshot under way may be of the old numbering
             elif delta.first_sequence > last.sequence + 1:
                 self._buffer.clear()  # what stands before a hole joins nothing
         self._buffer.append(delta)

@@ -85,6 +85,7 @@ step = st.one_of(
     st.tuples(st.just("late"), st.integers(0, 5)),  # one of those held, out of order
     st.tuples(st.just("again"), st.integers(0, 5)),  # one that was delivered before
     st.tuples(st.just("ask"), st.none()),
+    st.tuples(st.just("forgo"), st.none()),
     st.tuples(st.just("seed"), st.tuples(st.integers(0, 6), st.sampled_from([None, 4, 8]))),  # lag, truncation
     st.tuples(st.just("audit"), st.tuples(st.integers(0, 6), st.sampled_from([None, 4, 8]))),
     st.tuples(st.just("malformed"), st.sampled_from(["crossed", "zero", "twice"])),
@@ -148,6 +149,9 @@ def test_no_view_is_shown_that_did_not_exist_and_in_the_end_it_is_the_exchanges(
                 receive(delivered[given_ % len(delivered)])  # type: ignore[operator]
             case "ask":
                 ticket = book.ask()
+            case "forgo" if ticket is not None:
+                book.forgo(ticket)
+                look()
             case "seed" if ticket is not None:
                 seed = snapshot(*given_)  # type: ignore[misc]
                 if book.seed(ticket, seed) is BookEvent.JOINED:
@@ -533,13 +537,42 @@ def test_an_audit_with_no_book_is_known_to_be_none_at_once(ahead: bool) -> None:
     assert (book.audits, book.audits_missed, book._buffer) == (0, 1, None)
 
 
+def test_changes_are_kept_only_as_long_as_something_is_to_come() -> None:
+    """What was asked for, what waits for the changes, or what the book wants: the last of them to end lets them go."""
+
+    def kept() -> bool:
+        book.receive(delta(book.sequence + 1, (Side.BUY, "100", "1")))
+        return book._buffer is not None
+
+    levels = 2 + SPARE_LEVELS
+    book = BookSync(SPOT, depth=2)
+    book.subscribed()
+    assert book.seed(book.ask(), snapshot(9, levels, levels)) is BookEvent.JOINED
+    assert not kept()
+    seed, audit = book.ask(), book.ask()
+    assert kept()
+    book.forgo(seed)
+    assert kept(), "an audit is under way"
+    assert book.audit(audit, snapshot(book.sequence + 3, levels, levels)) is None
+    assert kept(), "it waits for the changes"
+    seed = book.ask()
+    assert kept()
+    assert kept(), "now it was compared, and a seed is under way"
+    book.depth = 3
+    book.forgo(seed)
+    assert kept(), "another is wanted: it may be older"
+    book.depth = 2
+    assert not kept()
+    assert (book.audits, book.audits_missed) == (1, 0)
+
+
 @pytest.mark.parametrize("how", ["none came", "lost", "begun anew", "another", "a seed"])
 def test_an_audit_that_comes_to_nothing_is_counted_as_missed(how: str) -> None:
     book = seeded(9, limit=3)
     ticket = book.ask()
     match how:
         case "none came":
-            book.forgo()
+            book.audit(ticket, None)
         case "lost":  # before its snapshot was there
             book.lost()
             assert book.audit(ticket, snapshot(9)) is None
