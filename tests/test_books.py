@@ -107,6 +107,10 @@ def consume(exchange: Exchange, symbol: str, levels: int) -> None:
     changes: list[Any] = []
     for _ in range(levels):
         model._set(model.bids, "buy", model.bids.best, 0, changes)
+    push(exchange, model, changes)
+
+
+def push(exchange: Exchange, model: Any, changes: list[Any]) -> None:
     from kufeed.testing.market import Beat
 
     for route in exchange._routes_of(model):
@@ -944,6 +948,32 @@ async def test_a_view_is_as_late_as_its_last_change_and_one_for_all_of_a_depth(a
         assert await two.receive() is view
 
 
+@pytest.mark.parametrize("overflow", ["latest", "block"])
+async def test_waiting_for_a_book_is_over_when_a_change_makes_it_readable(
+    overflow: Any, autojump_clock: MockClock
+) -> None:
+    """A public one whose side was used up: it needs no seed where a level comes back within what is known."""
+    async with watched() as (exchange, feed, _), feed.book(SPOT, depth=1, overflow=overflow) as books:
+        await books.receive()
+        exchange.faults.book = BookFault(error=503)
+        live = feed.books[SPOT]
+        consume(exchange, SPOT, 100)
+        await trio.sleep(1.0)
+        assert not live.is_ready
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(live.wait_ready)
+            await wait_all_tasks_blocked()
+            changes: list[Any] = []
+            model = exchange.model.find("spot", SPOT)
+            assert model is not None
+            model._set(model.bids, "buy", model.asks.best - 1, 5, changes)
+            push(exchange, model, changes)
+            await wait_all_tasks_blocked()
+            assert live.is_ready
+            assert not nursery.child_tasks
+            nursery.cancel_scope.cancel()
+
+
 async def test_waiting_for_a_book_is_over_when_any_of_its_keepers_has_it(autojump_clock: MockClock) -> None:
     """Two that share nothing keep the same book; one of them gets its snapshot first."""
     async with watched() as (exchange, feed, _):
@@ -1046,6 +1076,19 @@ async def test_an_audit_that_gets_no_snapshot_changes_nothing_and_keeps_nothing(
 
 
 # -- the end ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [0.0, 5.0])
+async def test_closing_is_no_snapshot_that_failed(
+    after: float, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody tries again; whether a request was about to be made or under way."""
+    exchange = Exchange(**QUIET)
+    exchange.faults.book = BookFault(delay=9.0)
+    async with simulated(exchange) as (_, feed):
+        async with feed.book(*BOTH), feed.book(*BOTH, overflow="block"):
+            await trio.sleep(after)
+    assert [one.getMessage() for one in caplog.records if one.name == "kufeed.books"] == []
 
 
 @pytest.mark.parametrize("overflow", ["latest", "block"])
