@@ -108,7 +108,7 @@ class Books:
             raise
         for topic in topics:
             keeper.welcome(topic, sink)
-            if (kept := keeper.books.get(topic)) is not None and self._is_public(topic):
+            if (kept := keeper.books.get(topic)) is not None:
                 self._tell_refused(kept)
         return entering
 
@@ -166,10 +166,10 @@ class Books:
         """Of the books that are kept, each once."""
         return dict.fromkeys(topic.symbol for keeper in self._keepers() for topic in keeper.books)
 
-    def find(self, topic: Topic) -> KeptBook | None:
-        """Its book; of several, for subscriptions that share nothing, one that can be read."""
+    def find(self, topic: Topic, depth: int) -> KeptBook | None:
+        """Its book; of several, for subscriptions that share nothing, one that can be read to *depth*, or at all."""
         found = [keeper.books[topic] for keeper in self._keepers() if topic in keeper.books]
-        return max(found, key=lambda book: book.sync.state is BookState.LIVE, default=None)
+        return max(found, key=lambda book: (book.sync.is_readable(depth), book.sync.is_readable(1)), default=None)
 
     def _stir(self, topic: Topic) -> None:
         if (event := self._waited_for.pop(topic, None)) is not None:
@@ -185,9 +185,8 @@ class Books:
     # -- snapshots ----------------------------------------------------------------------------------------------------
 
     def _want(self, keeper: BookKeeper, book: KeptBook) -> None:
-        if self._is_hopeless(book):
-            self._tell_refused(book)
-        elif book.syncing is None and self._nursery is not None:
+        self._tell_refused(book)
+        if book.syncing is None and self._nursery is not None and not self._is_hopeless(book):
             book.syncing = trio.CancelScope()
             self._nursery.start_soon(self._sync, keeper, book, name=f"book {book.sync.topic.symbol}")
 
@@ -212,7 +211,8 @@ class Books:
         """One try; returns how long to wait before the next one, None where none may be needed any more."""
         sync = book.sync
         async with self._places[sync.topic.channel.market]:
-            if self._is_hopeless(book):  # since it waits for its place
+            self._tell_refused(book)  # the key may be refused since it waits for its place
+            if self._is_hopeless(book):
                 return None
             ticket = sync.ask()
             try:
@@ -300,8 +300,10 @@ class Books:
         self._fit_all()
 
     def _tell_refused(self, book: KeptBook) -> None:
-        """Tell those readers whom only a whole book serves that there is none."""
+        """Tell those readers whom only a whole book serves that there is none, where none can be had now."""
         sync = book.sync
+        if not self._is_public(sync.topic):
+            return
         if sync.state is BookState.LIVE and sync.bids.floor is None and sync.asks.floor is None:
             return
         for reader in tuple(book.readers.values()):
