@@ -157,8 +157,10 @@ class BookKeeper:
                 heard[book] = False
                 self.broke(book, event)
         for book, changed in heard.items():
-            if changed and not self.blocks:
-                self.show(book)
+            if changed:
+                book.stir()
+                if not self.blocks:
+                    self.show(book)
             self.care_for(book)
         return self._pass_on() and not self.staged
 

@@ -108,7 +108,7 @@ class Books:
             raise
         for topic in topics:
             keeper.welcome(topic, sink)
-            if (kept := keeper.books.get(topic)) is not None and self._is_public(topic):
+            if (kept := keeper.books.get(topic)) is not None:
                 self._tell_refused(kept)
         return entering
 
@@ -166,10 +166,10 @@ class Books:
         """Of the books that are kept, each once."""
         return dict.fromkeys(topic.symbol for keeper in self._keepers() for topic in keeper.books)
 
-    def find(self, topic: Topic) -> KeptBook | None:
-        """Its book; of several, for subscriptions that share nothing, one that can be read."""
+    def find(self, topic: Topic, depth: int) -> KeptBook | None:
+        """Its book; of several, for subscriptions that share nothing, one that can be read to *depth*, or at all."""
         found = [keeper.books[topic] for keeper in self._keepers() if topic in keeper.books]
-        return max(found, key=lambda book: book.sync.state is BookState.LIVE, default=None)
+        return max(found, key=lambda book: (book.sync.is_readable(depth), book.sync.is_readable(1)), default=None)
 
     def _stir(self, topic: Topic) -> None:
         if (event := self._waited_for.pop(topic, None)) is not None:
@@ -185,9 +185,8 @@ class Books:
     # -- snapshots ----------------------------------------------------------------------------------------------------
 
     def _want(self, keeper: BookKeeper, book: KeptBook) -> None:
-        if self._is_hopeless(book):
-            self._tell_refused(book)
-        elif book.syncing is None and self._nursery is not None:
+        self._tell_refused(book)
+        if book.syncing is None and self._nursery is not None and not self._is_hopeless(book):
             book.syncing = trio.CancelScope()
             self._nursery.start_soon(self._sync, keeper, book, name=f"book {book.sync.topic.symbol}")
 
@@ -197,6 +196,8 @@ class Books:
         failures = 0
         try:
             with book.syncing:
+                if book.sync.given_up:  # else the next change might have it ask again, and so on
+                    await trio.sleep(_BACKOFF.delay(book.sync.given_up, self._rng))
                 while book.readers and book.sync.wants_snapshot() and not self._is_hopeless(book):
                     pause = await self._seed(keeper, book, failures)
                     failures = 0 if pause is None else failures + 1
@@ -210,31 +211,21 @@ class Books:
         """One try; returns how long to wait before the next one, None where none may be needed any more."""
         sync = book.sync
         async with self._places[sync.topic.channel.market]:
-            if self._is_hopeless(book):  # since it waits for its place
+            self._tell_refused(book)  # the key may be refused since it waits for its place
+            if self._is_hopeless(book):
                 return None
             ticket = sync.ask()
             try:
                 snapshot = await self._fetch(sync.topic, SNAPSHOT_LANE)
-            except CredentialsRefused:
-                book.failed += 1
-                self._tell_refused(book)
-                if not sync.wants_snapshot():  # any more, now that it serves only some of its readers
-                    sync.forgo()
-                return None
             except KufeedError as error:
+                sync.forgo(ticket)
                 book.failed += 1
-                if failures == 0:
-                    _log.warning("no snapshot of %s: %s; trying again", sync.topic.symbol, error)
-                told = None if book.refused is None else book.refused.code
-                if isinstance(error, ExchangeError) and is_lasting(error) and error.code != told:
-                    if failures:
-                        _log.warning("no snapshot of %s: %s; trying again", sync.topic.symbol, error)
-                    book.refused = error
-                    keeper.fail_book(book, error)
-                wait = error.retry_after if isinstance(error, ExchangeError) else None
-                return _BACKOFF.delay(failures + 1, self._rng, retry_after=wait)
+                if isinstance(error, CredentialsRefused):
+                    self._tell_refused(book)
+                    return None  # there is another way, or none
+                return self._put_off(keeper, book, error, failures)
         event = sync.seed(ticket, snapshot)
-        if event is not BookEvent.JOINED and (sync.state is not BookState.LIVE or sync.wants_snapshot()):
+        if event is BookEvent.UNFIT or sync.state is not BookState.LIVE:
             book.unfit += 1
             return _BACKOFF.delay(failures + 1, self._rng)
         book.refused = None
@@ -242,6 +233,19 @@ class Books:
         book.stir()
         await hand_out([keeper], _wait_for_room)
         return None
+
+    def _put_off(self, keeper: BookKeeper, book: KeptBook, error: KufeedError, failures: int) -> float:
+        """Tell what there is to tell of *error*; returns how long to wait before the next try."""
+        refusal = error if isinstance(error, ExchangeError) else None
+        told = None if book.refused is None else book.refused.code
+        news = refusal is not None and is_lasting(refusal) and refusal.code != told
+        if news or failures == 0:
+            _log.warning("no snapshot of %s: %s; trying again", book.sync.topic.symbol, error)
+        if news:
+            book.refused = refusal
+            keeper.fail_book(book, error)
+        wait = None if refusal is None else refusal.retry_after
+        return _BACKOFF.delay(failures + 1, self._rng, retry_after=wait)
 
     async def _fetch(self, topic: Topic, lane: int) -> BookSnapshot:
         """A snapshot, in its turn: signed, where there are credentials and the exchange has nothing against them."""
@@ -296,8 +300,10 @@ class Books:
         self._fit_all()
 
     def _tell_refused(self, book: KeptBook) -> None:
-        """Tell those readers whom only a whole book serves that there is none."""
+        """Tell those readers whom only a whole book serves that there is none, where none can be had now."""
         sync = book.sync
+        if not self._is_public(sync.topic):
+            return
         if sync.state is BookState.LIVE and sync.bids.floor is None and sync.asks.floor is None:
             return
         for reader in tuple(book.readers.values()):
@@ -323,7 +329,7 @@ class Books:
             try:
                 snapshot = await self._fetch(sync.topic, OTHER_LANE)
             except KufeedError as error:
-                sync.forgo()
+                sync.audit(ticket, None)
                 if not isinstance(error, CredentialsRefused):  # of which the log has been told
                     book.warn_of_audit(error)
                 return

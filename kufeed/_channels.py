@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from bisect import bisect_left
+from copy import copy
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -123,7 +124,10 @@ class Sink(Protocol):
         ...
 
     def fail(self, error: Exception) -> None:
-        """Have *error* raised at this place in the stream."""
+        """Have a copy of *error* raised at this place in the stream.
+
+        Others may get *error* as well, and what is raised keeps the frames that it passes, with all that they have.
+        """
         ...
 
     def refuse(self, topics: Iterable[Topic], error: SubscriptionRejected) -> None:
@@ -320,12 +324,12 @@ class UpdateQueue:
                 del self._gaps[gone]
 
     def fail(self, error: Exception) -> None:
-        """Have *error* raised once, to the consumer that comes to this place in the stream."""
+        """Have a copy of *error* raised once, to the consumer that comes to this place in the stream."""
         if self.closed or self._ending:
             return
         # Those with many topics become one; others stay apart, so that none is told in place of another.
         of = None if hasattr(error, "topics") else getattr(error, "topic", str(error))
-        self._mark(self._buffer.end, (type(error), of), error)
+        self._mark(self._buffer.end, (type(error), of), copy(error))
         self._consumers.unpark()
 
     def refuse(self, topics: Iterable[Topic], error: SubscriptionRejected) -> None:

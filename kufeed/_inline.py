@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
@@ -160,7 +161,7 @@ class InlineSink:
 
     def fail(self, error: Exception) -> None:
         if not (self.closed or self.paused):
-            self._fail(error)
+            self._fail(copy(error))
 
     def refuse(self, topics: Iterable[Topic], error: SubscriptionRejected) -> None:
         self.refused.update(dict.fromkeys(topics, error))

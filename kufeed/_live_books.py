@@ -64,21 +64,21 @@ class LiveBook(BookFigures):
         self._topic = topic
         self._books = books
 
-    def _kept(self) -> KeptBook:
-        book = self._books.find(self._topic)
+    def _kept(self, depth: int = 1) -> KeptBook:
+        book = self._books.find(self._topic, depth)
         if book is None:
             raise BookNotReady(self.symbol, "no subscription keeps it")
         return book
 
     def _read(self, depth: int = 1) -> BookSync:
-        sync = self._kept().sync
+        sync = self._kept(depth).sync
         sync.check_readable(depth)
         return sync
 
     @property
     def is_ready(self) -> bool:
         """Whether it can be read now."""
-        book = self._books.find(self._topic)
+        book = self._books.find(self._topic, 1)
         return book is not None and book.sync.is_readable(1)
 
     async def wait_ready(self) -> None:
@@ -131,7 +131,7 @@ class LiveBook(BookFigures):
         return getattr(side, "floor", None) is None
 
     def __repr__(self) -> str:
-        book = self._books.find(self._topic)
+        book = self._books.find(self._topic, 1)
         return f"<LiveBook {self.symbol} {'not kept' if book is None else book.sync.state.value}>"
 
 
@@ -146,7 +146,7 @@ class LiveBooks(Mapping[str, LiveBook]):
             wanted = make_topic(UpdateType.BOOK_DELTA, symbol)
         except UsageError:
             raise KeyError(symbol) from None
-        if self._books.find(wanted) is None:
+        if self._books.find(wanted, 1) is None:
             raise KeyError(symbol)
         return LiveBook(wanted, self._books)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -99,7 +100,7 @@ class Entering:
             self._over.set()
 
     def fail(self, error: Exception) -> None:
-        self._error = self._error or error
+        self._error = self._error or copy(error)  # others get it as well, as in `Sink.fail()`
         self._over.set()
 
     async def wait(self) -> None:

@@ -43,6 +43,7 @@ class Requests:
         closed, before or meanwhile. Cancelled, it closes the connection and gives its turn back where nothing was sent
         yet.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()  # who ends with the feed has not misused it
         if self._closed:
             raise UsageError("the feed is closed")
         with trio.CancelScope() as scope:

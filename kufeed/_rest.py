@@ -226,7 +226,7 @@ class Rest:
             self.quiet.ask(wait)
         message = _told(answer, sent) or f"HTTP {reply.status} without KuCoin's envelope"
         del answer  # a token may be there: no traceback that comes with the values of variables shows it
-        raise rest.refusal(f"{path}: {message}", code=code, retry_after=wait)
+        raise rest.refusal(f"{path}: {message}", signed=bool(sent), code=code, retry_after=wait)
 
 
 def book_endpoint(market: Market, *, signed: bool) -> rest.Endpoint | rest.SignedEndpoint:

@@ -4,7 +4,7 @@ KufeedError
 ├── UsageError              a bug in the calling code: mend it (also a `ValueError`)
 ├── ExchangeError           the exchange said no, or said something that is not its protocol
 │   ├── SubscriptionRejected    it refused a topic: `topic`, `code`, `message`
-│   └── CredentialsRefused      it refused a signed request: `code` tells what to mend about the key
+│   └── CredentialsRefused      it refused who signed a request: `code` tells what to mend about the key
 │       └── ClockOff                the time of signing was too far from its own (400002): set this machine's clock
 ├── RequestFailed           a request got no answer: `path`, and the cause in `__cause__`; ask again
 ├── SubscriptionTimeout     it never acknowledged a topic: `topics`
@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
 __all__ = [
     "BookNotReady",
@@ -62,7 +63,17 @@ __all__ = [
 
 
 class KufeedError(Exception):
-    """The root of the tree."""
+    """The root of the tree.
+
+    A copy (`copy.copy`) says the same, with the same cause, and has no traceback yet.
+    """
+
+    def __copy__(self) -> Self:
+        # Not as of other objects, by calling the class with `args`: most of these take other arguments.
+        made = type(self).__new__(type(self), *self.args)
+        made.__dict__.update(self.__dict__)
+        made.__cause__, made.__suppress_context__ = self.__cause__, self.__suppress_context__
+        return made
 
 
 class UsageError(KufeedError, ValueError):
@@ -108,7 +119,7 @@ class CredentialsRefused(ExchangeError):
 
     By `code`: 400003, the key is unknown; 400004, the passphrase is another; 400005, the secret is another; 400006, the
     key does not allow this machine's address; 400007, the key lacks the "General" permission; 400001, a header is
-    missing (KuCoin, REST authentication).
+    missing (KuCoin, REST authentication). In answer to what was not signed they are an `ExchangeError` like any other.
     """
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Mapping
 from decimal import Decimal
 from itertools import pairwise
@@ -18,6 +20,7 @@ from kufeed import (
     ConnectionFailed,
     CredentialsRefused,
     ExchangeError,
+    Feed,
     FeedConfig,
     Gap,
     GapCause,
@@ -104,6 +107,10 @@ def consume(exchange: Exchange, symbol: str, levels: int) -> None:
     changes: list[Any] = []
     for _ in range(levels):
         model._set(model.bids, "buy", model.bids.best, 0, changes)
+    push(exchange, model, changes)
+
+
+def push(exchange: Exchange, model: Any, changes: list[Any]) -> None:
     from kufeed.testing.market import Beat
 
     for route in exchange._routes_of(model):
@@ -275,22 +282,31 @@ async def test_credentials_that_are_refused_are_raised_once_and_tried_again(
 
 
 @pytest.mark.parametrize("before", [None, 503])
+@pytest.mark.parametrize("code", ["900001", "400001", "400002", "400006"])
+@pytest.mark.parametrize("symbol", BOTH)
 async def test_a_refusal_that_lasts_is_raised_once_and_asking_goes_on(
-    before: int | None, autojump_clock: MockClock
+    symbol: str, code: str, before: int | None, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with watched() as (exchange, feed, _):
+    """Also one about credentials: nothing was signed here, so it is no reason to ask at once in another way."""
+    async with watched() as (exchange, feed, network):
         if before is not None:
             exchange.faults.book = BookFault(error=before, times=1)
-            async with feed.book(SPOT) as early:
+            async with feed.book(symbol) as early:
                 check(exchange, await early.receive(), 20)
-        exchange.faults.book = BookFault(error=("900001", "symbol not exists"))
-        async with feed.book(SPOT) as one, feed.book(SPOT, depth=3) as two:
+        caplog.clear()
+        exchange.faults.book = BookFault(error=(code, "no"))
+        start = trio.current_time()
+        async with feed.book(symbol) as one, feed.book(symbol, depth=3) as two:
             for books in (one, two):
-                with pytest.raises(ExchangeError, match="900001"):
+                with pytest.raises(ExchangeError, match=code) as error:
                     await books.receive()
+                assert not isinstance(error.value, CredentialsRefused)
             with trio.move_on_after(60.0) as scope:
                 await one.receive()
             assert scope.cancelled_caught, "it is told once"
+            assert 2 <= network.books(since=start) <= 20
+            warnings = [record for record in caplog.records if record.name == "kufeed.books"]
+            assert [(one.levelname, code in one.getMessage()) for one in warnings] == [("WARNING", True)]
             exchange.faults.book = None
             check(exchange, await one.receive(), 20)
 
@@ -597,6 +613,32 @@ async def test_giving_up_reaches_who_is_being_entered(joined: bool, autojump_clo
                 await trio.sleep(0.1)
                 nursery.start_soon(enter)
         assert not feed.books
+
+
+async def test_what_keeps_a_book_from_everybody_keeps_nobody_who_was_told(autojump_clock: MockClock) -> None:
+    """Each reader raises an error of its own: that which others raised would have their frames, and so all they had."""
+
+    class Mine:
+        """What a reader has."""
+
+    had: list[weakref.ref[Mine]] = []
+
+    async def read(feed: Feed) -> None:
+        mine = Mine()
+        had.append(weakref.ref(mine))
+        async with feed.book(SPOT) as books:
+            await books.receive()
+
+    async with watched() as (exchange, feed, _):
+        exchange.faults.book = BookFault(error=("900001", "symbol not exists"))
+        async with feed.book(SPOT) as books:
+            with pytest.raises(ExchangeError, match="900001"):
+                await books.receive()
+            for _ in range(10):
+                with pytest.raises(ExchangeError, match="900001"):
+                    await read(feed)
+            gc.collect()
+            assert [ref() for ref in had] == 10 * [None]
 
 
 async def test_a_rejection_is_raised_where_it_is_waited_for_and_the_book_is_forgotten(
@@ -906,6 +948,32 @@ async def test_a_view_is_as_late_as_its_last_change_and_one_for_all_of_a_depth(a
         assert await two.receive() is view
 
 
+@pytest.mark.parametrize("overflow", ["latest", "block"])
+async def test_waiting_for_a_book_is_over_when_a_change_makes_it_readable(
+    overflow: Any, autojump_clock: MockClock
+) -> None:
+    """A public one whose side was used up: it needs no seed where a level comes back within what is known."""
+    async with watched() as (exchange, feed, _), feed.book(SPOT, depth=1, overflow=overflow) as books:
+        await books.receive()
+        exchange.faults.book = BookFault(error=503)
+        live = feed.books[SPOT]
+        consume(exchange, SPOT, 100)
+        await trio.sleep(1.0)
+        assert not live.is_ready
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(live.wait_ready)
+            await wait_all_tasks_blocked()
+            changes: list[Any] = []
+            model = exchange.model.find("spot", SPOT)
+            assert model is not None
+            model._set(model.bids, "buy", model.asks.best - 1, 5, changes)
+            push(exchange, model, changes)
+            await wait_all_tasks_blocked()
+            assert live.is_ready
+            assert not nursery.child_tasks
+            nursery.cancel_scope.cancel()
+
+
 async def test_waiting_for_a_book_is_over_when_any_of_its_keepers_has_it(autojump_clock: MockClock) -> None:
     """Two that share nothing keep the same book; one of them gets its snapshot first."""
     async with watched() as (exchange, feed, _):
@@ -962,7 +1030,10 @@ async def test_an_audit_finds_a_book_that_is_wrong_and_it_begins_anew(
         assert feed.statistics().books[0].audits == 1
 
 
-@pytest.mark.parametrize("fault", [BookFault(error=503), BookFault(stale=3), BookFault(damage="crossed")])
+@pytest.mark.parametrize(
+    "fault",
+    [BookFault(error=503), BookFault(error=("400006", "no")), BookFault(stale=3), BookFault(damage="crossed")],
+)
 async def test_audits_that_cannot_be_compared_are_counted_and_an_episode_of_them_is_logged_once(
     fault: BookFault, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1005,6 +1076,19 @@ async def test_an_audit_that_gets_no_snapshot_changes_nothing_and_keeps_nothing(
 
 
 # -- the end ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [0.0, 5.0])
+async def test_closing_is_no_snapshot_that_failed(
+    after: float, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody tries again; whether a request was about to be made or under way."""
+    exchange = Exchange(**QUIET)
+    exchange.faults.book = BookFault(delay=9.0)
+    async with simulated(exchange) as (_, feed):
+        async with feed.book(*BOTH), feed.book(*BOTH, overflow="block"):
+            await trio.sleep(after)
+    assert [one.getMessage() for one in caplog.records if one.name == "kufeed.books"] == []
 
 
 @pytest.mark.parametrize("overflow", ["latest", "block"])

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import ujson
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from kufeed import (
@@ -24,6 +25,7 @@ from kufeed import (
 from kufeed.testing import BookFault, Exchange
 
 from .bookish import BOTH, QUIET, balanced, check, kinds, skip_numbers, until_blocked, waiting, watched, wire
+from .test_books import SPOT, consume
 
 BACK = FeedConfig(reconnect_delay=0.1, max_reconnect_delay=1.0)
 
@@ -299,6 +301,87 @@ class WrongSymbol(Exchange):
             self.wrong -= 1
             where = attrs.evolve(where, query={"symbol": "ETHUSDTM"})
         return super()._answer_book(where, headers)
+
+
+async def test_a_seed_of_the_old_numbering_keeps_no_thin_book_from_another(autojump_clock: MockClock) -> None:
+    """One that the exchange kept too long, with a number that the changes come to later or never."""
+    for back in (100, 10**9):
+        async with watched(Exchange(book_levels=1000, **QUIET)) as (exchange, feed, network):
+            async with feed.book(SPOT, depth=50) as books:
+                check(exchange, await books.receive(), 50)
+                exchange.change_book(SPOT, 30)
+                await trio.sleep(5.0)
+                exchange.renumber_book(SPOT, exchange.book(SPOT).sequence - back)
+                await trio.sleep(2.0)
+                for _ in range(5):
+                    exchange.change_book(SPOT)
+                    await trio.sleep(1.0)
+                await trio.sleep(40.0)
+                waiting(books)
+                exchange.faults.book = BookFault(stale=60, times=1)
+                before = network.books()
+                for _ in range(200):
+                    consume(exchange, SPOT, 1)
+                    await trio.sleep(0.25)
+                    for view in waiting(books):
+                        check(exchange, view, 50)
+                    assert len(feed.books[SPOT].top(50).bids) == 50, "it never was too thin"
+                (found,) = feed.statistics().books
+                assert found.unfit == 1
+                assert network.books() - before == 1 + found.seeds - 2
+
+
+async def test_seeds_that_the_changes_never_come_to_are_asked_for_ever_less_often(autojump_clock: MockClock) -> None:
+    """Numbers far too high, in time: each is held, disproved a second later, and replaced in the end by a good one."""
+    spoilt = 0
+
+    def loads(text: bytes) -> Any:
+        nonlocal spoilt
+        answer = ujson.loads(text)
+        if spoilt and isinstance(data := answer.get("data"), dict) and "bids" in data:
+            data["sequence"] = str(int(data["sequence"]) + 10**9)
+        return answer
+
+    exchange = Exchange(book_levels=1000, **QUIET)
+    async with watched(exchange, FeedConfig(loads=loads)) as (_, feed, network):
+        async with feed.book(SPOT, depth=20) as books:
+            check(exchange, await books.receive(), 20)
+            spoilt = True
+            consume(exchange, SPOT, 61)
+            for beat in range(100):
+                await trio.sleep(1.0)
+                exchange.change_book(SPOT) if beat % 10 else consume(exchange, SPOT, 1)
+            assert len(feed.books[SPOT].top(20).bids) == 20
+            assert 4 <= network.books() <= 20
+            spoilt = False
+            for _ in range(60):
+                await trio.sleep(1.0)
+                consume(exchange, SPOT, 1)
+            (found,) = feed.statistics().books
+            assert (found.breaks, found.failed) == (0, 0)
+            assert found.seeds >= 2
+            assert found.unfit == network.books() - found.seeds
+            check(exchange, waiting(books)[-1], 20)
+
+
+@pytest.mark.parametrize("fault", [BookFault(stale=40), BookFault(error=503), BookFault(damage="crossed")])
+async def test_a_seed_that_fails_when_it_is_not_wanted_any_more_leaves_nothing(
+    fault: BookFault, autojump_clock: MockClock
+) -> None:
+    """It is counted, and no changes are kept for another."""
+    async with watched(Exchange(book_levels=1000, **QUIET)) as (exchange, feed, network):
+        async with feed.book(SPOT, depth=3) as shallow:
+            async with feed.book(SPOT, depth=50) as deep:
+                check(exchange, await deep.receive(), 50)
+                exchange.faults.book = attrs.evolve(fault, delay=1.0, times=1)
+                consume(exchange, SPOT, 35)
+                await trio.sleep(0.5)
+            await trio.sleep(1.0)
+            found = state(feed, SPOT)
+            assert (found.seeds, found.unfit + found.failed, network.books()) == (1, 1, 2)
+            exchange.change_book(SPOT)
+            await wait_all_tasks_blocked()
+            assert feed._books._shared.books[shallow.topics[0]].sync._buffer is None
 
 
 async def test_the_book_of_another_contract_is_no_snapshot(autojump_clock: MockClock) -> None:

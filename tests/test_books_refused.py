@@ -198,6 +198,50 @@ async def test_a_book_that_was_whole_lives_on_until_it_breaks(autojump_clock: Mo
         assert await until_blocked(shallow.with_events()) == []
 
 
+@pytest.mark.parametrize("under_way", [False, True])
+async def test_who_needs_more_is_told_at_once_whichever_book_the_key_was_refused_for(
+    under_way: bool, autojump_clock: MockClock
+) -> None:
+    """Also where the book has a shallow reader, so that it begins anew by the public way; be it in its turn when
+    the key was refused, behind as many others as have a place.
+    """
+    one, others = SYMBOLS[0], SYMBOLS[1:9]
+    async with refusing() as (exchange, feed, _):
+        exchange.accept()
+        async with feed.book(one, depth=900) as deep, feed.book(*others, depth=900), feed.book(one, depth=3):
+            check(exchange, await deep.receive(), 900)
+            for other in others:
+                await feed.books[other].wait_ready()
+            exchange.refuse()
+            exchange.faults.book = BookFault(delay=1.0, symbols=others)
+            for other in others:
+                hole(exchange, other)
+            await trio.sleep(0.5 if under_way else 1.5)
+            hole(exchange, one)
+            events = deep.with_events()
+            with trio.fail_after(1.0):
+                assert isinstance(await anext(events), Gap)
+                with pytest.raises(CredentialsRefused):
+                    await anext(events)
+
+
+async def test_of_several_books_one_that_is_deep_enough_is_read(autojump_clock: MockClock) -> None:
+    """A public one beside a whole one of before, for who shares nothing."""
+    async with refusing() as (exchange, feed, _):
+        exchange.accept()
+        async with feed.book(SPOT, depth=900, overflow="block") as deep:
+            check(exchange, await deep.receive(), 900)
+            exchange.refuse()
+            async with feed.book(SYMBOLS[0], depth=900) as other:
+                with pytest.raises(CredentialsRefused):
+                    await other.receive()
+                async with feed.book(SPOT, depth=3) as shallow:
+                    check(exchange, await shallow.receive(), 3)
+                    live = feed.books[SPOT]
+                    assert live.top(900).bids == exchange.book(SPOT).bids[:900]
+                    assert len(live.bids) == 100, "all that is known in the first that can be read"
+
+
 async def test_a_clock_that_cannot_be_set_right_is_a_refusal_too(autojump_clock: MockClock) -> None:
     async with refusing() as (exchange, feed, network):
         exchange.accept()
@@ -218,6 +262,16 @@ async def test_a_refusal_is_no_answer_to_what_else_goes_wrong(autojump_clock: Mo
         async with feed.book(SPOT, depth=3) as books:
             check(exchange, await books.receive(), 3)
             assert asked(network) == {SIGNED: 2}
+
+
+async def test_a_refused_seed_is_no_audit_that_was_missed(autojump_clock: MockClock) -> None:
+    async with refusing() as (_, feed, network):
+        async with feed.book(SPOT, depth=3) as shallow, feed.book(SPOT, depth=900):
+            await shallow.receive()
+            await trio.sleep(5 * EVERY_MINUTE)
+            assert asked(network)[SIGNED] >= 5
+            (found,) = feed.statistics().books
+            assert (found.audits, found.audits_missed) == (0, 0)
 
 
 async def test_audits_go_on_by_what_the_public_gets(autojump_clock: MockClock) -> None:

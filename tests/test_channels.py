@@ -32,7 +32,7 @@ from kufeed import (
 from kufeed._buffers import DEFAULT_OVERFLOW
 from kufeed._channels import Sink, UpdateQueue
 from kufeed._delivery import hand_out
-from kufeed.errors import ConnectionFailed, LinkClosed
+from kufeed.errors import ConnectionFailed, LinkClosed, SubscriptionRejected
 
 from .updates import START_NS, TICKERS, TRADES, update
 
@@ -287,6 +287,21 @@ async def test_an_error_outlives_the_drop_of_what_stood_before_it() -> None:
     assert told(everything(queue)) == ["SlowConsumer", "Dropped", 4, 5, "SlowConsumer"]
     assert queue.statistics().dropped == 3
     assert law(queue)
+
+
+def test_each_queue_raises_an_error_of_its_own() -> None:
+    """One that others raise too would keep all their frames, and grow for as long as somebody comes."""
+    error = SubscriptionRejected(str(TRADE), 404, "not found")
+    found = []
+    for _ in range(2):
+        queue = channel()
+        queue.fail(error)
+        with pytest.raises(SubscriptionRejected) as raised:
+            queue.take()
+        found.append(raised.value)
+    assert len({id(one) for one in (error, *found)}) == 3
+    assert {(str(one), one.topic, one.code) for one in (error, *found)} == {(str(error), str(TRADE), "404")}
+    assert error.__traceback__ is None
 
 
 def test_failures_that_nobody_came_for_become_one() -> None:

@@ -134,7 +134,9 @@ def test_an_error_of_the_stream_goes_the_same_way() -> None:
     watched = Watched(lambda _: None, comes_out=True)
     error = kufeed.ConnectionFailed(["topic"], None)
     watched.sink.fail(error)
-    assert watched.errors == [error]
+    (told,) = watched.errors
+    assert told is not error, "others may be told of it, too"
+    assert (type(told), str(told)) == (type(error), str(error))
     watched.hand_over(1)
     assert watched.counts() == (1, 0, 1)
 

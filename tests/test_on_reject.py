@@ -66,6 +66,23 @@ async def test_entering_goes_on_without_what_is_refused(autojump_clock: MockCloc
             assert feed.state == "live"
 
 
+async def test_each_who_enters_is_raised_an_error_of_its_own(autojump_clock: MockClock) -> None:
+    found: list[SubscriptionRejected] = []
+    async with simulated(Exchange()) as (feed, _), trio.open_nursery() as nursery:
+
+        async def enter() -> None:
+            with pytest.raises(SubscriptionRejected) as raised:
+                async with feed.ticker("NONEUSDTM"):
+                    pytest.fail("entered")
+            found.append(raised.value)
+
+        nursery.start_soon(enter)
+        nursery.start_soon(enter)
+    one, other = found
+    assert one is not other
+    assert (str(one), one.topic, one.code) == (str(other), other.topic, other.code)
+
+
 async def test_what_a_subscription_says_wins_over_the_feed(autojump_clock: MockClock) -> None:
     async with simulated(Exchange(), on_reject="skip") as (feed, _):
         with pytest.raises(SubscriptionRejected):

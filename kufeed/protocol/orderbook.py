@@ -33,6 +33,8 @@ SPARE_LEVELS = 20
 """A seed that knows so few levels beyond those that are read is replaced before it is too thin."""
 _LATE = 1_000_000_000
 """Nanoseconds. What is so much later than a snapshot was not made before it; the times of changes need no slack."""
+_HELD_AT_MOST = 60_000_000_000
+"""Nanoseconds that a snapshot waits for the changes; only where somebody blocks they may be far behind it."""
 
 
 class BookState(StrEnum):
@@ -136,7 +138,10 @@ class BookSync:
         """Snapshots that it began from."""
         self.held_in_vain = 0
         """Those that waited for its changes, and then did not fit or were not wanted any more."""
+        self.given_up = 0
+        """Of those, how many in a row the changes did not bear out: the next one had better be asked for later."""
         self._buffer: deque[BookDelta] | None = None
+        self._asked = 0  # for how many snapshots, that have neither come nor failed
         self._most_buffered = most_buffered
         self._ticket = 0
         self._auditing: BookSnapshot | None = None
@@ -171,14 +176,16 @@ class BookSync:
             return self._break(BookEvent.GAP, delta)
         if self._buffer is not None:
             self._buffer.append(delta)
+            self._let_go()
         self._apply(delta)
         if self._crosses():
             return self._break(BookEvent.CROSSED, None)
         seed = self._ahead
-        if seed is not None and self.sequence >= seed.sequence and self._join(seed) is BookEvent.UNFIT:
+        if seed is not None and _settles(delta, seed) and self._join(seed) is BookEvent.UNFIT:
             self.held_in_vain += 1
+            self.given_up += 1
         snapshot = self._auditing
-        if snapshot is not None and self.sequence >= snapshot.sequence and self._audit(snapshot) is BookEvent.DIFFERS:
+        if snapshot is not None and _settles(delta, snapshot) and self._audit(snapshot) is BookEvent.DIFFERS:
             return BookEvent.DIFFERS
         return BookEvent.APPLIED  # and stays live: the row of the table that is taken every time
 
@@ -192,27 +199,39 @@ class BookSync:
         return self.state is not BookState.WAITING
 
     def ask(self) -> int:
-        """A snapshot is asked for now: a ticket for `seed()` or `audit()`. Of changes from here on none is lost."""
+        """A snapshot is asked for now: a ticket for `seed()`, `audit()` or `forgo()`, one of which is to follow.
+
+        Of changes from here on none is lost until then.
+        """
         if self.state is BookState.BROKEN:
             self._go(BookEvent.RESTART)
         if self._buffer is None:
             self._buffer = deque(maxlen=self._most_buffered)
+        self._asked += 1
         return self._ticket
+
+    def forgo(self, ticket: int) -> None:
+        """The seed that was asked for does not come: no changes are kept for it."""
+        self._answered(ticket)
+        self._let_go()
 
     def seed(self, ticket: int, snapshot: BookSnapshot) -> BookEvent | None:
         """Start from *snapshot*: JOINED where it fits, UNFIT where another is needed.
 
         None where the book has lost its connection or broken since *ticket*, and needs another; or where it can be read
         to its depth and its changes have not come as far as *snapshot*. Then it joins when they have, so that each
-        change has its moment, and `wants_snapshot()` is false until then.
+        change has its moment, and `wants_snapshot()` is false until then, or until they show that they will not: by
+        coming later with lower numbers. That is counted (`given_up`).
         """
-        if ticket != self._ticket or self.state is BookState.WAITING:
+        if not self._answered(ticket):
             return None
         self._drop_ahead()
-        if snapshot.sequence > self.sequence and self.is_readable(self.depth) and snapshot.problem() is None:
+        if self._is_ahead(snapshot) and self.is_readable(self.depth):
             self._ahead = snapshot
             return None
-        return self._join(snapshot)
+        event = self._join(snapshot)
+        self._let_go()
+        return event
 
     def _join(self, snapshot: BookSnapshot) -> BookEvent:
         self._ahead = None
@@ -229,36 +248,34 @@ class BookSync:
         if self._buffer:
             self._stream = self._buffer[-1]
         self.bids, self.asks = bids, asks
-        self._buffer = None
+        # What else was asked for may be older than the changes that came: those do not always join the ones to come.
+        self._buffer = deque(maxlen=self._most_buffered) if self._asked else None
         self._drop_audit()
         self.seeds += 1
+        self.given_up = 0
         return self._go(BookEvent.JOINED)
 
-    def audit(self, ticket: int, snapshot: BookSnapshot) -> BookEvent | None:
-        """Compare with *snapshot* at its number, now or when the changes have come that far.
+    def audit(self, ticket: int, snapshot: BookSnapshot | None) -> BookEvent | None:
+        """Compare with *snapshot* at its number, now or when the changes have come that far; None where none came.
 
         DIFFERS where it is another book; UNFIT where it cannot be compared; None where it is the same, or will be seen
         later: then `receive()` returns DIFFERS. None, too, where the book has lost its connection or broken since
         *ticket*. What was not compared is counted.
         """
         self._drop_audit()
-        if ticket != self._ticket or self.state is not BookState.LIVE:
+        if not self._answered(ticket) or self.state is not BookState.LIVE or snapshot is None:
             self.audits_missed += 1
+            self._let_go()
             return None
-        if snapshot.sequence > self.sequence and snapshot.problem() is None:
+        if self._is_ahead(snapshot):
             self._auditing = snapshot
             return None
         return self._audit(snapshot)
 
-    def forgo(self) -> None:
-        """What an audit was to compare with does not come: no changes are kept for it, and it is counted as missed."""
-        self.audits_missed += 1
-        if self.state is BookState.LIVE:
-            self._buffer = None
-
     def _audit(self, snapshot: BookSnapshot) -> BookEvent | None:
         made = self._rebuilt(snapshot)
-        self._buffer = self._auditing = None
+        self._auditing = None
+        self._let_go()
         if made is None:
             self.audits_missed += 1
             return self._go(BookEvent.UNFIT)
@@ -268,14 +285,18 @@ class BookSync:
             return None
         return self._break(BookEvent.DIFFERS, None)
 
+    def _is_ahead(self, snapshot: BookSnapshot) -> bool:
+        """Whether the changes may come to *snapshot*, and have not yet."""
+        return snapshot.sequence > self.sequence and self._may_fit(snapshot)
+
+    def _may_fit(self, snapshot: BookSnapshot) -> bool:
+        last = self._buffer[-1] if self._buffer else self._stream
+        return snapshot.problem() is None and (last is None or not _disproves(last, snapshot))
+
     def _rebuilt(self, snapshot: BookSnapshot) -> tuple[BookSide, BookSide, BookDelta | None] | None:
         """The sides of *snapshot* with all buffered changes after it, and the last of these; None where it is unfit."""
-        if snapshot.problem() is not None:
+        if not self._may_fit(snapshot):
             return None
-        if self._buffer and (last := self._buffer[-1]).sequence is not None and last.sequence < snapshot.sequence:
-            made = snapshot.exchange_time_ns
-            if made is not None and last.exchange_time_ns is not None and last.exchange_time_ns > made + _LATE:
-                return None  # of an old numbering
         later = [one for one in self._buffer or () if one.sequence is not None and one.sequence > snapshot.sequence]
         if later and later[0].first_sequence > snapshot.sequence + 1:
             return None  # too old
@@ -354,10 +375,28 @@ class BookSync:
         self._buffer = deque([] if delta is None else [delta], maxlen=self._most_buffered)
         return self._go(event)
 
-    def _forget(self) -> None:
+    def _answered(self, ticket: int) -> bool:
+        """What was asked for with *ticket* has come or failed. False where the book began anew since."""
+        if ticket != self._ticket or self.state is BookState.WAITING:
+            return False
+        self._asked = max(0, self._asked - 1)
+        return True
+
+    def _let_go(self) -> None:
+        """Keep no changes where no snapshot is to come that may be older than they."""
+        held = self._ahead is not None or self._auditing is not None
+        if self.state is BookState.LIVE and not self._asked and not held and not self.wants_snapshot():
+            self._buffer = None
+
+    def _void_tickets(self) -> None:
         self._ticket += 1
+        self._asked = 0
+
+    def _forget(self) -> None:
+        self._void_tickets()
         self.bids, self.asks = BookSide(Side.BUY), BookSide(Side.SELL)
         self._drop_ahead()
+        self.given_up = 0
         self._drop_audit()
         self._stream = None
 
@@ -379,7 +418,7 @@ class BookSync:
                 if not _is_newer(delta, last.exchange_time_ns):
                     return
                 self._buffer.clear()
-                self._ticket += 1  # a snapshot under way may be of the old numbering
+                self._void_tickets()  # a snapshot under way may be of the old numbering
             elif delta.first_sequence > last.sequence + 1:
                 self._buffer.clear()  # what stands before a hole joins nothing
         self._buffer.append(delta)
@@ -399,6 +438,22 @@ def _number(delta: BookDelta) -> int:
 
 def _is_newer(delta: BookDelta, than_ns: int | None, slack_ns: int = 0) -> bool:
     return delta.exchange_time_ns is not None and than_ns is not None and delta.exchange_time_ns > than_ns + slack_ns
+
+
+def _settles(delta: BookDelta, snapshot: BookSnapshot) -> bool:
+    """Whether the changes have come to *snapshot* with *delta*, or never will."""
+    return _number(delta) >= snapshot.sequence or _disproves(delta, snapshot)
+
+
+def _disproves(delta: BookDelta, snapshot: BookSnapshot) -> bool:
+    """Whether *delta* has a lower number than *snapshot* though it is later: that one is of another numbering.
+
+    It is too late in any case after `_HELD_AT_MOST`, since a snapshot may have no time, or a wrong one.
+    """
+    if _number(delta) >= snapshot.sequence:
+        return False
+    held = delta.received_time_ns - snapshot.received_time_ns
+    return held > _HELD_AT_MOST or _is_newer(delta, snapshot.exchange_time_ns, _LATE)
 
 
 def _change(bids: BookSide, asks: BookSide, changes: Iterable[BookChange], after: int) -> None:

@@ -81,22 +81,25 @@ SPOT_TIME = Endpoint("GET", "/api/v1/timestamp", 3)
 """Milliseconds since the epoch (KuCoin, get server time)."""
 
 _CLOCK_OFF = "400002"
-_REFUSED_CREDENTIALS = ("400001", "400003", "400004", "400005", "400006", "400007")
+_WHO_ASKS = ("400001", _CLOCK_OFF, "400003", "400004", "400005", "400006", "400007")
 
-_LASTING = ("200003", "400100", "404000", "411100", "900001")
-"""Symbol or parameter wrong, no such path, account frozen: the same request gets the same answer again."""
+_LASTING = (*_WHO_ASKS, "200003", "400100", "404000", "411100", "900001")
+"""Who asks, symbol or parameter wrong, no such path, account frozen: the same request gets the same answer again."""
 
 
-def is_lasting(error: Exception) -> bool:
+def is_lasting(error: ExchangeError) -> bool:
     """Whether *error* is a refusal that asking again does not mend: the user has to, or the exchange."""
-    return isinstance(error, CredentialsRefused) or (isinstance(error, ExchangeError) and error.code in _LASTING)
+    return error.code in _LASTING
 
 
-def refusal(message: str, *, code: str | None = None, retry_after: float | None = None) -> ExchangeError:
-    """The error that says what to do next about KuCoin's *code* (KuCoin, REST errors)."""
-    if code == _CLOCK_OFF:
-        return ClockOff(message, code=code, retry_after=retry_after)
-    kind = CredentialsRefused if code in _REFUSED_CREDENTIALS else ExchangeError
+def refusal(message: str, *, signed: bool, code: str | None = None, retry_after: float | None = None) -> ExchangeError:
+    """The error that says what to do next about KuCoin's *code* (KuCoin, REST errors).
+
+    Only of a *signed* request a code about who asks is one about the credentials.
+    """
+    kind = ExchangeError
+    if signed and code in _WHO_ASKS:
+        kind = ClockOff if code == _CLOCK_OFF else CredentialsRefused
     return kind(message, code=code, retry_after=retry_after)
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,6 +85,7 @@ step = st.one_of(
     st.tuples(st.just("late"), st.integers(0, 5)),  # one of those held, out of order
     st.tuples(st.just("again"), st.integers(0, 5)),  # one that was delivered before
     st.tuples(st.just("ask"), st.none()),
+    st.tuples(st.just("forgo"), st.none()),
     st.tuples(st.just("seed"), st.tuples(st.integers(0, 6), st.sampled_from([None, 4, 8]))),  # lag, truncation
     st.tuples(st.just("audit"), st.tuples(st.integers(0, 6), st.sampled_from([None, 4, 8]))),
     st.tuples(st.just("malformed"), st.sampled_from(["crossed", "zero", "twice"])),
@@ -147,6 +149,9 @@ def test_no_view_is_shown_that_did_not_exist_and_in_the_end_it_is_the_exchanges(
                 receive(delivered[given_ % len(delivered)])  # type: ignore[operator]
             case "ask":
                 ticket = book.ask()
+            case "forgo" if ticket is not None:
+                book.forgo(ticket)
+                look()
             case "seed" if ticket is not None:
                 seed = snapshot(*given_)  # type: ignore[misc]
                 if book.seed(ticket, seed) is BookEvent.JOINED:
@@ -422,6 +427,49 @@ def test_a_seed_that_is_held_and_never_joins_is_counted_as_such(how: str) -> Non
     assert (book.seeds, book.held_in_vain) == (1, 1)
 
 
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_seed_that_the_changes_do_not_come_to_is_given_up(dated: bool) -> None:
+    """Later changes have lower numbers: it is of another numbering. Without its time, after a minute of changes."""
+    seconds = 10**9
+    book = seeded(10, limit=3, depth=2)
+    seed = snapshot(1000)
+    seed = seed if dated else attrs.evolve(seed, exchange_time_ns=None)
+    assert book.seed(book.ask(), seed) is None
+    bound = (1 if dated else 60) * seconds
+    assert book.receive(delta(11, (Side.BUY, "100", "9"), time=bound)) is BookEvent.APPLIED
+    assert (book.wants_snapshot(), book.held_in_vain, book.given_up) == (False, 0, 0)
+    assert book.receive(delta(12, (Side.BUY, "100", "8"), time=bound + 1)) is BookEvent.APPLIED
+    assert (book.wants_snapshot(), book.held_in_vain, book.given_up) == (True, 1, 1)
+    if dated:
+        assert book.seed(book.ask(), seed) is BookEvent.UNFIT, "what has disproved it once does so still"
+    assert book.seed(book.ask(), snapshot(12, limit=30, levels=30)) is BookEvent.JOINED
+    assert (book.held_in_vain, book.given_up) == (1, 0)
+
+
+@pytest.mark.parametrize("asked_before", [True, False])
+def test_a_seed_of_the_old_numbering_is_not_held(asked_before: bool) -> None:
+    """Whether the change that disproves it was buffered or not: `ask()` begins a buffer."""
+    book = seeded(10, limit=3, depth=2)
+    ticket = book.ask() if asked_before else None
+    book.receive(delta(11, (Side.BUY, "100", "9"), time=60 * 10**9))
+    assert book.seed(book.ask() if ticket is None else ticket, snapshot(1000)) is BookEvent.UNFIT
+    assert book.wants_snapshot()
+
+
+def test_an_audit_of_the_old_numbering_is_missed_and_breaks_nothing() -> None:
+    late = 60 * 10**9
+    book = seeded(9)
+    book.receive(delta(10, (Side.BUY, "100", "9"), time=late))
+    assert book.audit(book.ask(), snapshot(11)) is BookEvent.UNFIT
+    assert (book.state, book.audits_missed) == (BookState.LIVE, 1)
+    book = seeded(9)
+    assert book.audit(book.ask(), snapshot(11)) is None
+    assert book.receive(delta(10, (Side.BUY, "100", "9"), time=late)) is BookEvent.APPLIED
+    assert book.audits_missed == 1, "it waits no more"
+    assert book.receive(delta(11, (Side.BUY, "100", "8"), time=late)) is BookEvent.APPLIED
+    assert (book.audits, book.audits_missed) == (0, 1)
+
+
 def test_a_seed_ahead_of_a_book_too_thin_to_be_read_is_used_at_once() -> None:
     book = seeded(limit=3, depth=4)
     assert book.seed(book.ask(), snapshot(15)) is BookEvent.JOINED
@@ -489,13 +537,42 @@ def test_an_audit_with_no_book_is_known_to_be_none_at_once(ahead: bool) -> None:
     assert (book.audits, book.audits_missed, book._buffer) == (0, 1, None)
 
 
+def test_changes_are_kept_only_as_long_as_something_is_to_come() -> None:
+    """What was asked for, what waits for the changes, or what the book wants: the last of them to end lets them go."""
+
+    def kept() -> bool:
+        book.receive(delta(book.sequence + 1, (Side.BUY, "100", "1")))
+        return book._buffer is not None
+
+    levels = 2 + SPARE_LEVELS
+    book = BookSync(SPOT, depth=2)
+    book.subscribed()
+    assert book.seed(book.ask(), snapshot(9, levels, levels)) is BookEvent.JOINED
+    assert not kept()
+    seed, audit = book.ask(), book.ask()
+    assert kept()
+    book.forgo(seed)
+    assert kept(), "an audit is under way"
+    assert book.audit(audit, snapshot(book.sequence + 3, levels, levels)) is None
+    assert kept(), "it waits for the changes"
+    seed = book.ask()
+    assert kept()
+    assert kept(), "now it was compared, and a seed is under way"
+    book.depth = 3
+    book.forgo(seed)
+    assert kept(), "another is wanted: it may be older"
+    book.depth = 2
+    assert not kept()
+    assert (book.audits, book.audits_missed) == (1, 0)
+
+
 @pytest.mark.parametrize("how", ["none came", "lost", "begun anew", "another", "a seed"])
 def test_an_audit_that_comes_to_nothing_is_counted_as_missed(how: str) -> None:
     book = seeded(9, limit=3)
     ticket = book.ask()
     match how:
         case "none came":
-            book.forgo()
+            book.audit(ticket, None)
         case "lost":  # before its snapshot was there
             book.lost()
             assert book.audit(ticket, snapshot(9)) is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kufeed import ClockOff, CredentialsRefused, ExchangeError
 from kufeed.protocol import rest, retry_after
-from kufeed.protocol.rest import LONGEST_WAIT, TOKEN, WEIGHT_PER_WINDOW, WINDOW, refusal
+from kufeed.protocol.rest import LONGEST_WAIT, TOKEN, WEIGHT_PER_WINDOW, WINDOW, is_lasting, refusal
 
 EARLY, LATE = "Tue, 15 Nov 2026 08:12:31 GMT", "Tue, 15 Nov 2026 08:13:01 GMT"
 LATE_NS = 1_794_730_381 * 10**9
@@ -109,7 +109,18 @@ def test_a_signed_request_only_reads() -> None:
     ],
 )
 def test_an_error_says_what_to_do_next(code: str | None, kind: type[ExchangeError]) -> None:
-    error = refusal("no", code=code, retry_after=3.0)
+    error = refusal("no", code=code, retry_after=3.0, signed=True)
     assert type(error) is kind
     assert isinstance(error, CredentialsRefused) == (code is not None and "400001" <= code <= "400007")
     assert (error.code, error.message, error.retry_after) == (code, "no", 3.0)
+    error = refusal("no", code=code, retry_after=3.0, signed=False)
+    assert type(error) is ExchangeError, "it has nothing to do with credentials that were not sent"
+    assert (error.code, error.message, error.retry_after) == (code, "no", 3.0)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_what_does_not_mend_by_asking_again_is_known_by_its_code(signed: bool) -> None:
+    """Whatever is wrong with who asks, and with what is asked for; not what is of this moment."""
+    lasting = [f"40000{last}" for last in range(1, 8)] + ["200003", "400100", "404000", "411100", "900001"]
+    assert all(is_lasting(refusal("no", code=code, signed=signed)) for code in lasting)
+    assert not any(is_lasting(refusal("no", code=code, signed=signed)) for code in ("429000", "500000", "400000", None))
