@@ -227,6 +227,6 @@ def test_a_week_of_rotations() -> None:
             assert len(times) >= 700
             assert len(exchange.sessions) == 100
             print(f"{count} updates, {len(times)} dials, {most_in_window(times, 60.0)} in the fullest minute")
-            assert objects[-1].total() < objects[0].total() * 1.02
+            assert objects[-1].total() <= objects[3].total() * 1.01  # a stream remembers the last links that it had
 
     trio.run(main, clock=MockClock(autojump_threshold=0))

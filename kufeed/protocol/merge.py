@@ -27,7 +27,8 @@ _WINDOW = 64
 """Numbers that are remembered, where each update counts: so far one link may be behind another."""
 _MOST_TIED = 32
 """Updates with one key that are remembered."""
-_MOST_LINKS = 8
+_MOST_LINKS = 4
+"""That are remembered besides the one that delivered last: those that live, and one that went."""
 _PATIENCE = 8
 """Updates in a row that are lower without times to tell why, or earlier on one link: then they are a new epoch."""
 _LATE = 1_000_000_000
