@@ -234,6 +234,9 @@ class TradeKeeper:
 
     # -- room: that of the subscription -------------------------------------------------------------------------------
 
+    def has_staged(self) -> bool:
+        return bool(self.staged or self._ready) or self._sink.has_staged()
+
     def backlog(self) -> Any:
         return self._sink.backlog()
 
