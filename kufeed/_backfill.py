@@ -14,7 +14,7 @@ import trio
 from ._budget import OTHER_LANE
 from ._delivery import hand_out
 from .errors import KufeedError, MessageRefused, UsageError
-from .protocol.events import Gap, GapCause, GapFill
+from .protocol.events import Disconnected, Gap, GapCause, GapFill, Stale
 from .protocol.history import HISTORIES, fill, read_trades
 from .protocol.topics import MARKETS
 from .protocol.updates import Update
@@ -38,6 +38,8 @@ _PAUSES = (0.0, 0.5, 1.0)
 """Seconds before each request: a history that does not reach the end of the hole yet is asked for again."""
 _LONGEST_REPLY = 64 * 2**10
 """Bytes; 100 rows of a contract have 25,000."""
+_LOST = (GapCause.RECONNECT, GapCause.STALE)
+"""Causes of holes that a history can fill."""
 
 
 @attrs.frozen
@@ -81,6 +83,7 @@ class TradeKeeper:
         self._bound = bound
         self._on_hole = on_hole
         self._last: dict[str, Trade] = {}  # that were passed on, by symbol
+        self._last_before_loss: dict[str, Trade] = {}  # of those streams that were ever lost, or dead
         self._gaps: dict[int, Gap] = {}  # by the place in `staged` of what they precede
         self._repairs: dict[str, Repair] = {}
         self._held = 0
@@ -111,14 +114,14 @@ class TradeKeeper:
         repair = self._repairs.get(trade.symbol)
         if repair is not None:
             self._hold(repair, trade if gap is None else _Hole(gap, trade))
-        elif gap is not None and _can_fill(hole := _Hole(gap, trade), self._last.get(trade.symbol)):
+        elif gap is not None and self._can_fill(hole := _Hole(gap, trade), self._last.get(trade.symbol)):
             repair = Repair(trade.topic, self._last[trade.symbol], deque([hole]))
             self._repairs[trade.symbol] = repair
             self._held += 1
             self._on_hole(self, repair)
         else:
             if gap is not None:
-                self._ready.append(_unfilled(gap))
+                self._ready.append(self._unfilled(gap, self._last.get(trade.symbol)))
             self._ready.append(trade)
             self._last[trade.symbol] = trade
 
@@ -149,7 +152,7 @@ class TradeKeeper:
     def fill(self, repair: Repair, history: Sequence[Trade] | None) -> None:
         """Make ready what fills the first hole of *repair*, and what came after it, up to the next one."""
         hole, before = repair.hole(), repair.before
-        told = [_unfilled(hole.gap)] if history is None else fill(hole.gap, before, hole.after, history)
+        told = [self._unfilled(hole.gap, before)] if history is None else fill(hole.gap, before, hole.after, history)
         self._ready += [*told, hole.after]
         repair.before = hole.after
         repair.held.popleft()
@@ -157,18 +160,44 @@ class TradeKeeper:
         while repair.held:
             one = repair.held[0]
             if isinstance(one, _Hole):
-                if _can_fill(one, repair.before):
+                if self._can_fill(one, repair.before):
                     return
-                self._ready += [_unfilled(one.gap), one.after]
+                self._ready += [self._unfilled(one.gap, repair.before), one.after]
                 repair.before = one.after
             else:
                 self._ready.append(one)
                 if isinstance(one, Update):
                     repair.before = one  # type: ignore[assignment]  # trades are all that it gets
+                else:
+                    self._note_loss(one, repair.before)
             repair.held.popleft()
             self._held -= 1
         del self._repairs[repair.topic.symbol]
         self._last[repair.topic.symbol] = repair.before
+
+    def _note_loss(self, event: StreamEvent, before: Trade | None) -> None:
+        if isinstance(event, Disconnected | Stale) and before is not None:
+            self._last_before_loss[before.symbol] = before
+
+    def _was_lost(self, gap: Gap, before: Trade | None) -> bool:
+        """Whether the stream was lost since *before*: a gap has the first cause of several, as of a late trade."""
+        return gap.cause in _LOST or (before is not None and self._last_before_loss.get(before.symbol) is before)
+
+    def _can_fill(self, hole: _Hole, before: Trade | None) -> bool:
+        """Whether a history can fill *hole*: not where nothing came before it, nor where the numbers began anew.
+
+        Nor where the stream was not lost: what is missing then came late, and belongs before what was passed on.
+        """
+        return (
+            self._was_lost(hole.gap, before)
+            and before is not None
+            and before.sequence is not None
+            and hole.after.sequence is not None
+            and before.sequence < hole.after.sequence
+        )
+
+    def _unfilled(self, gap: Gap, before: Trade | None) -> Gap:
+        return attrs.evolve(gap, filled=GapFill.UNKNOWN) if self._was_lost(gap, before) else gap
 
     def give_up(self, repair: Repair) -> None:
         """Make ready what it holds, unrepaired. Idempotent."""
@@ -179,7 +208,7 @@ class TradeKeeper:
     def begin(self, topics: Iterable[Topic]) -> None:
         """Get *topics* too; what came of one before is of no concern."""
         for topic in topics:
-            self._last.pop(topic.symbol, None)
+            self._forget(topic)
         self.topics.update(topics)
 
     def leave(self, topics: Iterable[Topic]) -> None:
@@ -189,7 +218,11 @@ class TradeKeeper:
             # Nothing is handed over here: an inline handler may be what is closing the subscription.
             if (repair := self._repairs.get(topic.symbol)) is not None:
                 self.give_up(repair)
-            self._last.pop(topic.symbol, None)
+            self._forget(topic)
+
+    def _forget(self, topic: Topic) -> None:
+        self._last.pop(topic.symbol, None)
+        self._last_before_loss.pop(topic.symbol, None)
 
     # -- what else happens to the streams -----------------------------------------------------------------------------
 
@@ -201,7 +234,10 @@ class TradeKeeper:
         repair = None if topic is None else self._repairs.get(topic.symbol)
         if repair is not None:
             self._hold(repair, event)
-        elif self._ready:
+            return
+        if topic is not None:
+            self._note_loss(event, self._last.get(topic.symbol))
+        if self._ready:
             self._ready.append(event)
         else:
             self._sink.tell(event)
@@ -255,24 +291,6 @@ class TradeKeeper:
 
     def close(self) -> None:
         """What is pending is the subscription's to discard."""
-
-
-def _can_fill(hole: _Hole, before: Trade | None) -> bool:
-    """Whether a history can fill *hole*: not where nothing came before it, nor where the numbers began anew.
-
-    Nor where no connection was lost: what is missing then came late, and belongs before what was passed on.
-    """
-    return (
-        hole.gap.cause is GapCause.RECONNECT
-        and before is not None
-        and before.sequence is not None
-        and hole.after.sequence is not None
-        and before.sequence < hole.after.sequence
-    )
-
-
-def _unfilled(gap: Gap) -> Gap:
-    return attrs.evolve(gap, filled=GapFill.UNKNOWN) if gap.cause is GapCause.RECONNECT else gap
 
 
 class Backfills:

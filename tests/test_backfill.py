@@ -22,6 +22,7 @@ from kufeed import (
     Trade,
     UsageError,
 )
+from kufeed.testing.market import Beat
 from kufeed.testing.rest import Reply
 
 from .bookish import balanced, until_blocked
@@ -160,6 +161,63 @@ async def test_a_trade_that_came_late_is_no_hole_to_fill(autojump_clock: MockClo
         exchange.trade(BOTH[0])
         gap, trade = await all_of(trades)
         assert (gap.cause, gap.filled, trade.gap_before) == (GapCause.SEQUENCE, None, gap)
+        assert asked(network) == 0
+
+
+@pytest.mark.parametrize("lost_as_well", [False, True])
+async def test_what_a_dead_stream_has_missed_is_recovered_too(lost_as_well: bool, autojump_clock: MockClock) -> None:
+    """The exchange has forgotten the topic, and its connection may be lost before it is heard of again."""
+    async with trading() as (exchange, feed, network), feed.trades(BOTH[1], backfill=True) as trades:
+        exchange.trade(BOTH[1])
+        await all_of(trades)
+        exchange.faults.mute_topics = {wire(BOTH[1])}
+        exchange.trade(BOTH[1], 20)
+        exchange._model(BOTH[1]).last_price += 100
+        await trio.sleep(150.0)
+        exchange.faults.mute_topics = ()
+        if lost_as_well:
+            await miss(exchange, 5, BOTH[1])
+        exchange.trade(BOTH[1])
+        gap, *after = await all_of(trades)
+        assert gap.cause is GapCause.STALE
+        assert kinds([gap, *after]) == ["filled", *["old"] * (25 if lost_as_well else 20), "new"]
+        assert asked(network) == 1
+
+
+async def test_a_late_trade_does_not_keep_a_hole_from_being_filled(autojump_clock: MockClock) -> None:
+    """But of the two, which one gap tells of, it is never more than a part."""
+    async with trading() as (exchange, feed, network), feed.trades(BOTH[0], backfill=True) as trades:
+        for missed, filled in (5, "partly"), (0, "unknown"):
+            exchange.trade(BOTH[0], 3, skip=5)
+            await all_of(trades)
+            exchange._model(BOTH[0]).trade_sequence -= 7
+            exchange.made[BOTH[0]].clear()  # its time is older too
+            exchange.trade(BOTH[0])
+            exchange._model(BOTH[0]).trade_sequence += 20
+            await miss(exchange, missed, BOTH[0])
+            exchange.trade(BOTH[0])
+            gap, *after = await all_of(trades)
+            assert gap.cause is GapCause.SEQUENCE
+            assert kinds([gap, *after]) == [filled, *["old"] * missed, "new"]
+        assert asked(network) == 2
+
+
+async def test_a_lost_connection_that_cost_nothing_is_no_reason_to_ask_later(autojump_clock: MockClock) -> None:
+    """A trade that comes late thereafter is still no hole to fill."""
+    async with trading() as (exchange, feed, network), feed.trades(BOTH[0], backfill=True) as trades:
+        exchange.trade(BOTH[0], 2, skip=5)
+        await miss(exchange, 0, BOTH[0])
+        model = exchange._model(BOTH[0])
+        for route in exchange._routes_of(model):  # what came last comes again: nothing is missing
+            exchange._publish(route, model, Beat(exchange._now_ns(), (), (model.recent_trades[-1],)))
+        exchange.trade(BOTH[0], 2, skip=5)
+        assert kinds(await all_of(trades)) == ["new"] * 4
+        exchange._model(BOTH[0]).trade_sequence -= 7
+        exchange.made[BOTH[0]].clear()
+        exchange.trade(BOTH[0])
+        exchange._model(BOTH[0]).trade_sequence += 20
+        exchange.trade(BOTH[0])
+        assert kinds(await all_of(trades)) == ["None", "new"]
         assert asked(network) == 0
 
 
