@@ -255,6 +255,7 @@ class TradeKeeper:
 
     def end(self, event: StreamEnd) -> None:
         self._pass_on_now([event.topic])
+        self.leave([event.topic])
         self._sink.end(event)
 
     def _pass_on_now(self, topics: Iterable[Topic]) -> None:
@@ -294,44 +295,17 @@ class TradeKeeper:
 
 
 class Backfills:
-    """What subscriptions with `backfill=True` attach to, as others do to the pool."""
+    """Fills the holes of all subscriptions with `backfill=True`."""
 
     def __init__(self, pool: Pool, config: FeedConfig) -> None:
         self._pool = pool
         self._config = config
-        self._keepers: dict[Sink, TradeKeeper] = {}
-        self.entered = pool.entered
-        self.wait_pending = pool.wait_pending
         # Of each market its own: one that does not answer must not keep the other waiting.
         self._places = {market: trio.CapacityLimiter(_PLACES) for market in MARKETS}
 
-    def attach(self, topics: Sequence[Topic], sink: Sink) -> Entering:
-        """Have *topics* delivered to *sink*. Raises as `Pool.attach` does, nothing changed."""
-        keeper = self._keepers.get(sink) or TradeKeeper(sink, self._config.message_buffer_size, self._start)
-        entering = self._pool.attach(topics, keeper, reader=sink, leave=partial(self.detach, sink=sink))
-        self._keepers[sink] = keeper
-        keeper.begin(topics)
-        return entering
-
-    def detach(self, topics: Iterable[Topic], sink: Sink) -> None:
-        """Deliver *topics* to *sink* no more. Whoever waits for one fails."""
-        topics = list(topics)
-        keeper = self._keepers.get(sink)
-        if keeper is None:
-            return
-        self._pool.abandon(topics, sink)
-        self._pool.detach(topics, keeper)
-        keeper.leave(topics)
-        if not keeper.topics:
-            del self._keepers[sink]
-
-    def has(self, topic: Topic, sink: Sink) -> bool:
-        keeper = self._keepers.get(sink)
-        return keeper is not None and self._pool.has(topic, keeper)
-
-    def is_pending(self, topic: Topic, sink: Sink) -> bool:
-        keeper = self._keepers.get(sink)
-        return keeper is not None and self._pool.is_pending(topic, keeper)
+    def of_one(self) -> BackfilledTrades:
+        """What one subscription attaches to."""
+        return BackfilledTrades(self._pool, self._config.message_buffer_size, self._start)
 
     # -- repairs ------------------------------------------------------------------------------------------------------
 
@@ -393,3 +367,40 @@ class Backfills:
 async def _wait_for_room(sink: Sink) -> bool:
     await sink.wait_room()
     return True
+
+
+class BackfilledTrades:
+    """What one subscription with `backfill=True` attaches to, as others do to the pool.
+
+    It has its keeper for as long as it lives, whatever it subscribes to meanwhile: a symbol that is removed and added
+    again comes behind what was held of it, and on the connection that blocking ones have of their own.
+    """
+
+    def __init__(self, pool: Pool, bound: int, on_hole: Callable[[TradeKeeper, Repair], None]) -> None:
+        self._pool = pool
+        self._bound = bound
+        self._on_hole = on_hole
+        self._keepers: dict[Sink, TradeKeeper] = {}  # several only where a handler has workers
+        self.entered = pool.entered
+        self.wait_pending = pool.wait_pending
+
+    def attach(self, topics: Sequence[Topic], sink: Sink) -> Entering:
+        """Have *topics* delivered to *sink*. Raises as `Pool.attach` does, nothing changed."""
+        keeper = self._keepers.setdefault(sink, TradeKeeper(sink, self._bound, self._on_hole))
+        entering = self._pool.attach(topics, keeper, reader=sink, leave=partial(self.detach, sink=sink))
+        keeper.begin(topics)
+        return entering
+
+    def detach(self, topics: Iterable[Topic], sink: Sink) -> None:
+        """Deliver *topics* to *sink* no more. Whoever waits for one fails."""
+        topics = list(topics)
+        keeper = self._keepers[sink]
+        self._pool.abandon(topics, sink)
+        self._pool.detach(topics, keeper)
+        keeper.leave(topics)
+
+    def has(self, topic: Topic, sink: Sink) -> bool:
+        return sink in self._keepers and self._pool.has(topic, self._keepers[sink])
+
+    def is_pending(self, topic: Topic, sink: Sink) -> bool:
+        return sink in self._keepers and self._pool.is_pending(topic, self._keepers[sink])

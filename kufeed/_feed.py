@@ -197,7 +197,7 @@ class Feed:
         if type(backfill) is not bool:
             raise UsageError(f"backfill must be True or False, not {backfill!r}")
         make_queue = self._queue_maker([UpdateType.TRADE], **options)
-        source = self._backfills if backfill else self._pool
+        source = self._backfills.of_one() if backfill else self._pool
         chosen = topics(UpdateType.TRADE, symbols)
         return Subscription(chosen, UpdateType.TRADE, source, make_queue, waits=_waits(options))
 

@@ -177,7 +177,8 @@ async def live(seed: int, plan: list[tuple[Any, ...]], spoilt: list[str], pause:
                     for witness in witnesses[:1]:
                         assert set(witness.missed.values()) == {0}, "a healthy history fills every hole"
                         assert witness.fills <= {GapFill.FILLED}
-                for keeper in feed._backfills._keepers.values():
+                for trades in subscriptions:
+                    (keeper,) = trades._shared.pool._keepers.values()  # type: ignore[attr-defined]
                     assert (keeper._held, keeper._repairs, len(keeper._ready)) == (0, {}, 0)
                 assert "backfill" not in feed.tree()
                 nursery.cancel_scope.cancel()
