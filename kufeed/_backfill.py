@@ -14,7 +14,7 @@ import trio
 from ._budget import OTHER_LANE
 from ._delivery import hand_out
 from .errors import KufeedError, MessageRefused, UsageError
-from .protocol.events import Gap, GapCause, GapFill
+from .protocol.events import Disconnected, Gap, GapCause, GapFill, Stale
 from .protocol.history import HISTORIES, fill, read_trades
 from .protocol.topics import MARKETS
 from .protocol.updates import Update
@@ -38,6 +38,8 @@ _PAUSES = (0.0, 0.5, 1.0)
 """Seconds before each request: a history that does not reach the end of the hole yet is asked for again."""
 _LONGEST_REPLY = 64 * 2**10
 """Bytes; 100 rows of a contract have 25,000."""
+_LOST = (GapCause.RECONNECT, GapCause.STALE)
+"""Causes of holes that a history can fill."""
 
 
 @attrs.frozen
@@ -81,6 +83,7 @@ class TradeKeeper:
         self._bound = bound
         self._on_hole = on_hole
         self._last: dict[str, Trade] = {}  # that were passed on, by symbol
+        self._last_before_loss: dict[str, Trade] = {}  # of those streams that were ever lost, or dead
         self._gaps: dict[int, Gap] = {}  # by the place in `staged` of what they precede
         self._repairs: dict[str, Repair] = {}
         self._held = 0
@@ -111,14 +114,14 @@ class TradeKeeper:
         repair = self._repairs.get(trade.symbol)
         if repair is not None:
             self._hold(repair, trade if gap is None else _Hole(gap, trade))
-        elif gap is not None and _can_fill(hole := _Hole(gap, trade), self._last.get(trade.symbol)):
+        elif gap is not None and self._can_fill(hole := _Hole(gap, trade), self._last.get(trade.symbol)):
             repair = Repair(trade.topic, self._last[trade.symbol], deque([hole]))
             self._repairs[trade.symbol] = repair
             self._held += 1
             self._on_hole(self, repair)
         else:
             if gap is not None:
-                self._ready.append(_unfilled(gap))
+                self._ready.append(self._unfilled(gap, self._last.get(trade.symbol)))
             self._ready.append(trade)
             self._last[trade.symbol] = trade
 
@@ -149,7 +152,7 @@ class TradeKeeper:
     def fill(self, repair: Repair, history: Sequence[Trade] | None) -> None:
         """Make ready what fills the first hole of *repair*, and what came after it, up to the next one."""
         hole, before = repair.hole(), repair.before
-        told = [_unfilled(hole.gap)] if history is None else fill(hole.gap, before, hole.after, history)
+        told = [self._unfilled(hole.gap, before)] if history is None else fill(hole.gap, before, hole.after, history)
         self._ready += [*told, hole.after]
         repair.before = hole.after
         repair.held.popleft()
@@ -157,18 +160,44 @@ class TradeKeeper:
         while repair.held:
             one = repair.held[0]
             if isinstance(one, _Hole):
-                if _can_fill(one, repair.before):
+                if self._can_fill(one, repair.before):
                     return
-                self._ready += [_unfilled(one.gap), one.after]
+                self._ready += [self._unfilled(one.gap, repair.before), one.after]
                 repair.before = one.after
             else:
                 self._ready.append(one)
                 if isinstance(one, Update):
                     repair.before = one  # type: ignore[assignment]  # trades are all that it gets
+                else:
+                    self._note_loss(one, repair.before)
             repair.held.popleft()
             self._held -= 1
         del self._repairs[repair.topic.symbol]
         self._last[repair.topic.symbol] = repair.before
+
+    def _note_loss(self, event: StreamEvent, before: Trade | None) -> None:
+        if isinstance(event, Disconnected | Stale) and before is not None:
+            self._last_before_loss[before.symbol] = before
+
+    def _was_lost(self, gap: Gap, before: Trade | None) -> bool:
+        """Whether the stream was lost since *before*: a gap has the first cause of several, as of a late trade."""
+        return gap.cause in _LOST or (before is not None and self._last_before_loss.get(before.symbol) is before)
+
+    def _can_fill(self, hole: _Hole, before: Trade | None) -> bool:
+        """Whether a history can fill *hole*: not where nothing came before it, nor where the numbers began anew.
+
+        Nor where the stream was not lost: what is missing then came late, and belongs before what was passed on.
+        """
+        return (
+            self._was_lost(hole.gap, before)
+            and before is not None
+            and before.sequence is not None
+            and hole.after.sequence is not None
+            and before.sequence < hole.after.sequence
+        )
+
+    def _unfilled(self, gap: Gap, before: Trade | None) -> Gap:
+        return attrs.evolve(gap, filled=GapFill.UNKNOWN) if self._was_lost(gap, before) else gap
 
     def give_up(self, repair: Repair) -> None:
         """Make ready what it holds, unrepaired. Idempotent."""
@@ -179,7 +208,7 @@ class TradeKeeper:
     def begin(self, topics: Iterable[Topic]) -> None:
         """Get *topics* too; what came of one before is of no concern."""
         for topic in topics:
-            self._last.pop(topic.symbol, None)
+            self._forget(topic)
         self.topics.update(topics)
 
     def leave(self, topics: Iterable[Topic]) -> None:
@@ -189,7 +218,11 @@ class TradeKeeper:
             # Nothing is handed over here: an inline handler may be what is closing the subscription.
             if (repair := self._repairs.get(topic.symbol)) is not None:
                 self.give_up(repair)
-            self._last.pop(topic.symbol, None)
+            self._forget(topic)
+
+    def _forget(self, topic: Topic) -> None:
+        self._last.pop(topic.symbol, None)
+        self._last_before_loss.pop(topic.symbol, None)
 
     # -- what else happens to the streams -----------------------------------------------------------------------------
 
@@ -201,7 +234,10 @@ class TradeKeeper:
         repair = None if topic is None else self._repairs.get(topic.symbol)
         if repair is not None:
             self._hold(repair, event)
-        elif self._ready:
+            return
+        if topic is not None:
+            self._note_loss(event, self._last.get(topic.symbol))
+        if self._ready:
             self._ready.append(event)
         else:
             self._sink.tell(event)
@@ -219,6 +255,7 @@ class TradeKeeper:
 
     def end(self, event: StreamEnd) -> None:
         self._pass_on_now([event.topic])
+        self.leave([event.topic])
         self._sink.end(event)
 
     def _pass_on_now(self, topics: Iterable[Topic]) -> None:
@@ -233,6 +270,9 @@ class TradeKeeper:
         self._sink.complete(topic, until_ns)
 
     # -- room: that of the subscription -------------------------------------------------------------------------------
+
+    def has_staged(self) -> bool:
+        return bool(self.staged or self._ready) or self._sink.has_staged()
 
     def backlog(self) -> Any:
         return self._sink.backlog()
@@ -254,63 +294,18 @@ class TradeKeeper:
         """What is pending is the subscription's to discard."""
 
 
-def _can_fill(hole: _Hole, before: Trade | None) -> bool:
-    """Whether a history can fill *hole*: not where nothing came before it, nor where the numbers began anew.
-
-    Nor where no connection was lost: what is missing then came late, and belongs before what was passed on.
-    """
-    return (
-        hole.gap.cause is GapCause.RECONNECT
-        and before is not None
-        and before.sequence is not None
-        and hole.after.sequence is not None
-        and before.sequence < hole.after.sequence
-    )
-
-
-def _unfilled(gap: Gap) -> Gap:
-    return attrs.evolve(gap, filled=GapFill.UNKNOWN) if gap.cause is GapCause.RECONNECT else gap
-
-
 class Backfills:
-    """What subscriptions with `backfill=True` attach to, as others do to the pool."""
+    """Fills the holes of all subscriptions with `backfill=True`."""
 
     def __init__(self, pool: Pool, config: FeedConfig) -> None:
         self._pool = pool
         self._config = config
-        self._keepers: dict[Sink, TradeKeeper] = {}
-        self.entered = pool.entered
-        self.wait_pending = pool.wait_pending
         # Of each market its own: one that does not answer must not keep the other waiting.
         self._places = {market: trio.CapacityLimiter(_PLACES) for market in MARKETS}
 
-    def attach(self, topics: Sequence[Topic], sink: Sink) -> Entering:
-        """Have *topics* delivered to *sink*. Raises as `Pool.attach` does, nothing changed."""
-        keeper = self._keepers.get(sink) or TradeKeeper(sink, self._config.message_buffer_size, self._start)
-        entering = self._pool.attach(topics, keeper, reader=sink, leave=partial(self.detach, sink=sink))
-        self._keepers[sink] = keeper
-        keeper.begin(topics)
-        return entering
-
-    def detach(self, topics: Iterable[Topic], sink: Sink) -> None:
-        """Deliver *topics* to *sink* no more. Whoever waits for one fails."""
-        topics = list(topics)
-        keeper = self._keepers.get(sink)
-        if keeper is None:
-            return
-        self._pool.abandon(topics, sink)
-        self._pool.detach(topics, keeper)
-        keeper.leave(topics)
-        if not keeper.topics:
-            del self._keepers[sink]
-
-    def has(self, topic: Topic, sink: Sink) -> bool:
-        keeper = self._keepers.get(sink)
-        return keeper is not None and self._pool.has(topic, keeper)
-
-    def is_pending(self, topic: Topic, sink: Sink) -> bool:
-        keeper = self._keepers.get(sink)
-        return keeper is not None and self._pool.is_pending(topic, keeper)
+    def of_one(self) -> BackfilledTrades:
+        """What one subscription attaches to."""
+        return BackfilledTrades(self._pool, self._config.message_buffer_size, self._start)
 
     # -- repairs ------------------------------------------------------------------------------------------------------
 
@@ -372,3 +367,40 @@ class Backfills:
 async def _wait_for_room(sink: Sink) -> bool:
     await sink.wait_room()
     return True
+
+
+class BackfilledTrades:
+    """What one subscription with `backfill=True` attaches to, as others do to the pool.
+
+    It has its keeper for as long as it lives, whatever it subscribes to meanwhile: a symbol that is removed and added
+    again comes behind what was held of it, and on the connection that blocking ones have of their own.
+    """
+
+    def __init__(self, pool: Pool, bound: int, on_hole: Callable[[TradeKeeper, Repair], None]) -> None:
+        self._pool = pool
+        self._bound = bound
+        self._on_hole = on_hole
+        self._keepers: dict[Sink, TradeKeeper] = {}  # several only where a handler has workers
+        self.entered = pool.entered
+        self.wait_pending = pool.wait_pending
+
+    def attach(self, topics: Sequence[Topic], sink: Sink) -> Entering:
+        """Have *topics* delivered to *sink*. Raises as `Pool.attach` does, nothing changed."""
+        keeper = self._keepers.setdefault(sink, TradeKeeper(sink, self._bound, self._on_hole))
+        entering = self._pool.attach(topics, keeper, reader=sink, leave=partial(self.detach, sink=sink))
+        keeper.begin(topics)
+        return entering
+
+    def detach(self, topics: Iterable[Topic], sink: Sink) -> None:
+        """Deliver *topics* to *sink* no more. Whoever waits for one fails."""
+        topics = list(topics)
+        keeper = self._keepers[sink]
+        self._pool.abandon(topics, sink)
+        self._pool.detach(topics, keeper)
+        keeper.leave(topics)
+
+    def has(self, topic: Topic, sink: Sink) -> bool:
+        return sink in self._keepers and self._pool.has(topic, self._keepers[sink])
+
+    def is_pending(self, topic: Topic, sink: Sink) -> bool:
+        return sink in self._keepers and self._pool.is_pending(topic, self._keepers[sink])

@@ -324,6 +324,9 @@ class BookKeeper:
                 self._holding.pop(sink, None)
         return not self._holding
 
+    def has_staged(self) -> bool:
+        return bool(self.staged) or any(sink.has_staged() for sink in self._holding)
+
     def backlog(self) -> tuple[tuple[Sink, object], ...]:
         return tuple((sink, sink.backlog()) for sink in self._holding)
 

@@ -88,6 +88,10 @@ class Sink(Protocol):
         """Take what is staged as far as that loses nothing; true when nothing is left."""
         ...
 
+    def has_staged(self) -> bool:
+        """Whether anything is staged that was not taken, here or with those that it hands over to."""
+        ...
+
     def backlog(self) -> Any:
         """A mark for `has_taken()`: all that waits now."""
         ...
@@ -256,6 +260,9 @@ class UpdateQueue:
         return not staged
 
     def acked(self, topic: Topic) -> None: ...
+
+    def has_staged(self) -> bool:
+        return bool(self.staged)
 
     def backlog(self) -> int:
         return self._delivered + self._buffer.withdrawn + len(self._items)

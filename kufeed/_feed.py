@@ -187,17 +187,17 @@ class Feed:
     ) -> Subscription[Trade]:
         """Every execution of *symbols*. Arguments and errors as for `ticker`; the default is `Overflow.DROP_OLDEST`.
 
-        With *backfill*, what a lost connection has missed is recovered from the exchange's history, which has the last
-        100 trades of a symbol: at their place, once, flagged `Trade.backfilled`. It is asked for when the first trade
-        after the hole has come, and that symbol is held up until it is there, for `FeedConfig.connect_timeout` at most
-        and `FeedConfig.message_buffer_size` trades of this subscription. The hole is told all the same, before what
-        fills it: `Gap.filled` says whether anything may still be missing, and the gap's times where. What is lost to
-        the overflow policy is not recovered.
+        With *backfill*, what a lost connection or a dead stream (`Stale`) has missed is recovered from the exchange's
+        history, which has the last 100 trades of a symbol: at their place, once, flagged `Trade.backfilled`. It is
+        asked for when the first trade after the hole has come, and that symbol is held up until it is there, for
+        `FeedConfig.connect_timeout` at most and `FeedConfig.message_buffer_size` trades of this subscription. The hole
+        is told all the same, before what fills it: `Gap.filled` says whether anything may still be missing, and the
+        gap's times where. What is lost to the overflow policy is not recovered.
         """
         if type(backfill) is not bool:
             raise UsageError(f"backfill must be True or False, not {backfill!r}")
         make_queue = self._queue_maker([UpdateType.TRADE], **options)
-        source = self._backfills if backfill else self._pool
+        source = self._backfills.of_one() if backfill else self._pool
         chosen = topics(UpdateType.TRADE, symbols)
         return Subscription(chosen, UpdateType.TRADE, source, make_queue, waits=_waits(options))
 

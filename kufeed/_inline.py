@@ -127,6 +127,9 @@ class InlineSink:
 
     def acked(self, topic: Topic) -> None: ...
 
+    def has_staged(self) -> bool:
+        return bool(self.staged)
+
     def backlog(self) -> int:
         return 0
 

@@ -290,7 +290,7 @@ class Link:
         try:
             while (batch := standby.take()) is not None:
                 await self._hand_out(*batch)
-            left = {sink for stream in self._routes.streams() for sink in stream.sinks if sink.staged}
+            left = {sink for stream in self._routes.streams() for sink in stream.sinks if sink.has_staged()}
             await hand_out(left, self._hold, lambda: self.is_succeeded)
         finally:
             self.standby = None

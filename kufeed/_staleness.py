@@ -218,7 +218,7 @@ class Staleness:
             watch.forget()
         if stream.acked_at is None or stream.topic.kind in AT_THEIR_HOUR:
             return False
-        if any(sink.blocks and sink.staged for sink in stream.sinks):
+        if any(sink.blocks and sink.has_staged() for sink in stream.sinks):
             rhythm.begin(now)  # its consumer holds the reader: nobody listens
             watch.forget()
         return rhythm.is_unusual(now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from itertools import pairwise
 from typing import Any
 
@@ -19,9 +20,11 @@ from kufeed import (
     Overflow,
     Restored,
     SubscriptionRejected,
+    SymbolHalted,
     Trade,
     UsageError,
 )
+from kufeed.testing.market import Beat
 from kufeed.testing.rest import Reply
 
 from .bookish import balanced, until_blocked
@@ -160,6 +163,63 @@ async def test_a_trade_that_came_late_is_no_hole_to_fill(autojump_clock: MockClo
         exchange.trade(BOTH[0])
         gap, trade = await all_of(trades)
         assert (gap.cause, gap.filled, trade.gap_before) == (GapCause.SEQUENCE, None, gap)
+        assert asked(network) == 0
+
+
+@pytest.mark.parametrize("lost_as_well", [False, True])
+async def test_what_a_dead_stream_has_missed_is_recovered_too(lost_as_well: bool, autojump_clock: MockClock) -> None:
+    """The exchange has forgotten the topic, and its connection may be lost before it is heard of again."""
+    async with trading() as (exchange, feed, network), feed.trades(BOTH[1], backfill=True) as trades:
+        exchange.trade(BOTH[1])
+        await all_of(trades)
+        exchange.faults.mute_topics = {wire(BOTH[1])}
+        exchange.trade(BOTH[1], 20)
+        exchange._model(BOTH[1]).last_price += 100
+        await trio.sleep(150.0)
+        exchange.faults.mute_topics = ()
+        if lost_as_well:
+            await miss(exchange, 5, BOTH[1])
+        exchange.trade(BOTH[1])
+        gap, *after = await all_of(trades)
+        assert gap.cause is GapCause.STALE
+        assert kinds([gap, *after]) == ["filled", *["old"] * (25 if lost_as_well else 20), "new"]
+        assert asked(network) == 1
+
+
+async def test_a_late_trade_does_not_keep_a_hole_from_being_filled(autojump_clock: MockClock) -> None:
+    """But of the two, which one gap tells of, it is never more than a part."""
+    async with trading() as (exchange, feed, network), feed.trades(BOTH[0], backfill=True) as trades:
+        for missed, filled in (5, "partly"), (0, "unknown"):
+            exchange.trade(BOTH[0], 3, skip=5)
+            await all_of(trades)
+            exchange._model(BOTH[0]).trade_sequence -= 7
+            exchange.made[BOTH[0]].clear()  # its time is older too
+            exchange.trade(BOTH[0])
+            exchange._model(BOTH[0]).trade_sequence += 20
+            await miss(exchange, missed, BOTH[0])
+            exchange.trade(BOTH[0])
+            gap, *after = await all_of(trades)
+            assert gap.cause is GapCause.SEQUENCE
+            assert kinds([gap, *after]) == [filled, *["old"] * missed, "new"]
+        assert asked(network) == 2
+
+
+async def test_a_lost_connection_that_cost_nothing_is_no_reason_to_ask_later(autojump_clock: MockClock) -> None:
+    """A trade that comes late thereafter is still no hole to fill."""
+    async with trading() as (exchange, feed, network), feed.trades(BOTH[0], backfill=True) as trades:
+        exchange.trade(BOTH[0], 2, skip=5)
+        await miss(exchange, 0, BOTH[0])
+        model = exchange._model(BOTH[0])
+        for route in exchange._routes_of(model):  # what came last comes again: nothing is missing
+            exchange._publish(route, model, Beat(exchange._now_ns(), (), (model.recent_trades[-1],)))
+        exchange.trade(BOTH[0], 2, skip=5)
+        assert kinds(await all_of(trades)) == ["new"] * 4
+        exchange._model(BOTH[0]).trade_sequence -= 7
+        exchange.made[BOTH[0]].clear()
+        exchange.trade(BOTH[0])
+        exchange._model(BOTH[0]).trade_sequence += 20
+        exchange.trade(BOTH[0])
+        assert kinds(await all_of(trades)) == ["None", "new"]
         assert asked(network) == 0
 
 
@@ -564,6 +624,43 @@ async def test_what_is_held_of_a_symbol_that_is_removed_still_comes(autojump_clo
         balanced(trades)
 
 
+@pytest.mark.parametrize("pause", range(6))
+async def test_added_again_at_once_it_comes_behind_what_was_held(pause: int, autojump_clock: MockClock) -> None:
+    """Though the exchange streams it to another subscription, so that there is no acknowledgement to wait for."""
+    async with trading() as (exchange, feed, _), feed.trades(BOTH[0]), feed.trades(BOTH[0], backfill=True) as trades:
+        exchange.trade(BOTH[0])
+        await all_of(trades)
+        await miss(exchange, 5, BOTH[0])
+        exchange.spoil = delayed(3.0)
+        exchange.trade(BOTH[0], 8)
+        await wait_all_tasks_blocked()
+
+        async def push() -> None:
+            for _ in range(12):
+                await trio.lowlevel.checkpoint()
+                exchange.trade(BOTH[0])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(push)
+            for _ in range(pause):
+                await trio.lowlevel.checkpoint()
+            trades.remove(BOTH[0])
+            await trades.add(BOTH[0])
+        told = sequences(await all_of(trades))
+        assert told == sorted(set(told))
+        assert len(told) > 8
+
+
+async def test_a_blocking_one_keeps_its_connection_when_its_last_symbol_comes_back(autojump_clock: MockClock) -> None:
+    async with trading() as (exchange, feed, _):
+        async with feed.trades(BOTH[0], backfill=True, overflow=Overflow.BLOCK) as trades:
+            trades.remove(BOTH[0])
+            await trades.add(BOTH[0])
+            exchange.trade(BOTH[0])
+            assert kinds(await all_of(trades)) == ["new"]
+            assert len(exchange.dials) == 1
+
+
 async def test_a_symbol_that_the_exchange_refuses_is_told_once(autojump_clock: MockClock) -> None:
     async with trading() as (exchange, feed, _), feed.trades(BOTH[0], backfill=True) as trades:
         with pytest.raises(SubscriptionRejected):
@@ -630,6 +727,20 @@ async def test_it_repairs_time_and_again(autojump_clock: MockClock) -> None:
         assert sequences(told) == exchange.made[BOTH[0]]
         assert {one.filled for one in told if isinstance(one, Gap)} == {GapFill.FILLED}
         assert all(one.time_ns <= other.time_ns for one, other in pairwise(t for t in told if isinstance(t, Trade)))
-        (keeper,) = feed._backfills._keepers.values()
+        (keeper,) = trades._shared.pool._keepers.values()  # type: ignore[attr-defined]
         assert (keeper._held, keeper._repairs, len(keeper._ready), keeper._gaps) == (0, {}, 0, {})
-    assert feed._backfills._keepers == {}
+
+
+async def test_subscriptions_whose_streams_have_ended_do_not_pile_up(autojump_clock: MockClock) -> None:
+    async with trading() as (exchange, feed, _):
+        for _ in range(3):
+            async with feed.trades(BOTH[1], backfill=True) as trades:
+                exchange.trade(BOTH[1])
+                await trades.receive()
+                exchange.halt(BOTH[1])
+                with pytest.raises(SymbolHalted):
+                    await trades.receive()
+            exchange.resume(BOTH[1])
+            del trades
+        gc.collect()
+        assert len(feed._queues) <= 1, "the watch over streams has the last one in mind"

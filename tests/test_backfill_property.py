@@ -46,6 +46,7 @@ steps = st.one_of(
     st.tuples(st.just("cut"), st.sampled_from([None, 1001]), symbols, st.sampled_from([0, 1, 10, 60, 150])),
     st.tuples(st.just("cut"), st.sampled_from([None, 1001]), symbols, st.sampled_from([0, 1, 10, 60, 150])),
     st.tuples(st.just("remove and add"), symbols),
+    st.tuples(st.just("dead"), symbols, st.sampled_from([1, 10, 60, 150])),
 )
 
 
@@ -122,6 +123,13 @@ class World:
                     exchange.trade(symbol, count)
                 self.most_missed = max(self.most_missed, count)
                 await exchange.wait_subscribed(*map(wire, BOTH))
+            case "dead", symbol, count:
+                exchange.faults.mute_topics = {wire(symbol)}
+                exchange.trade(symbol, count)
+                exchange._model(symbol).last_price += 10  # which tells the watch that something is newer
+                await trio.sleep(2000.0)
+                exchange.faults.mute_topics = ()
+                self.most_missed = max(self.most_missed, count)
             case "remove and add", symbol:
                 for witness in self.witnesses:
                     witness.again[symbol] = exchange.made[symbol][-1]
@@ -177,7 +185,8 @@ async def live(seed: int, plan: list[tuple[Any, ...]], spoilt: list[str], pause:
                     for witness in witnesses[:1]:
                         assert set(witness.missed.values()) == {0}, "a healthy history fills every hole"
                         assert witness.fills <= {GapFill.FILLED}
-                for keeper in feed._backfills._keepers.values():
+                for trades in subscriptions:
+                    (keeper,) = trades._shared.pool._keepers.values()  # type: ignore[attr-defined]
                     assert (keeper._held, keeper._repairs, len(keeper._ready)) == (0, {}, 0)
                 assert "backfill" not in feed.tree()
                 nursery.cancel_scope.cancel()
@@ -185,7 +194,8 @@ async def live(seed: int, plan: list[tuple[Any, ...]], spoilt: list[str], pause:
 
 def _within_a_hole(plan: list[tuple[Any, ...]]) -> bool:
     """Whether holes may have come to more than a history has, or one of them before anything was known."""
-    return sum(step[3] for step in plan if step[0] == "cut") + sum(step[2] for step in plan if step[0] == "trade") > 95
+    missed = sum(step[3] for step in plan if step[0] == "cut") + sum(step[2] for step in plan if step[0] == "dead")
+    return missed + sum(step[2] for step in plan if step[0] == "trade") > 95
 
 
 def run(seed: int, plan: list[tuple[Any, ...]], spoilt: list[str], pause: float, bound: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -14,6 +14,9 @@ import kufeed
 from kufeed import FeedConfig
 from kufeed.testing import Exchange, Limits
 from tests.test_feed import simulated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 OFTEN = FeedConfig(rotate_after=100.0)
 
@@ -174,6 +177,28 @@ async def test_a_consumer_that_blocks_loses_nothing(autojump_clock: MockClock) -
             assert holes(updates(seen, kufeed.BookDelta)) == 0
             assert not [event for event in events_of(seen) if not isinstance(event, kufeed.SlowConsumer)]
             assert len(exchange.dials) >= 3
+
+
+HELD: dict[str, Callable[[kufeed.Feed], kufeed.Subscription[Any]]] = {
+    "trades": lambda feed: feed.trades("XBTUSDTM", overflow="block", buffer=2),
+    "backfill": lambda feed: feed.trades("XBTUSDTM", overflow="block", buffer=2, backfill=True),
+    "book": lambda feed: feed.book("XBTUSDTM", overflow="block", buffer=2),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+async def test_what_a_held_link_leaves_comes_without_another_update(autojump_clock: MockClock, name: str) -> None:
+    """The link that takes over hands it out, though it brings nothing itself."""
+    async with simulated(Exchange(live=False, accept_any_symbol=False), OFTEN) as (exchange, feed):
+        async with HELD[name](feed) as held:
+            await collect(held, 5)
+            while len(exchange.sessions) < 2 or not exchange.sessions[1].held:  # noqa: ASYNC110  # of virtual time
+                await trio.sleep(0.05)
+            await trio.sleep(0.3)
+            exchange.trade("XBTUSDTM", 3)  # each changes the book too
+            await trio.sleep(10)
+            assert len(exchange.sessions) == 1, "the old link is gone"
+            assert len(updates(await collect(held, 5), kufeed.Update)) == 3
 
 
 async def test_what_can_wait_comes_behind_reconnects() -> None:

@@ -305,14 +305,23 @@ async def test_an_outage_is_no_silence_of_the_stream(autojump_clock: MockClock) 
         assert here.told == []
 
 
-async def test_a_held_reader_is_no_dead_stream(autojump_clock: MockClock) -> None:
-    """Nobody listens, by the consumer's own wish; when it goes on, the clock starts anew."""
-    async with watched() as here, here.feed.ticker(SPOT, overflow="block", buffer=5) as sub:
+BLOCKING: dict[str, Callable[[kufeed.Feed], kufeed.Subscription[Any]]] = {
+    "ticker": lambda feed: feed.ticker(SPOT, overflow="block", buffer=5),
+    "backfill": lambda feed: feed.trades(SPOT, overflow="block", buffer=5, backfill=True),
+    "book": lambda feed: feed.book(SPOT, overflow="block", buffer=5),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKING)
+async def test_a_held_reader_is_no_dead_stream(autojump_clock: MockClock, name: str) -> None:
+    """Nobody listens, by the consumer's own wish; when it goes on, the clock starts anew, and nothing is lost."""
+    async with watched() as here, BLOCKING[name](here.feed) as sub:
         await trio.sleep(1800)
         assert here.told == []
         await sub.receive()
         await trio.sleep(1800)
         assert here.told == []
+        assert sub.statistics().dropped == 0
 
 
 @pytest.mark.parametrize("hours", [-1, 1])

@@ -9,7 +9,7 @@ import attrs
 
 from ..errors import MessageRefused
 from . import fields, rest
-from .events import GapFill
+from .events import GapCause, GapFill
 from .futures import FUTURES
 from .spot import SPOT
 
@@ -73,7 +73,8 @@ def fill(gap: Gap, before: Trade, after: Trade, history: Sequence[Trade] | None)
     first, last = before.sequence, after.sequence
     numbers = [trade.sequence or 0 for trade in history or ()]
     recovered = [trade for trade in history or () if first < (trade.sequence or 0) < last]
-    from_before = bool(numbers) and numbers[0] <= first
+    # A trade that came too late is missing from further back, and told of by the same gap.
+    from_before = bool(numbers) and numbers[0] <= first and gap.cause is not GapCause.SEQUENCE
     to_after = bool(numbers) and numbers[-1] >= last
     if from_before and to_after:
         return [attrs.evolve(gap, filled=GapFill.FILLED), *recovered]
