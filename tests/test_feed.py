@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -142,6 +142,23 @@ async def test_three_kinds_share_one_topic_of_the_wire(autojump_clock: MockClock
             assert (await marks.receive()).mark_price > 0
         await trio.sleep(0.1)
         assert asked(session, "unsubscribe") == ["/contract/instrument:XBTUSDTM"]
+
+
+@pytest.mark.parametrize("redundancy", [1, 2])
+async def test_the_last_of_shared_kinds_gives_the_topic_back_whichever_asked(
+    redundancy: int, autojump_clock: MockClock
+) -> None:
+    async with simulated(config=FeedConfig(redundancy=redundancy)) as (exchange, feed), feed.ticker("XBTUSDTM"):
+        first, last = feed.mark_price("XBTUSDTM"), feed.index_price("XBTUSDTM")
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(first)
+            await stack.enter_async_context(last)
+            await trio.sleep(1)
+            first.close()
+        await trio.sleep(1)
+        assert len(exchange.sessions) == redundancy
+        for session in exchange.sessions:
+            assert set(session.topics) == {"/contractMarket/tickerV2:XBTUSDTM"}
 
 
 async def test_shared_kinds_come_back_after_a_reconnect(autojump_clock: MockClock) -> None:

@@ -33,6 +33,8 @@ WELCOME = {"id": "kufeed-1", "type": "welcome"}
 
 A, B, C, D = (topic("ticker", f"{letter}-USDT") for letter in "ABCD")
 MANY = [topic("ticker", f"C{number}-USDT") for number in range(250)]
+MARK, INDEX = topic("mark_price", "XBTUSDTM"), topic("index_price", "XBTUSDTM")
+"""Two kinds, and one topic on the wire."""
 TRADES = [topic("trade", f"C{number}-USDT") for number in range(3)]
 
 
@@ -366,6 +368,31 @@ def test_an_unsubscribe_is_answered_silently() -> None:
     client.session.unsubscribe([C])
     client.flush()
     assert client.pass_time(20, heard=True) == []
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_kinds_that_share_a_wire_topic_are_one_topic_to_a_link(sent: bool) -> None:
+    """Whichever asked for it, whichever else left last gives it back, or takes its place."""
+    client = Client()
+    client.session.subscribe([MARK])
+    if sent:
+        (frame,) = client.flush()
+        client.ack(frame)
+    client.session.unsubscribe([INDEX])
+    assert [frame["type"] for frame in client.flush()] == ["unsubscribe"] * sent
+    client.session.subscribe([INDEX])
+    client.session.subscribe([MARK])
+    assert [frame["topic"] for frame in client.flush()] == [str(MARK)]
+
+
+def test_an_older_request_of_another_kind_is_not_told_or_repeated() -> None:
+    client = Client()
+    client.session.subscribe([MARK])
+    client.flush()
+    client.session.unsubscribe([INDEX])
+    client.flush()
+    client.pass_time(ACK)
+    assert [frame["type"] for frame in client.frames] == ["subscribe", "unsubscribe", "unsubscribe"]
 
 
 def test_what_was_never_asked_for_is_not_given_back() -> None:
