@@ -111,6 +111,18 @@ async def test_every_channel_that_the_simulated_exchange_serves_streams(name: st
         assert feed.statistics().unwanted == 0 or wire.startswith("/contract/instrument")
 
 
+@pytest.mark.parametrize("name", SERVED)
+async def test_every_channel_can_come_on_two_links(name: str, autojump_clock: MockClock) -> None:
+    make, _, _ = SERVED[name]
+    async with simulated(config=FeedConfig(redundancy=2)) as (_, feed), make(feed) as updates:
+        seen = []
+        while feed.statistics().duplicates < 10:
+            seen.append((await updates.receive()).exchange_time_ns)
+        assert seen == sorted(seen)
+        (connection,) = feed.statistics().connections
+        assert sum(link.first for link in connection.links) > 0
+
+
 @pytest.mark.parametrize("symbol", ["BTC-USDT", "XBTUSDTM"])
 async def test_book_deltas_are_numbered_without_holes(symbol: str, autojump_clock: MockClock) -> None:
     async with simulated() as (_, feed), feed.book_deltas(symbol) as deltas:
