@@ -314,7 +314,7 @@ class Connection:
                     stream
                     for stream in self.streams()
                     if not self._acked_beside(None, stream.topic.wire)
-                    and (stream.topic.wire in line.acked or (alone and stream.came_on_link()))
+                    and (stream.topic.wire in line.acked or (alone and (stream.came_on_link() or stream.is_up)))
                 ],
                 cause,
             )

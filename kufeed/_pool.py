@@ -23,6 +23,7 @@ from ._streams import newest
 from ._supervisor import one_error
 from ._whole_market import stream_of
 from .errors import ConnectionFailed, LinkError, SubscriptionRejected, SubscriptionTimeout, UsageError
+from .protocol.events import GapCause
 from .protocol.futures import FUTURES
 from .protocol.market import ALL
 
@@ -187,7 +188,7 @@ class Pool:
             stream.add(sink)
             if connection.has_acked(topic.wire):
                 if stream.acked_at is None:  # a new one, on a wire topic that others have already
-                    stream.acked_at = trio.current_time()
+                    stream.acked_at, stream.is_up = trio.current_time(), True
                 entering.acked([topic.wire])
                 sink.acked(topic)
             elif connection.failed is not None:
@@ -273,7 +274,10 @@ class Pool:
                 sink.end(event)
 
     def resubscribe(self, streams: Iterable[Stream]) -> None:
-        """Have the exchange begin *streams* anew, with all that share their wire topics: those seem to be dead."""
+        """Have the exchange begin *streams* anew, which seem to be dead, and all that share their wire topics.
+
+        Subscribers of the others are told too what is missing: what comes until the exchange streams them again.
+        """
         topics: dict[Connection, dict[str, Topic]] = {}
         for stream in streams:
             if (connection := self._find(stream)) is not None:
@@ -281,6 +285,7 @@ class Pool:
         for connection, by_wire in topics.items():
             for stream in _streams_of(connection, by_wire):
                 stream.begin_link()
+                stream.miss(stream.sinks, GapCause.STALE)
             connection.resubscribe(list(by_wire.values()))
 
     def _find(self, stream: Stream) -> Connection | None:

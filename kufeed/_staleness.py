@@ -16,7 +16,7 @@ from ._glance import look_at
 from ._lifecycle import StreamDelisted, StreamHalted, StreamRecovered, StreamStale
 from ._supervisor import one_error
 from .errors import KufeedError, UsageError
-from .protocol.events import Delisted, GapCause, Halted, Stale
+from .protocol.events import Delisted, Halted, Stale
 from .protocol.futures import FUTURES
 from .protocol.glances import has_moved, told_by
 from .protocol.market import ALL, UpdateType
@@ -310,7 +310,6 @@ class Staleness:
         for watch in watches:
             stream, silent_for = watch.stream, watch.rhythm.silent_for(now)
             watch.stale_since = watch.rhythm.since
-            stream.miss(stream.sinks, GapCause.STALE)
             for sink in stream.sinks:
                 sink.tell(Stale(stream.topic, silent_for))
             self._tell(StreamStale(stream.topic, silent_for, not stream.came_on_link()))

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -284,6 +285,41 @@ async def test_streams_of_one_wire_topic_are_asked_for_anew_once(autojump_clock:
         await trio.sleep(NOTICED)
         assert {event.topic for event in here.told if isinstance(event, StreamStale)} == set(topics)
         assert asked(here.exchange.sessions[0], "subscribe") == [wire, wire]
+
+
+@pytest.mark.parametrize("redundancy", [1, 2])
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_neighbours_on_the_wire_are_told_what_asking_anew_costs_them(
+    autojump_clock: MockClock, is_cut: bool, redundancy: int
+) -> None:
+    """The unsubscribe takes from them too: here until the exchange answers, or the link is lost before it does."""
+    loads, replaced = altered()
+    wire = f"/contract/instrument:{FUTURES}"
+    async with watched(loads=loads, redundancy=redundancy) as here:
+        rates, marks = here.feed.funding_rate(FUTURES), here.feed.mark_price(FUTURES, overflow="drop_oldest")
+        async with rates, marks, trio.open_nursery() as nursery:
+            seen: list[Any] = []
+            nursery.start_soon(collect, marks, seen)
+            await trio.sleep(10)
+            replaced[b'"funding.rate"'] = b'"no.such.thing"'
+            await trio.sleep(200)
+            here.exchange.faults.ignore_topics = {wire}
+            await until(lambda: bool(here.told))
+            replaced.clear()
+            await trio.sleep(2)
+            if is_cut:
+                await here.exchange.disconnect_all()
+            here.exchange.faults.ignore_topics = ()
+            await trio.sleep(30)
+            nursery.cancel_scope.cancel()
+        (gap,) = (item for _, item in seen if isinstance(item, Gap))
+        assert gap.cause is GapCause.STALE
+        assert sum(isinstance(item, kufeed.Disconnected) for _, item in seen) == is_cut
+        prices = [item for _, item in seen if isinstance(item, kufeed.MarkPrice)]
+        distances = {after: after.time_ns - before.time_ns for before, after in pairwise(prices)}
+        assert max(distances.values()) > 2e9
+        assert max(distances, key=lambda one: distances[one]).gap_before == gap
+        assert not any(isinstance(item, Stale) for _, item in seen)
 
 
 async def test_an_outage_is_no_silence_of_the_stream(autojump_clock: MockClock) -> None:

@@ -154,8 +154,8 @@ class Session:
         self._probes: deque[str] = deque(maxlen=_MOST_PROBES)
         self._queued: deque[Request] = deque()
         self._waiting: dict[str, Request] = {}
-        # By the wire, as the exchange knows them: kinds may share a topic, and another kind may ask for it than gives it
-        # back. Each one's newest open request: what an older one asked for is neither repeated nor told. Asked again, an
+        # By the wire, as the exchange knows topics: kinds may share one, and another may ask for it than gives it back.
+        # Each one's newest open request: what an older one asked for is neither repeated nor told. Asked again, an
         # unsubscribe whose ack was lost would silence a stream that everybody believes acked.
         self._newest: dict[str, Request] = {}
         self._asked: set[str] = set()  # what the exchange may be streaming to us
