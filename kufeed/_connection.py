@@ -69,6 +69,10 @@ class Owner(Protocol):
 
     def gave_up(self, connection: Connection, cause: LinkError) -> None: ...
 
+    def circuit_opened(self, connection: Connection) -> None:
+        """It has given up, or has failed again since."""
+        ...
+
 
 @attrs.frozen
 class ConnectionStatistics:
@@ -327,12 +331,17 @@ class Connection:
             successor.stop_waiting()
             line.retire()
             if self.failed is not None:
-                self._owner.gave_up(self, self.failed)
+                self.gave_up(self.failed)
+                self.circuit_opened()
         self._stir()
 
     def gave_up(self, cause: LinkError) -> None:
         if self.failed is not None:
             self._owner.gave_up(self, cause)
+
+    def circuit_opened(self) -> None:
+        if self.failed is not None:
+            self._owner.circuit_opened(self)
 
     def handle(self, line: Line, event: events.Event) -> None:
         assert line.link is not None

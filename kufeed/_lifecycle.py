@@ -127,7 +127,7 @@ class CircuitOpened(FeedEvent):
 
 @attrs.frozen
 class ExchangeClosed(FeedEvent):
-    """The exchange says that it is closed, or takes only cancellations: asked when a circuit opened."""
+    """The exchange says that it is closed, or takes only cancellations: asked whenever a circuit opens."""
 
     market: str
     status: str

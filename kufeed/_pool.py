@@ -473,6 +473,8 @@ class Pool:
         for sink, wires in by_sink.items():
             sink.fail(ConnectionFailed(wires, cause))
         self.standing.stir()
+
+    def circuit_opened(self, connection: Connection) -> None:
         if self._nursery is not None and self._maintenance.is_due(market := connection.market):
             ask = partial(self._maintenance.ask, market, self.rest(market))
             self._nursery.start_soon(ask, name=f"status of {market.name}")
