@@ -65,14 +65,10 @@ class Entering:
         """Whether it goes on without the topics that are refused, as long as any are left."""
         self.refused: list[tuple[tuple[Topic, ...], SubscriptionRejected]] = []
         """Topics it goes on without, and why."""
-        self._any_acked = False
-        self._error: Exception | None = None
-        self._over = trio.Event()
-
-    @property
-    def error(self) -> Exception | None:
+        self.error: Exception | None = None
         """Why it has failed; None where it has not."""
-        return self._error
+        self._any_acked = False
+        self._over = trio.Event()
 
     def waits_for(self, connection: Connection, wires: Iterable[str]) -> set[str]:
         """Those of *wires*, as *connection* carries them, that it still waits for."""
@@ -92,6 +88,15 @@ class Entering:
             self.fail(error)
         self.leave(topics)
 
+    def give_up(self, wires: Collection[str], error: Exception) -> None:
+        """Fail for the sake of *wires*, which it waits for.
+
+        It leaves them at once, and not when its task wakes: it has been told, and need not be told in its stream; and
+        nothing would ask again for somebody who joins in between.
+        """
+        self.fail(error)
+        self.leave([topic for topic in self.topics if topic.wire in wires])
+
     def _settle(self, wires: Iterable[str]) -> None:
         self.pending.difference_update(wires)
         if not self.pending:
@@ -100,13 +105,13 @@ class Entering:
             self._over.set()
 
     def fail(self, error: Exception) -> None:
-        self._error = self._error or error
+        self.error = self.error or error
         self._over.set()
 
     async def wait(self) -> None:
         await self._over.wait()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
 
 
 class Pool:
@@ -435,9 +440,7 @@ class Pool:
         wires = {topic.wire for topic in topics}
         for entering in list(self._entering):
             if missing := entering.waits_for(connection, wires):
-                entering.fail(SubscriptionTimeout(sorted(missing), seconds))
-                # At once, and not when its task wakes: nothing would ask again for somebody who joins in between.
-                entering.leave([stream.topic for stream in _streams_of(connection, missing)])
+                entering.give_up(missing, SubscriptionTimeout(sorted(missing), seconds))
         restored = _streams_of(connection, wires)
         silent: dict[Sink, list[str]] = {}
         for stream in restored:
@@ -463,13 +466,13 @@ class Pool:
                 self._refuse(connection, streams, _SESSION_FULL, full)
 
     def gave_up(self, connection: Connection, cause: LinkError) -> None:
+        for entering in list(self._entering):
+            if lost := entering.waits_for(connection, list(connection.routes.by_wire)):
+                entering.give_up(lost, ConnectionFailed(sorted(lost), cause))
         by_sink: dict[Sink, list[str]] = {}
         for stream in connection.streams():
             for sink in stream.sinks:
                 by_sink.setdefault(sink, []).append(stream.topic.wire)
-        for entering in self._entering:
-            if lost := entering.waits_for(connection, by_sink.get(entering.sink, ())):
-                entering.fail(ConnectionFailed(sorted(lost), cause))
         for sink, wires in by_sink.items():
             sink.fail(ConnectionFailed(wires, cause))
         self.standing.stir()
@@ -487,17 +490,19 @@ class Pool:
             self.journal.tell(TopicRefused(stream.topic, code, message))
         wire = streams[0].topic.wire
         error = SubscriptionRejected(wire, code, message)
-        told = [entering for entering in self._entering if entering.waits_for(connection, [wire])]
-        for entering in told:
-            entering.refuse([one for one in entering.topics if one.wire == wire], error)
-        waiting = {entering.reader for entering in told}
+        told: set[tuple[Sink, Topic]] = set()
+        for entering in list(self._entering):
+            if entering.waits_for(connection, [wire]):
+                waited_for = [one for one in entering.topics if one.wire == wire]
+                entering.refuse(waited_for, error)
+                told.update((entering.reader, one) for one in waited_for)
         by_sink: dict[Sink, list[Topic]] = {}
         for stream in streams:
             for sink in stream.sinks:
-                by_sink.setdefault(sink, []).append(stream.topic)
+                if (sink, stream.topic) not in told:
+                    by_sink.setdefault(sink, []).append(stream.topic)
         for sink, topics in by_sink.items():
-            if sink not in waiting:
-                sink.refuse(topics, error)
+            sink.refuse(topics, error)
 
     def _forget(self, connection: Connection, wires: set[str]) -> list[Stream]:
         """Take the streams of *wires* off *connection*, where the exchange does not have them."""

@@ -1356,6 +1356,53 @@ async def test_a_cancelled_add_leaves_its_place_to_the_next(autojump_clock: Mock
         assert set(exchange.sessions[0].topics) == {str(one) for one in trades.topics}
 
 
+@pytest.mark.parametrize("backfill", [False, True])
+async def test_a_failed_add_is_told_to_who_added_alone(autojump_clock: MockClock, backfill: bool) -> None:
+    config = FeedConfig(max_reconnect_attempts=1, reconnect_delay=0.1, circuit_cooldown=None)
+    async with simulated(config=config) as (exchange, feed), feed.trades("XBTUSDTM", backfill=backfill) as trades:
+        exchange.faults.token_error = 503
+        with pytest.raises(kufeed.ConnectionFailed):
+            await trades.add("BTC-USDT")
+        assert [str(one) for one in trades.topics] == ["/contractMarket/execution:XBTUSDTM"]
+        for _ in range(3):
+            assert (await trades.receive()).symbol == "XBTUSDTM"
+
+
+@pytest.mark.parametrize("how", ["given up", "not answered", "refused"])
+async def test_a_failed_add_does_not_cost_another_kind_on_the_same_wire(autojump_clock: MockClock, how: str) -> None:
+    """It is told of the failure in its stream, and goes on with it."""
+    config = FeedConfig(max_reconnect_attempts=1, reconnect_delay=1.0, circuit_cooldown=20.0)
+    wire = "/contract/instrument:XBTUSDTM"
+    errors = {
+        "given up": kufeed.ConnectionFailed,
+        "not answered": kufeed.SubscriptionTimeout,
+        "refused": kufeed.SubscriptionRejected,
+    }
+    marks = [topic("ticker", "ETHUSDTM"), topic("mark_price", "XBTUSDTM")]
+    async with simulated(config=config) as (exchange, feed), feed.subscribe(*marks) as updates:
+        exchange.faults.refuse_dials = how == "given up"
+        exchange.faults.ignore_topics = {wire} if how == "not answered" else ()
+        if how == "refused":
+            exchange.delist("XBTUSDTM")
+        await exchange.disconnect_all()
+        await wait_all_tasks_blocked()
+        with pytest.raises(errors[how]):
+            await updates.add(topic("index_price", "XBTUSDTM"))
+        exchange.faults.refuse_dials = False
+        exchange.faults.ignore_topics = ()
+        told: list[Exception] = []
+        kinds: set[str] = set()
+        with trio.move_on_after(60):
+            while True:
+                try:
+                    kinds.add((await updates.receive()).kind)
+                except kufeed.KufeedError as error:
+                    told.append(error)
+                    kinds.clear()
+        assert [type(error) for error in told] == [errors[how]]
+        assert kinds == ({"ticker"} if how == "refused" else {"ticker", "mark_price"})
+
+
 async def test_closing_while_another_task_adds_leaves_nothing(autojump_clock: MockClock) -> None:
     async with simulated() as (exchange, feed), trio.open_nursery() as nursery:
         async with feed.ticker("XBTUSDTM") as tickers:
