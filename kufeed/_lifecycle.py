@@ -153,7 +153,7 @@ class StreamStale(FeedEvent):
     silent_for: float
     """Seconds, of which the link was up for all."""
     never: bool
-    """Whether nothing of it ever came on this link."""
+    """Whether nothing came since it was subscribed to, since the last outage or since it was asked for anew."""
 
 
 @attrs.frozen

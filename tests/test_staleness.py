@@ -531,6 +531,74 @@ async def test_a_contract_that_has_yet_to_open_has_not_ended(autojump_clock: Moc
         assert sub.topics
 
 
+@pytest.mark.parametrize("kind", ["mark_price", "trades"])
+async def test_many_delisted_contracts_take_turns_and_none_is_alarmed(autojump_clock: MockClock, kind: str) -> None:
+    """Of those that were not asked for by name yet, nothing is known."""
+    gone = [f"T{number:04}USDTM" for number in range(1, 26)]
+    async with watched(Exchange(update_interval=1.0, generated=30)) as here:
+        async with getattr(here.feed, kind)(*gone, FUTURES, overflow="drop_oldest") as sub:
+            await trio.sleep(20)
+            for symbol in gone:
+                here.exchange.delist(symbol)
+            await trio.sleep(1500)
+            assert [one.symbol for one in sub.topics] == [FUTURES]
+        assert {type(event) for event in here.told} == {StreamDelisted}
+        assert len(here.told) == len(gone)
+
+
+async def test_contracts_that_have_yet_to_open_keep_no_other_from_its_turn(autojump_clock: MockClock) -> None:
+    def loads(text: bytes) -> Any:
+        frame = strict_loads(text)
+        if isinstance(rows := frame.get("data"), list):  # of open contracts only; by name each has its row still
+            frame["data"] = [row for row in rows if row.get("status") == "Open"]
+        return frame
+
+    yet_to_open = [f"T{number:04}USDTM" for number in range(1, 13)]
+    async with watched(Exchange(update_interval=1.0, generated=20), loads=loads) as here:
+        async with here.feed.trades(*yet_to_open, FUTURES, overflow="drop_oldest"):
+            await trio.sleep(20)
+            for symbol in yet_to_open:
+                here.exchange.halt(symbol, "Init")
+            here.exchange.delist(FUTURES)
+            await trio.sleep(1000)
+        (event,) = here.told
+        assert isinstance(event, StreamDelisted)
+        assert event.topic.symbol == FUTURES
+
+
+async def test_a_stream_that_is_left_during_a_look_at_thousands_is_not_alarmed(autojump_clock: MockClock) -> None:
+    symbols = [f"T{number:04}-USDT" for number in range(1, 601)]
+    async with watched(Exchange(live=False, generated=650)) as here:
+        async with here.feed.trades(*symbols, overflow="drop_oldest") as sub, trio.open_nursery() as nursery:
+            await trio.sleep(5)
+            for symbol in symbols:
+                here.exchange.trade(symbol)
+            await trio.sleep(1)
+            here.exchange.faults.mute_topics = set(map(str, sub.topics))
+            for symbol in symbols:
+                here.exchange.trade(symbol)
+            staleness: Any = here.feed._staleness
+            decide = staleness._is_proved
+            left: list[str] = []
+
+            def decided(watch: Any, now: float) -> bool:
+                proved: bool = decide(watch, now)
+                if proved and watch.stream.topic.symbol == symbols[0] and not left:
+                    left.append(symbols[0])
+                    nursery.start_soon(leave)
+                return proved
+
+            async def leave() -> None:
+                sub.remove(symbols[0])
+
+            staleness._is_proved = decided
+            await until(lambda: bool(here.told))
+            stale = {event.topic.symbol for event in here.told if isinstance(event, StreamStale)}
+            assert len(stale) == len(here.told) > 250  # those whose price has moved
+            assert symbols[0] not in stale
+            assert left
+
+
 async def test_a_dated_contract_has_no_funding(autojump_clock: MockClock) -> None:
     exchange = Exchange(futures=["XBTMH27"], update_interval=10.0)
     async with watched(exchange) as here, here.feed.funding_rate("XBTMH27") as sub:
