@@ -115,6 +115,20 @@ class Notice(FeedEvent):
 
 
 @attrs.frozen
+class ExchangeComplained(FeedEvent):
+    """The exchange asked for fewer frames, or sent an error that nothing was waiting for."""
+
+    connection: int
+    market: str
+    code: int
+    """0 where it gave none."""
+    message: str
+    """Its own words, shortened."""
+    pause: float
+    """Seconds for which nothing but pings is sent now; 0.0 where it asked for no pause."""
+
+
+@attrs.frozen
 class CircuitOpened(FeedEvent):
     """The attempts of a connection are used up (`FeedConfig.max_reconnect_attempts`), or its trial dial has failed."""
 
@@ -143,6 +157,18 @@ class TopicRefused(FeedEvent):
     topic: Topic
     code: int
     message: str
+
+
+@attrs.frozen
+class TopicsUnanswered(FeedEvent):
+    """The exchange has neither acknowledged `topics` nor refused them. They are asked for again, where somebody still
+    wants them, and told of again only after an acknowledgement."""
+
+    connection: int
+    market: str
+    topics: tuple[Topic, ...]
+    duration: float
+    """Seconds since they were asked for: two times `FeedConfig.ack_timeout`."""
 
 
 @attrs.frozen

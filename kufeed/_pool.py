@@ -12,7 +12,7 @@ from ._budget import dial_budgets, quiet, rest_budgets
 from ._connection import Connection
 from ._journal import Journal
 from ._lateness import Lateness
-from ._lifecycle import TopicRefused
+from ._lifecycle import TopicRefused, TopicsUnanswered
 from ._link import Surroundings
 from ._maintenance import Maintenance
 from ._refusals import Refusals
@@ -438,6 +438,9 @@ class Pool:
     def unanswered(self, connection: Connection, topics: Sequence[Topic]) -> list[Topic]:
         seconds = 2 * self._config.ack_timeout
         wires = {topic.wire for topic in topics}
+        new = tuple(stream.topic for stream in _streams_of(connection, wires) if not stream.overdue)
+        if new:
+            self.journal.tell(TopicsUnanswered(connection.number, connection.market.name, new, seconds))
         for entering in list(self._entering):
             if missing := entering.waits_for(connection, wires):
                 entering.give_up(missing, SubscriptionTimeout(sorted(missing), seconds))

@@ -893,6 +893,50 @@ async def test_a_frame_of_an_odd_type_is_survived_at_debug(
         assert exchange.statistics().dials == 1
 
 
+async def test_an_error_that_nothing_waits_for_is_an_event(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
+        await trio.sleep(1)
+        with feed.events() as events:
+            exchange.sessions[0].reply('{"type":"error","code":500,"data":"sorry"}')
+            exchange.sessions[0].reply('{"type":"error","code":509,"data":"exceed max permits per 10 seconds"}')
+            exchange.sessions[0].reply('{"type":"error","code":"x","data":["\\n"],"id":"other"}')
+            await trio.sleep(1)
+            told = [events.receive_nowait() for _ in range(3)]
+            with pytest.raises(trio.WouldBlock):
+                events.receive_nowait()
+        assert told[:2] == [
+            kufeed.ExchangeComplained(1, "futures", 500, "sorry", 0.0),
+            kufeed.ExchangeComplained(1, "futures", 509, "exceed max permits per 10 seconds", 10.0),
+        ]
+        assert isinstance(told[2], kufeed.ExchangeComplained)
+        assert told[2].code == 0
+        assert told[2].message.isprintable()
+        await tickers.receive()
+
+
+async def test_a_missing_ack_is_an_event_until_it_comes(autojump_clock: MockClock) -> None:
+    """Once for a topic, be somebody waiting for it or not."""
+    wires = ["/contractMarket/tickerV2:XBTUSDTM", "/contractMarket/tickerV2:ETHUSDTM"]
+    async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM"), feed.trades("XBTUSDTM"):
+
+        def told() -> list[kufeed.FeedEvent]:
+            return [event for event in events._waiting if isinstance(event, kufeed.TopicsUnanswered)]
+
+        with feed.events() as events:
+            exchange.faults.ignore_topics = set(wires)
+            with pytest.raises(kufeed.SubscriptionTimeout):
+                async with feed.ticker("ETHUSDTM"):
+                    pass
+            assert told() == [kufeed.TopicsUnanswered(1, "futures", (topic("ticker", "ETHUSDTM"),), 10.0)]
+            await exchange.disconnect_all()
+            await trio.sleep(60)
+            assert told()[1:] == [kufeed.TopicsUnanswered(1, "futures", (topic("ticker", "XBTUSDTM"),), 10.0)]
+            exchange.faults.ignore_topics = ()
+            await trio.sleep(30)
+            assert feed.state == "live"
+            assert len(told()) == 2
+
+
 async def test_a_trial_dial_that_succeeds_closes_the_circuit(autojump_clock: MockClock) -> None:
     """Cut again soon afterwards, it reconnects at once: one loss is no outage."""
     config = FeedConfig(max_reconnect_attempts=2, reconnect_delay=0.5, circuit_cooldown=30.0)

@@ -77,6 +77,8 @@ class Slowed:
     """The exchange asked for fewer frames; nothing but pings is sent for `seconds`."""
 
     seconds: float
+    code: int
+    message: str
 
 
 @attrs.frozen
@@ -265,7 +267,7 @@ class Session:
         events: list[Event] = []
         if error.meaning is Meaning.TOO_FAST:
             self._paused_until = max(self._paused_until, now + error.wait)
-            events.append(Slowed(error.wait))
+            events.append(Slowed(error.wait, error.code, error.message))
         if error.frame_id is None and error.topic is not None:
             return events + self._refused_by_name(error, frame)
         request = self._waiting.get(error.frame_id or "")

@@ -455,7 +455,8 @@ def test_a_refused_unsubscribe_is_not_repeated_over_a_newer_subscribe() -> None:
     (older,) = client.flush()
     client.session.subscribe([A])
     (newer,) = client.flush()
-    assert client.error(older, 509, "exceed max permits per second") == [Slowed(1.0)]
+    text = "exceed max permits per second"
+    assert client.error(older, 509, text) == [Slowed(1.0, 509, text)]
     assert client.ack(newer) == [Acked((A,))]
     client.pass_time(ACK, heard=True)
     assert client.frames == [older, newer]
@@ -588,7 +589,7 @@ def test_too_fast_pauses_everything_but_pings_and_then_asks_again() -> None:
         client.session.subscribe([A, *TRADES])
         first, second = client.flush()
         client.now += 1
-        assert client.error(first, 509, text) == [Slowed(wait)]
+        assert client.error(first, 509, text) == [Slowed(wait, 509, text)]
         assert not client.session.wants_to_send()
         assert client.session.deadline() == client.now + wait
         assert client.pass_time(wait - 0.001) == []
@@ -604,7 +605,8 @@ def test_too_fast_pauses_everything_but_pings_and_then_asks_again() -> None:
 
 def test_too_fast_without_an_id_only_pauses() -> None:
     client = Client()
-    assert client.error(None, 509, "exceed max permits per second") == [Slowed(1.0)]
+    text = "exceed max permits per second"
+    assert client.error(None, 509, text) == [Slowed(1.0, 509, text)]
     client.session.subscribe([A])
     assert client.flush() == []
     client.pass_time(1)
