@@ -30,6 +30,7 @@ from ._lifecycle import (
     CircuitOpened,
     DialFailed,
     ExchangeClosed,
+    ExchangeComplained,
     FeedEvent,
     FeedState,
     LinkLost,
@@ -43,6 +44,7 @@ from ._lifecycle import (
     StreamRecovered,
     StreamStale,
     TopicRefused,
+    TopicsUnanswered,
 )
 from ._limiter import LimiterStatistics, Permit, SlidingWindowLimiter
 from ._line import LinkStatistics
@@ -149,6 +151,7 @@ __all__ = [
     "Disconnected",
     "Dropped",
     "ExchangeClosed",
+    "ExchangeComplained",
     "ExchangeError",
     "Feed",
     "FeedConfig",
@@ -225,6 +228,7 @@ __all__ = [
     "TokenExpired",
     "Topic",
     "TopicRefused",
+    "TopicsUnanswered",
     "Trade",
     "Update",
     "UpdateType",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 import trio
 
-from ._lifecycle import LinkReplaced, Notice
+from ._lifecycle import ExchangeComplained, LinkReplaced, Notice
 from ._line import Line, LinkStatistics
 from ._race import Race
 from ._streams import Routes
@@ -27,6 +27,7 @@ from ._supervisor import one_error
 from .errors import LinkError, LinkSilent
 from .protocol import session as events
 from .protocol.fields import shown
+from .protocol.messages import read_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -68,6 +69,10 @@ class Owner(Protocol):
     def link_full(self, connection: Connection, topics: Sequence[Topic]) -> None: ...
 
     def gave_up(self, connection: Connection, cause: LinkError) -> None: ...
+
+    def circuit_opened(self, connection: Connection) -> None:
+        """It has given up, or has failed again since."""
+        ...
 
 
 @attrs.frozen
@@ -314,7 +319,7 @@ class Connection:
                     stream
                     for stream in self.streams()
                     if not self._acked_beside(None, stream.topic.wire)
-                    and (stream.topic.wire in line.acked or (alone and stream.came_on_link()))
+                    and (stream.topic.wire in line.acked or (alone and (stream.came_on_link() or stream.is_up)))
                 ],
                 cause,
             )
@@ -327,12 +332,17 @@ class Connection:
             successor.stop_waiting()
             line.retire()
             if self.failed is not None:
-                self._owner.gave_up(self, self.failed)
+                self.gave_up(self.failed)
+                self.circuit_opened()
         self._stir()
 
     def gave_up(self, cause: LinkError) -> None:
         if self.failed is not None:
             self._owner.gave_up(self, cause)
+
+    def circuit_opened(self) -> None:
+        if self.failed is not None:
+            self._owner.circuit_opened(self)
 
     def handle(self, line: Line, event: events.Event) -> None:
         assert line.link is not None
@@ -350,12 +360,17 @@ class Connection:
                 self._unanswered(line, session, [topic for topic in topics if self.carries(topic.wire)])
             case events.LinkFull(topics, limit):
                 self._relieve(session, [topic for topic in topics if self.carries(topic.wire)], limit)
-            case events.Slowed(seconds):
+            case events.Slowed(seconds, code, message):
                 _log.warning("connection #%d: the exchange asks for fewer frames; waiting %g s", self.number, seconds)
+                self._complained(code, message, seconds)
             case events.Ponged(ping_id):
                 line.ponged(ping_id)
             case events.Unknown(frame) if frame.get("type") in ("notice", "command"):
                 self._noticed(line, frame)
+            case events.Unknown(frame) if frame.get("type") == "error":
+                error = read_error(frame)
+                _log.warning("connection #%d: error %d of the exchange: %s", self.number, error.code, error.message)
+                self._complained(error.code, error.message)
             case events.Unknown(frame):
                 _log.debug("connection #%d: a frame nothing waits for, type %s", self.number, shown(frame.get("type")))
         self._refused_on = None
@@ -367,6 +382,9 @@ class Connection:
         self._around.journal.tell(Notice(self.number, self.market.name, text))
         if _SPEAKS_OF_AN_END.search(text):
             self.rotate(line, text)
+
+    def _complained(self, code: int, message: str, pause: float = 0.0) -> None:
+        self._around.journal.tell(ExchangeComplained(self.number, self.market.name, code, message, pause))
 
     def _acked(self, line: Line, topics: list[Topic]) -> None:
         new = [topic for topic in topics if not self._acked_beside(line, topic.wire)]

@@ -14,7 +14,7 @@ from .protocol.glances import Glimpse, read_glimpse
 from .protocol.symbols import LISTS, SymbolInfo, read_row
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping, Sequence
 
     from ._requests import Requests
     from ._rest import Rest
@@ -32,10 +32,10 @@ _ROWS_AT_ONCE = 500
 class Glance:
     """What the exchange said of a market."""
 
-    at: float
-    """When it was asked (`trio.current_time()`): what it says is not older than its caches."""
     listed: frozenset[str]
-    """Every symbol that has a row, whatever is in it, and those of which that is not known."""
+    """Every symbol that has a row, whatever is in it."""
+    undecided: frozenset[str]
+    """Those that were asked for, and of which it is not known whether they have one."""
     symbols: Mapping[str, SymbolInfo]
     """Of those that were asked for, all whose row could be read."""
     glimpses: Mapping[str, Glimpse]
@@ -43,23 +43,24 @@ class Glance:
 
 
 async def look_at(
-    requests: Requests, source: Rest, market: Market, wanted: Collection[str], *, everything: bool
+    requests: Requests, source: Rest, market: Market, wanted: Sequence[str], *, everything: bool
 ) -> Glance:
     """Ask for the lists of *market* once, and read what concerns *wanted* symbols; with *everything*, all prices.
+
+    Where not all of them can be decided, those that come first are.
 
     Costs two requests of spot (19 of the weight), one of futures (3) and one more for each contract that is not open.
     Raises what `Requests.ask` does, and `ExchangeError` where an answer is no list.
     """
-    at = trio.current_time()
     endpoint, _ = LISTS[market]
     answer = await requests.ask(source, endpoint, _LONGEST_REPLY)
     rows = _by_symbol(endpoint, answer.data)
     listed = frozenset(rows)
-    prices = rows
+    prices, undecided = rows, frozenset[str]()
     if market is FUTURES:
         # The list is of open contracts; what became of another, only its own row says.
-        others = sorted(set(wanted) - listed)
-        listed |= set(others[_MOST_CONTRACTS:])
+        others = [symbol for symbol in wanted if symbol not in listed]
+        undecided = frozenset(others[_MOST_CONTRACTS:])
         for symbol in others[:_MOST_CONTRACTS]:
             if (row := await _ask_for_contract(requests, source, symbol)) is not None:
                 rows[symbol] = row
@@ -68,19 +69,20 @@ async def look_at(
         tickers = await requests.ask(source, rest.SPOT_TICKERS, _LONGEST_REPLY)
         data = tickers.data
         prices = _by_symbol(rest.SPOT_TICKERS, data.get("ticker") if isinstance(data, dict) else None)
+    chosen = frozenset(wanted)
     symbols: dict[str, SymbolInfo] = {}
     glimpses: dict[str, Glimpse] = {}
     for number, symbol in enumerate(prices if everything else wanted):
         if number % _ROWS_AT_ONCE == _ROWS_AT_ONCE - 1:
             await trio.lowlevel.checkpoint()
         try:
-            if symbol in wanted and symbol in rows:
+            if symbol in chosen and symbol in rows:
                 symbols[symbol] = read_row(rows[symbol], market, answer.received_time_ns)
             if symbol in prices:
                 glimpses[symbol] = read_glimpse(prices[symbol], market)
         except MessageRefused:
             continue  # nothing is known of it, and so nothing said
-    return Glance(at, listed, symbols, glimpses)
+    return Glance(listed, undecided, symbols, glimpses)
 
 
 def _by_symbol(endpoint: rest.Endpoint, data: Any) -> dict[str, Any]:

@@ -115,6 +115,20 @@ class Notice(FeedEvent):
 
 
 @attrs.frozen
+class ExchangeComplained(FeedEvent):
+    """The exchange asked for fewer frames, or sent an error that nothing was waiting for."""
+
+    connection: int
+    market: str
+    code: int
+    """0 where it gave none."""
+    message: str
+    """Its own words, shortened."""
+    pause: float
+    """Seconds for which nothing but pings is sent now; 0.0 where it asked for no pause."""
+
+
+@attrs.frozen
 class CircuitOpened(FeedEvent):
     """The attempts of a connection are used up (`FeedConfig.max_reconnect_attempts`), or its trial dial has failed."""
 
@@ -127,7 +141,7 @@ class CircuitOpened(FeedEvent):
 
 @attrs.frozen
 class ExchangeClosed(FeedEvent):
-    """The exchange says that it is closed, or takes only cancellations: asked when a circuit opened."""
+    """The exchange says that it is closed, or takes only cancellations: asked whenever a circuit opens."""
 
     market: str
     status: str
@@ -146,6 +160,18 @@ class TopicRefused(FeedEvent):
 
 
 @attrs.frozen
+class TopicsUnanswered(FeedEvent):
+    """The exchange has neither acknowledged `topics` nor refused them. They are asked for again, where somebody still
+    wants them, and told of again only after an acknowledgement."""
+
+    connection: int
+    market: str
+    topics: tuple[Topic, ...]
+    duration: float
+    """Seconds since they were asked for: two times `FeedConfig.ack_timeout`."""
+
+
+@attrs.frozen
 class StreamStale(FeedEvent):
     """`topic` is silent while the exchange has something newer, or owes it by the clock; it is asked for anew."""
 
@@ -153,7 +179,7 @@ class StreamStale(FeedEvent):
     silent_for: float
     """Seconds, of which the link was up for all."""
     never: bool
-    """Whether nothing of it ever came on this link."""
+    """Whether nothing came since it was subscribed to, since the last outage or since it was asked for anew."""
 
 
 @attrs.frozen

@@ -63,6 +63,10 @@ class LineOwner(Protocol):
 
     def gave_up(self, cause: LinkError) -> None: ...
 
+    def circuit_opened(self) -> None:
+        """A line has given up, or has failed again since: its trial dial did."""
+        ...
+
     def rotate(self, line: Line, reason: str) -> None: ...
 
     async def join(self, line: Line) -> None:
@@ -335,6 +339,7 @@ class Line:
             if self.failed is None:
                 self.failed = failure
                 self._owner.gave_up(failure)
+            self._owner.circuit_opened()
             await self._breaker.wait_state(CircuitState.HALF_OPEN)
         else:
             _log.warning(

@@ -1,4 +1,4 @@
-"""Whether the exchange says itself that it is closed: asked when a connection has given up."""
+"""Whether the exchange says itself that it is closed: asked while a connection has given up."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from ._budget import dial_budgets, quiet, rest_budgets
 from ._connection import Connection
 from ._journal import Journal
 from ._lateness import Lateness
-from ._lifecycle import TopicRefused
+from ._lifecycle import TopicRefused, TopicsUnanswered
 from ._link import Surroundings
 from ._maintenance import Maintenance
 from ._refusals import Refusals
@@ -24,6 +24,7 @@ from ._streams import newest
 from ._supervisor import one_error
 from ._whole_market import stream_of
 from .errors import ConnectionFailed, LinkError, SubscriptionRejected, SubscriptionTimeout, UsageError
+from .protocol.events import GapCause
 from .protocol.futures import FUTURES
 from .protocol.market import ALL
 
@@ -65,14 +66,10 @@ class Entering:
         """Whether it goes on without the topics that are refused, as long as any are left."""
         self.refused: list[tuple[tuple[Topic, ...], SubscriptionRejected]] = []
         """Topics it goes on without, and why."""
-        self._any_acked = False
-        self._error: Exception | None = None
-        self._over = trio.Event()
-
-    @property
-    def error(self) -> Exception | None:
+        self.error: Exception | None = None
         """Why it has failed; None where it has not."""
-        return self._error
+        self._any_acked = False
+        self._over = trio.Event()
 
     def waits_for(self, connection: Connection, wires: Iterable[str]) -> set[str]:
         """Those of *wires*, as *connection* carries them, that it still waits for."""
@@ -92,6 +89,15 @@ class Entering:
             self.fail(error)
         self.leave(topics)
 
+    def give_up(self, wires: Collection[str], error: Exception) -> None:
+        """Fail for the sake of *wires*, which it waits for.
+
+        It leaves them at once, and not when its task wakes: it has been told, and need not be told in its stream; and
+        nothing would ask again for somebody who joins in between.
+        """
+        self.fail(error)
+        self.leave([topic for topic in self.topics if topic.wire in wires])
+
     def _settle(self, wires: Iterable[str]) -> None:
         self.pending.difference_update(wires)
         if not self.pending:
@@ -100,13 +106,13 @@ class Entering:
             self._over.set()
 
     def fail(self, error: Exception) -> None:
-        self._error = self._error or copy(error)  # others get it as well, as in `Sink.fail()`
+        self.error = self.error or copy(error)  # others get it as well, as in `Sink.fail()`
         self._over.set()
 
     async def wait(self) -> None:
         await self._over.wait()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
 
 
 class Pool:
@@ -188,7 +194,7 @@ class Pool:
             stream.add(sink)
             if connection.has_acked(topic.wire):
                 if stream.acked_at is None:  # a new one, on a wire topic that others have already
-                    stream.acked_at = trio.current_time()
+                    stream.acked_at, stream.is_up = trio.current_time(), True
                 entering.acked([topic.wire])
                 sink.acked(topic)
             elif connection.failed is not None:
@@ -274,7 +280,10 @@ class Pool:
                 sink.end(event)
 
     def resubscribe(self, streams: Iterable[Stream]) -> None:
-        """Have the exchange begin *streams* anew, with all that share their wire topics: those seem to be dead."""
+        """Have the exchange begin *streams* anew, which seem to be dead, and all that share their wire topics.
+
+        Subscribers of the others are told too what is missing: what comes until the exchange streams them again.
+        """
         topics: dict[Connection, dict[str, Topic]] = {}
         for stream in streams:
             if (connection := self._find(stream)) is not None:
@@ -282,6 +291,7 @@ class Pool:
         for connection, by_wire in topics.items():
             for stream in _streams_of(connection, by_wire):
                 stream.begin_link()
+                stream.miss(stream.sinks, GapCause.STALE)
             connection.resubscribe(list(by_wire.values()))
 
     def _find(self, stream: Stream) -> Connection | None:
@@ -429,11 +439,12 @@ class Pool:
     def unanswered(self, connection: Connection, topics: Sequence[Topic]) -> list[Topic]:
         seconds = 2 * self._config.ack_timeout
         wires = {topic.wire for topic in topics}
+        new = tuple(stream.topic for stream in _streams_of(connection, wires) if not stream.overdue)
+        if new:
+            self.journal.tell(TopicsUnanswered(connection.number, connection.market.name, new, seconds))
         for entering in list(self._entering):
             if missing := entering.waits_for(connection, wires):
-                entering.fail(SubscriptionTimeout(sorted(missing), seconds))
-                # At once, and not when its task wakes: nothing would ask again for somebody who joins in between.
-                entering.leave([stream.topic for stream in _streams_of(connection, missing)])
+                entering.give_up(missing, SubscriptionTimeout(sorted(missing), seconds))
         restored = _streams_of(connection, wires)
         silent: dict[Sink, list[str]] = {}
         for stream in restored:
@@ -459,16 +470,18 @@ class Pool:
                 self._refuse(connection, streams, _SESSION_FULL, full)
 
     def gave_up(self, connection: Connection, cause: LinkError) -> None:
+        for entering in list(self._entering):
+            if lost := entering.waits_for(connection, list(connection.routes.by_wire)):
+                entering.give_up(lost, ConnectionFailed(sorted(lost), cause))
         by_sink: dict[Sink, list[str]] = {}
         for stream in connection.streams():
             for sink in stream.sinks:
                 by_sink.setdefault(sink, []).append(stream.topic.wire)
-        for entering in self._entering:
-            if lost := entering.waits_for(connection, by_sink.get(entering.sink, ())):
-                entering.fail(ConnectionFailed(sorted(lost), cause))
         for sink, wires in by_sink.items():
             sink.fail(ConnectionFailed(wires, cause))
         self.standing.stir()
+
+    def circuit_opened(self, connection: Connection) -> None:
         if self._nursery is not None and self._maintenance.is_due(market := connection.market):
             ask = partial(self._maintenance.ask, market, self.rest(market))
             self._nursery.start_soon(ask, name=f"status of {market.name}")
@@ -481,17 +494,19 @@ class Pool:
             self.journal.tell(TopicRefused(stream.topic, code, message))
         wire = streams[0].topic.wire
         error = SubscriptionRejected(wire, code, message)
-        told = [entering for entering in self._entering if entering.waits_for(connection, [wire])]
-        for entering in told:
-            entering.refuse([one for one in entering.topics if one.wire == wire], error)
-        waiting = {entering.reader for entering in told}
+        told: set[tuple[Sink, Topic]] = set()
+        for entering in list(self._entering):
+            if entering.waits_for(connection, [wire]):
+                waited_for = [one for one in entering.topics if one.wire == wire]
+                entering.refuse(waited_for, error)
+                told.update((entering.reader, one) for one in waited_for)
         by_sink: dict[Sink, list[Topic]] = {}
         for stream in streams:
             for sink in stream.sinks:
-                by_sink.setdefault(sink, []).append(stream.topic)
+                if (sink, stream.topic) not in told:
+                    by_sink.setdefault(sink, []).append(stream.topic)
         for sink, topics in by_sink.items():
-            if sink not in waiting:
-                sink.refuse(topics, error)
+            sink.refuse(topics, error)
 
     def _forget(self, connection: Connection, wires: set[str]) -> list[Stream]:
         """Take the streams of *wires* off *connection*, where the exchange does not have them."""

@@ -16,7 +16,7 @@ from ._glance import look_at
 from ._lifecycle import StreamDelisted, StreamHalted, StreamRecovered, StreamStale
 from ._supervisor import one_error
 from .errors import KufeedError, UsageError
-from .protocol.events import Delisted, GapCause, Halted, Stale
+from .protocol.events import Delisted, Halted, Stale
 from .protocol.futures import FUTURES
 from .protocol.glances import has_moved, told_by
 from .protocol.market import ALL, UpdateType
@@ -127,6 +127,7 @@ class Staleness:
         self._tell = tell
         self._watches: dict[Stream, _Watch] = {}
         self._looked_at: dict[Market, float] = {}
+        self._decided_at: dict[Market, dict[str, float]] = {}  # of the silent symbols, until they are no more
         self._looking: set[Market] = set()
         self._unanswered: set[Market] = set()
 
@@ -239,8 +240,11 @@ class Staleness:
     async def _look(self, market: Market, watches: list[_Watch]) -> None:
         pool = self._pool
         wanted = {watch.stream.topic.symbol for watch in watches}
+        decided_at = self._decided_at.get(market, {})
+        # Whose turn it has not been for longest comes first: not all may be decided.
+        in_turn = sorted(wanted - {ALL}, key=lambda symbol: (decided_at.get(symbol, -math.inf), symbol))
         try:
-            glance = await look_at(pool.requests, pool.rest(market), market, wanted - {ALL}, everything=ALL in wanted)
+            glance = await look_at(pool.requests, pool.rest(market), market, in_turn, everything=ALL in wanted)
         except UsageError:
             return  # the feed is closed
         except KufeedError as error:
@@ -250,6 +254,10 @@ class Staleness:
             self._looked_at[market] = trio.current_time()
             self._looking.discard(market)
         self._unanswered.discard(market)
+        looked_at = self._looked_at[market]
+        self._decided_at[market] = {
+            symbol: decided_at.get(symbol, -math.inf) if symbol in glance.undecided else looked_at for symbol in in_turn
+        }
         alarms: list[_Watch] = []
         for number, watch in enumerate(watches):
             if number % _STREAMS_AT_ONCE == _STREAMS_AT_ONCE - 1:
@@ -259,6 +267,8 @@ class Staleness:
                 continue
             if not self._is_silent(watch, now, self._network.time_ns()):
                 continue
+            if watch.stream.topic.symbol in glance.undecided:
+                continue  # its turn comes
             self._put_off(watch, now)
             if (event := _end_of(watch, glance)) is not None:
                 self._end(watch, event)
@@ -301,16 +311,20 @@ class Staleness:
             self._tell(StreamDelisted(event.topic))
         self._pool.end(watch.stream, event)
 
+    def _is_still_dead(self, watch: _Watch, now: float, now_ns: int) -> bool:
+        is_watched = self._watches.get(watch.stream) is watch and self._pool.carries(watch.stream)
+        return is_watched and self._is_silent(watch, now, now_ns) and watch.stale_since is None
+
     def _alarm(self, watches: list[_Watch]) -> None:
-        """Tell everybody that these are dead, and ask for them anew."""
+        """Tell everybody that these are dead, and ask for them anew. Those that were heard or left since are not."""
+        now, now_ns = trio.current_time(), self._network.time_ns()
+        watches = [watch for watch in watches if self._is_still_dead(watch, now, now_ns)]
         if not watches:
             return
-        now = trio.current_time()
         _log.warning("%d streams are stale, such as %s; asking for them anew", len(watches), watches[0].stream.topic)
         for watch in watches:
             stream, silent_for = watch.stream, watch.rhythm.silent_for(now)
             watch.stale_since = watch.rhythm.since
-            stream.miss(stream.sinks, GapCause.STALE)
             for sink in stream.sinks:
                 sink.tell(Stale(stream.topic, silent_for))
             self._tell(StreamStale(stream.topic, silent_for, not stream.came_on_link()))

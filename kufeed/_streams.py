@@ -61,6 +61,8 @@ class Stream:
         """When somebody first wanted it."""
         self.acked_at: float | None = None
         """Since when the exchange streams it on the present link; None while it does not."""
+        self.is_up = False
+        """It was acknowledged, and not lost since; it may be asked for anew just now."""
         self.overdue = False
         """Its subscribers were told that the exchange does not acknowledge it."""
         self.sinks: tuple[Sink, ...] = ()
@@ -122,6 +124,7 @@ class Stream:
             self._lost_at = now
         self.cut()
         self.acked_at = None
+        self.is_up = False
         self.miss(self.sinks)
         self._told_lost.update(self.sinks)
         for sink in self.sinks:
@@ -177,6 +180,7 @@ class Stream:
     def restore(self, now: float) -> None:
         """The exchange streams it, for the first time or again."""
         self.acked_at = now
+        self.is_up = True
         for sink in self.sinks:
             sink.acked(self.topic)
         if self._lost_at is not None:

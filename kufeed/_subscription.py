@@ -134,6 +134,7 @@ class Subscription(Generic[T]):
         self._make_queue = make_queue
         self._queue = make_queue()
         self._shared = _Shared(chosen, kind, pool, self._queue, waits=waits)
+        self._waits: set[trio.CancelScope] = set()
         self._entered = False
         self._claimed = False
         self._opened = False
@@ -172,6 +173,8 @@ class Subscription(Generic[T]):
             return
         self.closed = True
         self._queue.wake_all()
+        for waiting in self._waits:
+            waiting.cancel()
         self._shared.ends -= 1
         if self._shared.ends == 0:
             self._shared.detach(self._shared.topics)
@@ -198,7 +201,12 @@ class Subscription(Generic[T]):
                 pending = [topic for topic in shared.topics if shared.pool.is_pending(topic, self._queue)]
             if not pending:
                 return
-            await shared.pool.wait_pending()
+            with trio.CancelScope() as waiting:
+                self._waits.add(waiting)
+                try:
+                    await shared.pool.wait_pending()
+                finally:
+                    self._waits.discard(waiting)
 
     def clone(self) -> Subscription[T]:
         """Another end of the same stream, open already: `with tickers.clone() as mine:` closes it again.
@@ -210,6 +218,7 @@ class Subscription(Generic[T]):
         other.closed = False
         other._make_queue = self._make_queue
         other._shared, other._queue = self._shared, self._queue
+        other._waits = set()
         other._entered = other._claimed = other._opened = True
         self._shared.ends += 1
         return other

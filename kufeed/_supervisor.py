@@ -42,9 +42,9 @@ def one_error() -> Iterator[Body]:
     except BaseExceptionGroup as group:
         if group is body.error:
             raise
-        raised = [error for error in group.exceptions if not isinstance(error, trio.Cancelled)]
+        raised = [error for error in group.exceptions if not _is_cancelled(error)]
         main = body.error
-        if isinstance(main, trio.Cancelled) and raised:
+        if main is not None and _is_cancelled(main) and raised:
             main = None
         if main is not None:
             others = [error for error in raised if error is not main]
@@ -54,6 +54,13 @@ def one_error() -> Iterator[Body]:
         if not raised:
             raise_unchanged(group.exceptions[0])
         raise group.derive(raised) from None
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether it is `Cancelled`, or a group of nothing else: a nursery that is cancelled raises one."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
 
 
 class UserNursery:

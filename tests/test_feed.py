@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -111,6 +111,18 @@ async def test_every_channel_that_the_simulated_exchange_serves_streams(name: st
         assert feed.statistics().unwanted == 0 or wire.startswith("/contract/instrument")
 
 
+@pytest.mark.parametrize("name", SERVED)
+async def test_every_channel_can_come_on_two_links(name: str, autojump_clock: MockClock) -> None:
+    make, _, _ = SERVED[name]
+    async with simulated(config=FeedConfig(redundancy=2)) as (_, feed), make(feed) as updates:
+        seen = []
+        while feed.statistics().duplicates < 10:
+            seen.append((await updates.receive()).exchange_time_ns)
+        assert seen == sorted(seen)
+        (connection,) = feed.statistics().connections
+        assert sum(link.first for link in connection.links) > 0
+
+
 @pytest.mark.parametrize("symbol", ["BTC-USDT", "XBTUSDTM"])
 async def test_book_deltas_are_numbered_without_holes(symbol: str, autojump_clock: MockClock) -> None:
     async with simulated() as (_, feed), feed.book_deltas(symbol) as deltas:
@@ -142,6 +154,23 @@ async def test_three_kinds_share_one_topic_of_the_wire(autojump_clock: MockClock
             assert (await marks.receive()).mark_price > 0
         await trio.sleep(0.1)
         assert asked(session, "unsubscribe") == ["/contract/instrument:XBTUSDTM"]
+
+
+@pytest.mark.parametrize("redundancy", [1, 2])
+async def test_the_last_of_shared_kinds_gives_the_topic_back_whichever_asked(
+    redundancy: int, autojump_clock: MockClock
+) -> None:
+    async with simulated(config=FeedConfig(redundancy=redundancy)) as (exchange, feed), feed.ticker("XBTUSDTM"):
+        first, last = feed.mark_price("XBTUSDTM"), feed.index_price("XBTUSDTM")
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(first)
+            await stack.enter_async_context(last)
+            await trio.sleep(1)
+            first.close()
+        await trio.sleep(1)
+        assert len(exchange.sessions) == redundancy
+        for session in exchange.sessions:
+            assert set(session.topics) == {"/contractMarket/tickerV2:XBTUSDTM"}
 
 
 async def test_shared_kinds_come_back_after_a_reconnect(autojump_clock: MockClock) -> None:
@@ -864,6 +893,50 @@ async def test_a_frame_of_an_odd_type_is_survived_at_debug(
         assert exchange.statistics().dials == 1
 
 
+async def test_an_error_that_nothing_waits_for_is_an_event(autojump_clock: MockClock) -> None:
+    async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM") as tickers:
+        await trio.sleep(1)
+        with feed.events() as events:
+            exchange.sessions[0].reply('{"type":"error","code":500,"data":"sorry"}')
+            exchange.sessions[0].reply('{"type":"error","code":509,"data":"exceed max permits per 10 seconds"}')
+            exchange.sessions[0].reply('{"type":"error","code":"x","data":["\\n"],"id":"other"}')
+            await trio.sleep(1)
+            told = [events.receive_nowait() for _ in range(3)]
+            with pytest.raises(trio.WouldBlock):
+                events.receive_nowait()
+        assert told[:2] == [
+            kufeed.ExchangeComplained(1, "futures", 500, "sorry", 0.0),
+            kufeed.ExchangeComplained(1, "futures", 509, "exceed max permits per 10 seconds", 10.0),
+        ]
+        assert isinstance(told[2], kufeed.ExchangeComplained)
+        assert told[2].code == 0
+        assert told[2].message.isprintable()
+        await tickers.receive()
+
+
+async def test_a_missing_ack_is_an_event_until_it_comes(autojump_clock: MockClock) -> None:
+    """Once for a topic, be somebody waiting for it or not."""
+    wires = ["/contractMarket/tickerV2:XBTUSDTM", "/contractMarket/tickerV2:ETHUSDTM"]
+    async with simulated() as (exchange, feed), feed.ticker("XBTUSDTM"), feed.trades("XBTUSDTM"):
+
+        def told() -> list[kufeed.FeedEvent]:
+            return [event for event in events._waiting if isinstance(event, kufeed.TopicsUnanswered)]
+
+        with feed.events() as events:
+            exchange.faults.ignore_topics = set(wires)
+            with pytest.raises(kufeed.SubscriptionTimeout):
+                async with feed.ticker("ETHUSDTM"):
+                    pass
+            assert told() == [kufeed.TopicsUnanswered(1, "futures", (topic("ticker", "ETHUSDTM"),), 10.0)]
+            await exchange.disconnect_all()
+            await trio.sleep(60)
+            assert told()[1:] == [kufeed.TopicsUnanswered(1, "futures", (topic("ticker", "XBTUSDTM"),), 10.0)]
+            exchange.faults.ignore_topics = ()
+            await trio.sleep(30)
+            assert feed.state == "live"
+            assert len(told()) == 2
+
+
 async def test_a_trial_dial_that_succeeds_closes_the_circuit(autojump_clock: MockClock) -> None:
     """Cut again soon afterwards, it reconnects at once: one loss is no outage."""
     config = FeedConfig(max_reconnect_attempts=2, reconnect_delay=0.5, circuit_cooldown=30.0)
@@ -1325,6 +1398,53 @@ async def test_a_cancelled_add_leaves_its_place_to_the_next(autojump_clock: Mock
             await trades.add("ETHUSDTM")
         assert (await trades.receive()).symbol
         assert set(exchange.sessions[0].topics) == {str(one) for one in trades.topics}
+
+
+@pytest.mark.parametrize("backfill", [False, True])
+async def test_a_failed_add_is_told_to_who_added_alone(autojump_clock: MockClock, backfill: bool) -> None:
+    config = FeedConfig(max_reconnect_attempts=1, reconnect_delay=0.1, circuit_cooldown=None)
+    async with simulated(config=config) as (exchange, feed), feed.trades("XBTUSDTM", backfill=backfill) as trades:
+        exchange.faults.token_error = 503
+        with pytest.raises(kufeed.ConnectionFailed):
+            await trades.add("BTC-USDT")
+        assert [str(one) for one in trades.topics] == ["/contractMarket/execution:XBTUSDTM"]
+        for _ in range(3):
+            assert (await trades.receive()).symbol == "XBTUSDTM"
+
+
+@pytest.mark.parametrize("how", ["given up", "not answered", "refused"])
+async def test_a_failed_add_does_not_cost_another_kind_on_the_same_wire(autojump_clock: MockClock, how: str) -> None:
+    """It is told of the failure in its stream, and goes on with it."""
+    config = FeedConfig(max_reconnect_attempts=1, reconnect_delay=1.0, circuit_cooldown=20.0)
+    wire = "/contract/instrument:XBTUSDTM"
+    errors = {
+        "given up": kufeed.ConnectionFailed,
+        "not answered": kufeed.SubscriptionTimeout,
+        "refused": kufeed.SubscriptionRejected,
+    }
+    marks = [topic("ticker", "ETHUSDTM"), topic("mark_price", "XBTUSDTM")]
+    async with simulated(config=config) as (exchange, feed), feed.subscribe(*marks) as updates:
+        exchange.faults.refuse_dials = how == "given up"
+        exchange.faults.ignore_topics = {wire} if how == "not answered" else ()
+        if how == "refused":
+            exchange.delist("XBTUSDTM")
+        await exchange.disconnect_all()
+        await wait_all_tasks_blocked()
+        with pytest.raises(errors[how]):
+            await updates.add(topic("index_price", "XBTUSDTM"))
+        exchange.faults.refuse_dials = False
+        exchange.faults.ignore_topics = ()
+        told: list[Exception] = []
+        kinds: set[str] = set()
+        with trio.move_on_after(60):
+            while True:
+                try:
+                    kinds.add((await updates.receive()).kind)
+                except kufeed.KufeedError as error:
+                    told.append(error)
+                    kinds.clear()
+        assert [type(error) for error in told] == [errors[how]]
+        assert kinds == ({"ticker"} if how == "refused" else {"ticker", "mark_price"})
 
 
 async def test_closing_while_another_task_adds_leaves_nothing(autojump_clock: MockClock) -> None:

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -286,6 +287,41 @@ async def test_streams_of_one_wire_topic_are_asked_for_anew_once(autojump_clock:
         assert asked(here.exchange.sessions[0], "subscribe") == [wire, wire]
 
 
+@pytest.mark.parametrize("redundancy", [1, 2])
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_neighbours_on_the_wire_are_told_what_asking_anew_costs_them(
+    autojump_clock: MockClock, is_cut: bool, redundancy: int
+) -> None:
+    """The unsubscribe takes from them too: here until the exchange answers, or the link is lost before it does."""
+    loads, replaced = altered()
+    wire = f"/contract/instrument:{FUTURES}"
+    async with watched(loads=loads, redundancy=redundancy) as here:
+        rates, marks = here.feed.funding_rate(FUTURES), here.feed.mark_price(FUTURES, overflow="drop_oldest")
+        async with rates, marks, trio.open_nursery() as nursery:
+            seen: list[Any] = []
+            nursery.start_soon(collect, marks, seen)
+            await trio.sleep(10)
+            replaced[b'"funding.rate"'] = b'"no.such.thing"'
+            await trio.sleep(200)
+            here.exchange.faults.ignore_topics = {wire}
+            await until(lambda: bool(here.told))
+            replaced.clear()
+            await trio.sleep(2)
+            if is_cut:
+                await here.exchange.disconnect_all()
+            here.exchange.faults.ignore_topics = ()
+            await trio.sleep(30)
+            nursery.cancel_scope.cancel()
+        (gap,) = (item for _, item in seen if isinstance(item, Gap))
+        assert gap.cause is GapCause.STALE
+        assert sum(isinstance(item, kufeed.Disconnected) for _, item in seen) == is_cut
+        prices = [item for _, item in seen if isinstance(item, kufeed.MarkPrice)]
+        distances = {after: after.time_ns - before.time_ns for before, after in pairwise(prices)}
+        assert max(distances.values()) > 2e9
+        assert max(distances, key=lambda one: distances[one]).gap_before == gap
+        assert not any(isinstance(item, Stale) for _, item in seen)
+
+
 async def test_an_outage_is_no_silence_of_the_stream(autojump_clock: MockClock) -> None:
     """Nothing is alarmed while the link is down, nor for what was missed when it is back and the market quiet."""
     async with watched(max_reconnect_attempts=None) as here, here.feed.ticker(SPOT):
@@ -502,6 +538,74 @@ async def test_a_contract_that_has_yet_to_open_has_not_ended(autojump_clock: Moc
         await trio.sleep(1800)
         assert [type(event) for event in here.told] == ([] if status == b"Init" else [StreamStale])
         assert sub.topics
+
+
+@pytest.mark.parametrize("kind", ["mark_price", "trades"])
+async def test_many_delisted_contracts_take_turns_and_none_is_alarmed(autojump_clock: MockClock, kind: str) -> None:
+    """Of those that were not asked for by name yet, nothing is known."""
+    gone = [f"T{number:04}USDTM" for number in range(1, 26)]
+    async with watched(Exchange(update_interval=1.0, generated=30)) as here:
+        async with getattr(here.feed, kind)(*gone, FUTURES, overflow="drop_oldest") as sub:
+            await trio.sleep(20)
+            for symbol in gone:
+                here.exchange.delist(symbol)
+            await trio.sleep(1500)
+            assert [one.symbol for one in sub.topics] == [FUTURES]
+        assert {type(event) for event in here.told} == {StreamDelisted}
+        assert len(here.told) == len(gone)
+
+
+async def test_contracts_that_have_yet_to_open_keep_no_other_from_its_turn(autojump_clock: MockClock) -> None:
+    def loads(text: bytes) -> Any:
+        frame = strict_loads(text)
+        if isinstance(rows := frame.get("data"), list):  # of open contracts only; by name each has its row still
+            frame["data"] = [row for row in rows if row.get("status") == "Open"]
+        return frame
+
+    yet_to_open = [f"T{number:04}USDTM" for number in range(1, 13)]
+    async with watched(Exchange(update_interval=1.0, generated=20), loads=loads) as here:
+        async with here.feed.trades(*yet_to_open, FUTURES, overflow="drop_oldest"):
+            await trio.sleep(20)
+            for symbol in yet_to_open:
+                here.exchange.halt(symbol, "Init")
+            here.exchange.delist(FUTURES)
+            await trio.sleep(1000)
+        (event,) = here.told
+        assert isinstance(event, StreamDelisted)
+        assert event.topic.symbol == FUTURES
+
+
+async def test_a_stream_that_is_left_during_a_look_at_thousands_is_not_alarmed(autojump_clock: MockClock) -> None:
+    symbols = [f"T{number:04}-USDT" for number in range(1, 601)]
+    async with watched(Exchange(live=False, generated=650)) as here:
+        async with here.feed.trades(*symbols, overflow="drop_oldest") as sub, trio.open_nursery() as nursery:
+            await trio.sleep(5)
+            for symbol in symbols:
+                here.exchange.trade(symbol)
+            await trio.sleep(1)
+            here.exchange.faults.mute_topics = set(map(str, sub.topics))
+            for symbol in symbols:
+                here.exchange.trade(symbol)
+            staleness: Any = here.feed._staleness
+            decide = staleness._is_proved
+            left: list[str] = []
+
+            def decided(watch: Any, now: float) -> bool:
+                proved: bool = decide(watch, now)
+                if proved and watch.stream.topic.symbol == symbols[0] and not left:
+                    left.append(symbols[0])
+                    nursery.start_soon(leave)
+                return proved
+
+            async def leave() -> None:
+                sub.remove(symbols[0])
+
+            staleness._is_proved = decided
+            await until(lambda: bool(here.told))
+            stale = {event.topic.symbol for event in here.told if isinstance(event, StreamStale)}
+            assert len(stale) == len(here.told) > 250  # those whose price has moved
+            assert symbols[0] not in stale
+            assert left
 
 
 async def test_a_dated_contract_has_no_funding(autojump_clock: MockClock) -> None:

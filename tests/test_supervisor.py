@@ -105,6 +105,19 @@ async def test_cancelled_gives_way_to_a_real_error() -> None:
     assert not scope.cancelled_caught
 
 
+async def test_a_group_of_nothing_but_cancelled_gives_way_too() -> None:
+    """It is what a nursery of the body makes of being cancelled because of our task."""
+    with pytest.raises((Theirs, BaseExceptionGroup)) as raised:  # a stray Cancelled might end the test, and look well
+        with one_error() as body:
+            async with trio.open_nursery() as nursery:
+                with body.watched():
+                    async with trio.open_nursery() as users:
+                        users.start_soon(trio.sleep_forever)
+                        nursery.start_soon(fail, Theirs())
+                        await trio.sleep_forever()
+    assert isinstance(raised.value, Theirs)
+
+
 async def test_two_hidden_nurseries_hide_two_layers() -> None:
     with pytest.raises(Theirs):
         with one_error() as outer:

@@ -170,6 +170,24 @@ async def test_waiting_ends_with_the_subscription_or_the_feed(autojump_clock: Mo
         await tickers.wait_acked()
 
 
+async def test_it_ends_with_its_own_end_of_the_subscription(autojump_clock: MockClock) -> None:
+    exchange = Exchange()
+    exchange.faults.withhold_acks = True
+    async with simulated(exchange) as feed, feed.ticker("XBTUSDTM", wait="none") as tickers:
+        with tickers.clone() as mine, trio.fail_after(1):
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def wait() -> None:
+                    with pytest.raises(trio.ClosedResourceError):
+                        await mine.wait_acked()
+
+                await wait_all_tasks_blocked()
+                mine.close()
+        exchange.faults.withhold_acks = False
+        await tickers.wait_acked()
+
+
 async def test_it_is_for_those_who_are_inside(autojump_clock: MockClock) -> None:
     async with simulated(Exchange()) as feed:
         with pytest.raises(kufeed.UsageError, match="enter the subscription first"):

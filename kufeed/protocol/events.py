@@ -25,7 +25,8 @@ class GapCause(StrEnum):
     OVERFLOW = "overflow"
     """The consumer was slower than the wire, and its buffer full."""
     STALE = "stale"
-    """The stream was silent while the exchange moved on, until it was asked for anew (`Stale`)."""
+    """The stream was silent while the exchange moved on, until it was asked for anew (`Stale`). Or another kind was
+    that shares its wire topic: asking for that one anew costs this one what comes meanwhile."""
     BOOK = "book"
     """The book contradicted itself, or a snapshot, or was not known deep enough: it is begun anew."""
 

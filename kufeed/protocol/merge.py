@@ -445,9 +445,15 @@ class _Rates(Merge):
 
     def __init__(self, channel: Channel) -> None:
         self._series = {True: _Timed(channel), False: _Timed(channel)}
+        self._taken = self._series[True]
+
+    @property
+    def generation(self) -> int | None:
+        """The same, of the series that the last update taken was one of."""
+        return self._taken.generation
 
     def take(self, update: Any, generation: int) -> Verdict:
-        series = self._series[update.predicted]
+        series = self._taken = self._series[update.predicted]
         verdict = series.take(update, generation)
         self.rejoins = series.rejoins
         return verdict

@@ -77,6 +77,8 @@ class Slowed:
     """The exchange asked for fewer frames; nothing but pings is sent for `seconds`."""
 
     seconds: float
+    code: int
+    message: str
 
 
 @attrs.frozen
@@ -154,10 +156,11 @@ class Session:
         self._probes: deque[str] = deque(maxlen=_MOST_PROBES)
         self._queued: deque[Request] = deque()
         self._waiting: dict[str, Request] = {}
-        # Each topic's newest open request. What an older one asked for is neither repeated nor told: asked again, an
+        # By the wire, as the exchange knows topics: kinds may share one, and another may ask for it than gives it back.
+        # Each one's newest open request: what an older one asked for is neither repeated nor told. Asked again, an
         # unsubscribe whose ack was lost would silence a stream that everybody believes acked.
-        self._newest: dict[Topic, Request] = {}
-        self._asked: set[Topic] = set()  # what the exchange may be streaming to us
+        self._newest: dict[str, Request] = {}
+        self._asked: set[str] = set()  # what the exchange may be streaming to us
         self._held_since: float | None = None
         self.holds = 0
         """How often its reader was held."""
@@ -173,7 +176,7 @@ class Session:
         """Give *topics* back. Nothing is sent for those that were never asked for on this link."""
         topics = list(topics)
         self._withdraw(topics)
-        self._queue([topic for topic in topics if topic in self._asked], subscribe=False)
+        self._queue([topic for topic in topics if topic.wire in self._asked], subscribe=False)
 
     def probe(self) -> str:
         """Queue a ping besides the regular ones, and return its id: its pong is told as `Ponged`."""
@@ -199,20 +202,20 @@ class Session:
     def _withdraw(self, topics: Iterable[Topic]) -> None:
         """Take *topics* out of requests that were not sent yet: of each topic at most one waits to be sent."""
         for topic in topics:
-            request = self._newest.get(topic)
+            request = self._newest.get(topic.wire)
             if request is not None and request in self._queued and request not in self._waiting.values():
-                request.topics = tuple(other for other in request.topics if other != topic)
-                del self._newest[topic]
+                request.topics = tuple(other for other in request.topics if other.wire != topic.wire)
+                del self._newest[topic.wire]
                 if not request.topics:
                     self._queued.remove(request)
 
     def _request(self, topics: tuple[Topic, ...], *, subscribe: bool) -> Request:
         request = Request(topics, subscribe)
-        self._newest.update(dict.fromkeys(topics, request))
+        self._newest.update(dict.fromkeys((topic.wire for topic in topics), request))
         return request
 
     def _still_meant(self, request: Request) -> tuple[Topic, ...]:
-        return tuple(topic for topic in request.topics if self._newest.get(topic) is request)
+        return tuple(topic for topic in request.topics if self._newest.get(topic.wire) is request)
 
     def _finish(self, request: Request) -> tuple[Topic, ...]:
         """Expect no answer to *request* any more, under none of its ids; returns what of it was still meant."""
@@ -222,7 +225,7 @@ class Session:
             self._queued.remove(request)
         topics = self._still_meant(request)
         for topic in topics:
-            del self._newest[topic]
+            del self._newest[topic.wire]
         return topics
 
     # -- what the server says -----------------------------------------------------------------------------------------
@@ -264,7 +267,7 @@ class Session:
         events: list[Event] = []
         if error.meaning is Meaning.TOO_FAST:
             self._paused_until = max(self._paused_until, now + error.wait)
-            events.append(Slowed(error.wait))
+            events.append(Slowed(error.wait, error.code, error.message))
         if error.frame_id is None and error.topic is not None:
             return events + self._refused_by_name(error, frame)
         request = self._waiting.get(error.frame_id or "")
@@ -295,9 +298,9 @@ class Session:
             for topic in request.topics:
                 if topic.wire == error.topic and request.subscribe:
                     request.topics = tuple(other for other in request.topics if other != topic)
-                    told = self._newest.get(topic) is request
+                    told = self._newest.get(topic.wire) is request
                     if told:
-                        del self._newest[topic]
+                        del self._newest[topic.wire]
                     if not request.topics:
                         self._finish(request)
                     return [Rejected(topic, error.code, error.message)] if told else []
@@ -414,10 +417,11 @@ class Session:
             if topics := self._still_meant(request) if is_repeated else request.topics:
                 frame_id = self._new_id()
                 self._waiting[frame_id] = request
+                wires = [topic.wire for topic in topics]
                 if request.subscribe:
-                    self._asked.update(topics)
+                    self._asked.update(wires)
                 else:
-                    self._asked.difference_update(topics)
+                    self._asked.difference_update(wires)
                 encode = messages.subscribe if request.subscribe else messages.unsubscribe
                 return Frame(encode(frame_id, messages.joined(topics)), request)
         return None

@@ -794,8 +794,8 @@ ANSWERED: list[list[Any]] = [
     [Failed],
     [Rejected(ASKED, 404, NOT_FOUND)],
     [Rejected(ASKED, 415, "type is not supported")],
-    [Slowed(1.0)],
-    [Slowed(10.0)],
+    [Slowed(1.0, 509, "exceed max permits per second")],
+    [Slowed(10.0, 509, "exceed max permits per 10 seconds")],
     [Rejected(ASKED, 509, TOO_MANY_SYMBOLS)],
     [LinkFull((ASKED,), 300)],
 ]

@@ -33,6 +33,8 @@ WELCOME = {"id": "kufeed-1", "type": "welcome"}
 
 A, B, C, D = (topic("ticker", f"{letter}-USDT") for letter in "ABCD")
 MANY = [topic("ticker", f"C{number}-USDT") for number in range(250)]
+MARK, INDEX = topic("mark_price", "XBTUSDTM"), topic("index_price", "XBTUSDTM")
+"""Two kinds, and one topic on the wire."""
 TRADES = [topic("trade", f"C{number}-USDT") for number in range(3)]
 
 
@@ -368,6 +370,31 @@ def test_an_unsubscribe_is_answered_silently() -> None:
     assert client.pass_time(20, heard=True) == []
 
 
+@pytest.mark.parametrize("sent", [False, True])
+def test_kinds_that_share_a_wire_topic_are_one_topic_to_a_link(sent: bool) -> None:
+    """Whichever asked for it, whichever else left last gives it back, or takes its place."""
+    client = Client()
+    client.session.subscribe([MARK])
+    if sent:
+        (frame,) = client.flush()
+        client.ack(frame)
+    client.session.unsubscribe([INDEX])
+    assert [frame["type"] for frame in client.flush()] == ["unsubscribe"] * sent
+    client.session.subscribe([INDEX])
+    client.session.subscribe([MARK])
+    assert [frame["topic"] for frame in client.flush()] == [str(MARK)]
+
+
+def test_an_older_request_of_another_kind_is_not_told_or_repeated() -> None:
+    client = Client()
+    client.session.subscribe([MARK])
+    client.flush()
+    client.session.unsubscribe([INDEX])
+    client.flush()
+    client.pass_time(ACK)
+    assert [frame["type"] for frame in client.frames] == ["subscribe", "unsubscribe", "unsubscribe"]
+
+
 def test_what_was_never_asked_for_is_not_given_back() -> None:
     """However often somebody changes their mind before a frame leaves, at most one waits for each topic."""
     client = Client()
@@ -428,7 +455,8 @@ def test_a_refused_unsubscribe_is_not_repeated_over_a_newer_subscribe() -> None:
     (older,) = client.flush()
     client.session.subscribe([A])
     (newer,) = client.flush()
-    assert client.error(older, 509, "exceed max permits per second") == [Slowed(1.0)]
+    text = "exceed max permits per second"
+    assert client.error(older, 509, text) == [Slowed(1.0, 509, text)]
     assert client.ack(newer) == [Acked((A,))]
     client.pass_time(ACK, heard=True)
     assert client.frames == [older, newer]
@@ -561,7 +589,7 @@ def test_too_fast_pauses_everything_but_pings_and_then_asks_again() -> None:
         client.session.subscribe([A, *TRADES])
         first, second = client.flush()
         client.now += 1
-        assert client.error(first, 509, text) == [Slowed(wait)]
+        assert client.error(first, 509, text) == [Slowed(wait, 509, text)]
         assert not client.session.wants_to_send()
         assert client.session.deadline() == client.now + wait
         assert client.pass_time(wait - 0.001) == []
@@ -577,7 +605,8 @@ def test_too_fast_pauses_everything_but_pings_and_then_asks_again() -> None:
 
 def test_too_fast_without_an_id_only_pauses() -> None:
     client = Client()
-    assert client.error(None, 509, "exceed max permits per second") == [Slowed(1.0)]
+    text = "exceed max permits per second"
+    assert client.error(None, 509, text) == [Slowed(1.0, 509, text)]
     client.session.subscribe([A])
     assert client.flush() == []
     client.pass_time(1)

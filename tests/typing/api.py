@@ -363,12 +363,18 @@ def links(
 def life_of_a_feed(
     changed: kufeed.StateChanged,
     shut: kufeed.ExchangeClosed,
+    complained: kufeed.ExchangeComplained,
     refused: kufeed.TopicRefused,
+    unanswered: kufeed.TopicsUnanswered,
     progress: kufeed.Progress,
 ) -> None:
     assert_type((changed.state, changed.before), tuple[kufeed.FeedState, kufeed.FeedState])
     assert_type((shut.market, shut.status, shut.message), tuple[str, str, str])
+    assert_type((complained.connection, complained.market), tuple[int, str])
+    assert_type((complained.code, complained.message, complained.pause), tuple[int, str, float])
     assert_type((refused.topic, refused.code, refused.message), tuple[Topic, int, str])
+    assert_type((unanswered.connection, unanswered.market), tuple[int, str])
+    assert_type((unanswered.topics, unanswered.duration), tuple[tuple[Topic, ...], float])
     assert_type((progress.acked, progress.total), tuple[int, int])
 
 
