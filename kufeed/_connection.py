@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 import trio
 
+from ._delivery import hand_out
 from ._lifecycle import ExchangeComplained, LinkReplaced, Notice
-from ._line import Line, LinkStatistics
+from ._line import OLD_AGE, Line, LinkStatistics
 from ._race import Race
 from ._streams import Routes
 from ._supervisor import one_error
@@ -45,7 +46,8 @@ pushes, nobody has said."""
 
 
 _LATER = 60.0
-"""Seconds."""
+_NOTICE_EVERY = 600.0
+"""Seconds between two links that are replaced because of what the exchange says: it may say so every second."""
 _SPEAKS_OF_AN_END = re.compile("clos|shut|restart|reconnect|maintenance|upgrad|go.*away|disconnect", re.IGNORECASE)
 """Of a notice: how the exchange would announce that it closes a link, it has not written. Taking a word wrong costs one
 dial and loses nothing."""
@@ -111,6 +113,7 @@ class Connection:
         self._last_failure: LinkError | None = None
         self._changed = trio.Event()
         self._race = Race() if around.config.redundancy > 1 else None
+        self._next_notice = -math.inf
         self._refused_on: Line | None = None
         """Whose link has refused what is being told of."""
         self._nursery: trio.Nursery | None = None
@@ -140,7 +143,8 @@ class Connection:
             if not self.carries(stream.topic.wire):
                 new.append(stream.topic)
             self.routes.add(stream)
-            stream.race = self._race
+            if self._race is not None and stream.heat is None:
+                stream.enter(self._race)
             stream.begin_link()
         self._set_idle_since(math.inf)
         self._ask(events.Session.subscribe, new)
@@ -189,7 +193,7 @@ class Connection:
     @property
     def failed(self) -> LinkError | None:
         """Why the attempts are used up, while they are: for every link."""
-        failures = [line.failed for line in self._lines]
+        failures = [line.failed for line in self._lines if not line.retired]
         return failures[-1] if failures and None not in failures else None
 
     def _ask(
@@ -216,6 +220,7 @@ class Connection:
         self.retired = True
         for line in self._lines:
             line.retire()
+        self._stir()
 
     # -- its lines ----------------------------------------------------------------------------------------------------
 
@@ -246,33 +251,57 @@ class Connection:
         if not any(other.is_live for other in self._lines):
             for stream in self.streams():
                 stream.begin_link()
+        if self._race is not None:
+            self._race.begin(self._generation)
         return self._generation, len(self._lines) > 1
+
+    def taken_beside(self, line: Line) -> Collection[str]:
+        return {one.server_name for one in self._lines if one not in (line, line.replaces) and one.server_name}
+
+    def is_carried_beside(self, line: Line) -> bool:
+        return self.exclusive_to is not None and any(one.is_live for one in self._lines if one is not line)
+
+    async def wait_busy(self, line: Line) -> bool:
+        def lingers() -> bool:
+            beside = any(one.up_since is not None for one in self._lines if one is not line)
+            return beside and not (self.is_busy() or self.retired or line.retired)
+
+        await self._until(lambda: not lingers())
+        if not self.is_busy():
+            self.retire()
+        return not line.retired
 
     def rotate(self, line: Line, reason: str) -> None:
         """Have another link take the place of that of *line*, once it is up and has all that this one has."""
         if line.retired or self.retired or any(other.replaces is line for other in self._lines):
             return
+        if reason != OLD_AGE and trio.current_time() < self._next_notice:
+            return
         if not line.is_live and line.link is not None:  # it is about to replace another: later, if it still must
             line.link.old_at = trio.current_time() + _LATER
             return
+        if reason != OLD_AGE:
+            self._next_notice = trio.current_time() + _NOTICE_EVERY
         self._start(Line(line.place, self._around, self, replaces=line, reason=reason))
 
     async def join(self, line: Line) -> None:
         """Wait, on standby, until what *line* brings may be delivered: at once where no other link is left."""
         await self._until(lambda: line.up_since is not None)
-        while (other := next((one for one in self._lines if one.is_live), None)) is not None:
+        while live := [one for one in self._lines if one.is_live]:
+            # What goes decides, where it lives: all that it has must come on the new link.
+            other = line.replaces if line.replaces in live else live[0]
             if await self._is_at_seam(line, other):
                 break
         self._go_live(line)
 
     async def _is_at_seam(self, line: Line, other: Line) -> bool:
         """Whether, after some waiting, what *line* has kept reaches back to before what *other* has delivered."""
-        await self._until(lambda: not other.is_live or line.has_all_of(other))
+        await self._until(lambda: not other.is_live or line.has_asked_all_of(other))
         dropped = _dropped(line)
-        await other.wait_pong()
+        has_all = await other.wait_pong()
         with trio.move_on_after(OVERLAP):
             await self._until(lambda: not other.is_live)
-        return other.is_live and line.has_all_of(other) and _dropped(line) == dropped
+        return has_all and other.is_live and line.has_asked_all_of(other) and _dropped(line) == dropped
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -287,18 +316,24 @@ class Connection:
         line.is_live = True
         if new:
             self._owner.acked(self, new)
-        if (old := line.replaces) is not None:
-            assert line.link is not None
-            self._around.journal.tell(
-                LinkReplaced(self.number, self.market.name, line.link.host or "", line.reason, old.age())
-            )
-            if self._race is not None and old.link is not None:
-                self._race.forget(old.link.generation)
-            line.replaces = None
-            if old.link is not None:
-                old.link.is_succeeded = True
-            old.retire()
+        self._end_replaced(line)
         self._stir()
+
+    def _end_replaced(self, line: Line) -> None:
+        """End the link that *line*'s was made for, unless it has what is not acknowledged here."""
+        old = line.replaces
+        if old is None or not line.is_live or not line.has_all_of(old):
+            return
+        assert line.link is not None
+        self._around.journal.tell(
+            LinkReplaced(self.number, self.market.name, line.link.host or "", line.reason, old.age())
+        )
+        if self._race is not None and old.link is not None:
+            self._race.forget(old.link.generation)
+        line.replaces = None
+        if old.link is not None:
+            old.link.is_succeeded = True
+        old.retire()
 
     def _acked_beside(self, line: Line | None, wire: str) -> bool:
         """Whether *wire* is acknowledged on a link that delivers, other than that of *line*."""
@@ -323,9 +358,10 @@ class Connection:
                 ],
                 cause,
             )
-            if alone:
-                for other in self._lines:
-                    other.try_now()
+            if not alone and self.exclusive_to is not None:
+                # What the reader of the link has staged and found no room for, it has left.
+                assert self._nursery is not None
+                self._nursery.start_soon(self._hand_out_left, name="leftovers")
         successor = next((other for other in self._lines if other.replaces is line), None)
         if successor is not None:  # it takes over, as urgent as any other now
             successor.replaces = None
@@ -335,6 +371,10 @@ class Connection:
                 self.gave_up(self.failed)
                 self.circuit_opened()
         self._stir()
+
+    async def _hand_out_left(self) -> None:
+        left = {sink for stream in self.streams() for sink in stream.sinks if sink.has_staged()}
+        await hand_out(left, _wait_for_room)
 
     def gave_up(self, cause: LinkError) -> None:
         if self.failed is not None:
@@ -389,12 +429,15 @@ class Connection:
     def _acked(self, line: Line, topics: list[Topic]) -> None:
         new = [topic for topic in topics if not self._acked_beside(line, topic.wire)]
         line.acked.update(topic.wire for topic in topics)
+        line.given_up.difference_update(line.acked)
         line.blamed = False
         if line.is_live:
             self._owner.acked(self, new)
+            self._end_replaced(line)
 
     def _unanswered(self, line: Line, session: events.Session, topics: list[Topic]) -> None:
         """Those that come on another link are asked for again, and nobody need know."""
+        line.given_up.update(topic.wire for topic in topics)
         beside = [topic for topic in topics if self._acked_beside(line, topic.wire)]
         wanted = beside + self._owner.unanswered(self, [topic for topic in topics if topic not in beside])
         if wanted and not line.acked and not line.blamed:
@@ -412,15 +455,23 @@ class Connection:
             self.capacity = limit
             kept = max(0, limit - others)
             session.subscribe(refused[:kept])
-            self._owner.link_full(self, refused[kept:])
+            self._move(refused[kept:])
         elif len(refused) > 1:  # the text gives no number, or not the one that was applied: halves find it
             self._ask_in_halves(session, refused)
         elif others:
             self.capacity = others
-            self._owner.link_full(self, refused)
+            self._move(refused)
         else:  # refused on a connection of its own: another would do no better
             for topic in refused:
                 self._owner.rejected(self, topic, 509, "the exchange calls a connection full that has nothing else")
+
+    def _move(self, topics: list[Topic]) -> None:
+        """Have *topics* go elsewhere; where they come on another link here, that ends before they are there."""
+        wires = {topic.wire for topic in topics if self.has_acked(topic.wire)}
+        torn = [stream for stream in self.streams() if stream.topic.wire in wires]
+        if torn:
+            self._owner.lost(self, torn, LinkError("the exchange takes fewer topics on a link than it did"))
+        self._owner.link_full(self, topics)
 
     def _ask_in_halves(self, session: events.Session, topics: list[Topic], *, again: bool = False) -> None:
         """A frame was refused or not answered: halves find the topic that is at fault, and the others get through."""
@@ -444,6 +495,11 @@ class Connection:
             last_failure=None if self._last_failure is None else str(self._last_failure),
             links=tuple(line.statistics(self._race) for line in self._lines),
         )
+
+
+async def _wait_for_room(sink: Sink) -> bool:
+    await sink.wait_room()
+    return True
 
 
 def _dropped(line: Line) -> int:

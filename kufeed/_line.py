@@ -17,12 +17,15 @@ from ._breaker import CircuitBreaker, CircuitState
 from ._budget import TOKEN_LANE, acquire_dial
 from ._lifecycle import CircuitOpened, DialFailed, LinkLost, LinkUp
 from ._link import Link
+from ._servers import ServerChoice
 from ._supervisor import one_error
 from .errors import DialError, LinkClosed, LinkError, TokenExpired
 from .protocol import rest
 from .protocol.session import Welcomed
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ._limiter import Permit
     from ._link import Surroundings
     from ._race import Race
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("kufeed.connection")
 
+OLD_AGE = "age"
 _POLITE = frozenset({1001, 1012})
 """Close codes of a server that goes away on purpose (RFC 6455; 1012 by the IANA registry): others are there at once."""
 _ROTATION_SPREAD = 0.1
@@ -47,7 +51,17 @@ class LineOwner(Protocol):
     idle_since: float
     """When its last topic went; infinite while it has one."""
 
-    def is_busy(self) -> bool: ...
+    async def wait_busy(self, line: Line) -> bool:
+        """Wait while the connection has no topics and lingers on another link; whether *line* is to go on."""
+        ...
+
+    def taken_beside(self, line: Line) -> Collection[str]:
+        """The servers that other lines have links to."""
+        ...
+
+    def is_carried_beside(self, line: Line) -> bool:
+        """Whether another line's link delivers the same to the one subscription that may hold its reader."""
+        ...
 
     def retire(self) -> None: ...
 
@@ -123,8 +137,8 @@ class Line:
         """Whether what its link brings is delivered."""
         self.blamed = False
         """Its link was given up because nothing was acknowledged on it."""
-        self.turn: int = 0 if replaces is None else replaces.turn
-        """Of the instance servers: the next one has it after a failure."""
+        self.given_up: set[str] = set()
+        """What was not acknowledged on its link in time."""
         self._around = around
         self._owner = owner
         self._wait_to_dial = trio.CancelScope()
@@ -133,6 +147,8 @@ class Line:
         self._probes: dict[str, trio.Event] = {}
         self._dialled_at = 0.0
         self._host: str | None = None
+        shunned = replaces.server_name if replaces is not None and reason != OLD_AGE else None
+        self._servers = ServerChoice(owner.number - 1 + place, shunned)
         self._try_now = trio.Event()
         self._last_failure: LinkError | None = None
         self._backoff = Backoff(
@@ -150,7 +166,7 @@ class Line:
 
     def stop_waiting(self) -> None:
         """Do not wait for a turn to dial any more; where the connection is still wanted, begin to wait anew."""
-        self.try_now()
+        self._try_now.set()
         self._wait_to_dial.cancel()
 
     def retire(self) -> None:
@@ -159,6 +175,7 @@ class Line:
         self.is_live = False
         if self.link is not None:
             self.link.end(None)
+        self.try_now()
         self.stop_waiting()
 
     def set_idle_since(self, time: float) -> None:
@@ -170,15 +187,28 @@ class Line:
         """Whether all that *other* has acknowledged is acknowledged here too."""
         return self.acked >= other.acked
 
+    def has_asked_all_of(self, other: Line) -> bool:
+        """The same, but for what was not acknowledged here in time."""
+        return self.acked | self.given_up >= other.acked
+
+    @property
+    def server_name(self) -> str | None:
+        """Of the instance server that it has a link to, or dials."""
+        server = None if self.link is None else self.link.server
+        return None if server is None else server.endpoint.authority
+
     def age(self) -> float:
         """Seconds that its link has been up; 0.0 where it is not."""
         return 0.0 if self.up_since is None else trio.current_time() - self.up_since
 
-    async def wait_pong(self) -> None:
-        """Return when the server has answered a ping sent now, or has not in time; also once the link is gone."""
+    async def wait_pong(self) -> bool:
+        """Return when the server has answered a ping sent now, or has not in time; also once the link is gone.
+
+        Whether it has answered. A server that never answers pings on this link counts as one that has.
+        """
         link = self.link
         if link is None or link.session is None:
-            return
+            return False
         session = link.session
         ping_id = session.probe()
         answered = self._probes[ping_id] = trio.Event()
@@ -190,7 +220,8 @@ class Line:
                 with trio.move_on_after(session.pong_timeout + self._around.market.frame_window):
                     await answered.wait()
                 if not session.is_held and session.holds == holds:
-                    return
+                    break
+            return answered.is_set() or not session.has_ponged
         finally:
             del self._probes[ping_id]
 
@@ -203,9 +234,7 @@ class Line:
     async def run(self) -> None:
         """Keep a link up while there are topics to carry; returns once it is retired."""
         while True:
-            if not self._owner.is_busy():
-                self._owner.retire()
-            if self.retired:
+            if not await self._owner.wait_busy(self):
                 return
             try:
                 await self._run_link()
@@ -224,10 +253,11 @@ class Line:
                 generation,
                 self._around,
                 self._owner.routes,
-                server=self._owner.number - 1 + self.place + self.turn,
+                choose=lambda servers: self._servers.choose(servers, self._owner.taken_beside(self)),
                 on_event=self._handle,
                 on_idle=self._owner.retire,
-                on_old=lambda: self._owner.rotate(self, "age"),
+                on_old=lambda: self._owner.rotate(self, OLD_AGE),
+                is_carried_beside=lambda: self._owner.is_carried_beside(self),
                 join=partial(self._owner.join, self) if stands_by else None,
             )
             self.set_idle_since(self._owner.idle_since)
@@ -238,12 +268,14 @@ class Line:
             self._owner.lost(self, failure)
             raise
         finally:
-            self._host = None if self.link is None else self.link.host
+            if self.link is not None:
+                self._note_server(self.link)
             self.link = None
             for answered in self._probes.values():
                 answered.set()
             self.is_live = False
             self.acked.clear()
+            self.given_up.clear()
             self._end_turn(unused=not dialled)
 
     async def _wait_for_turn(self) -> bool:
@@ -303,6 +335,7 @@ class Line:
             self._end_turn(unused=False)
             self.up_since = now
             self.failed = None
+            self._servers.up()
             self.is_live = self.link.standby is None
             if self._breaker.state is CircuitState.HALF_OPEN:
                 self._breaker.record_success()  # the trial was the dial
@@ -317,15 +350,16 @@ class Line:
         now = trio.current_time()
         was_up, self.up_since = self.up_since, None
         # A refused token is answered with a fresh one at once; refused again, it is a failure like any other.
-        at_once = isinstance(failure, TokenExpired) and not isinstance(self._last_failure, TokenExpired)
-        self._last_failure = failure
         self.failures = self._backoff.count(self.failures, 0.0 if was_up is None else now - was_up)
-        self.turn += not at_once
-        if self.failures == 1:
+        is_first = self.failures == 1
+        at_once = isinstance(failure, TokenExpired) and (is_first or not isinstance(self._last_failure, TokenExpired))
+        self._last_failure = failure
+        if is_first:
             self._breaker.record_success()
             at_once = at_once or (isinstance(failure, LinkClosed) and failure.code in _POLITE)
         self._breaker.record_failure(failure)
-        if self.retired:
+        if self.retired:  # another line has taken over
+            self._tell(failure, was_up, now, 0.0)
             return
         wait = failure.retry_after if isinstance(failure, DialError) else None
         if wait and isinstance(failure, DialError) and failure.phase == "upgrade":
@@ -359,6 +393,11 @@ class Line:
             tell(LinkLost(number, market, self._host or "", failure, now - was_up, self.failures, retry_in))
         if retry_in is None:
             tell(CircuitOpened(number, market, failure, self._breaker.cooldown))
+
+    def _note_server(self, link: Link) -> None:
+        self._host = link.host
+        note = self._servers.failed if self.up_since is None else self._servers.lost
+        note(self.server_name)
 
     # -- watching -----------------------------------------------------------------------------------------------------
 

@@ -94,16 +94,17 @@ class Link:
         around: Surroundings,
         routes: Routes,
         *,
-        server: int = 0,
+        choose: Callable[[Sequence[Server]], Server],
         on_event: Callable[[Event], None],
         on_idle: Callable[[], None],
         on_old: Callable[[], None],
+        is_carried_beside: Callable[[], bool] = lambda: False,
         join: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.generation = generation
         self.session: Session | None = None
-        self.host: str | None = None
-        """Of the instance server, which is chosen by *server* from those of the token reply, in turn."""
+        self.server: Server | None = None
+        """Chosen by *choose* from those of the token reply."""
         self.idle_at = math.inf
         """When the link has been without topics for long enough; set by its owner, who is then told by *on_idle*."""
         self.old_at = math.inf
@@ -113,13 +114,14 @@ class Link:
         self.data_at = -math.inf
         """When the newest update came, or what may be one."""
         self.is_succeeded = False
-        """Another link delivers the same, and hands out what this one has staged and found no room for."""
+        """Another link has taken its place, and hands out what this one has staged and found no room for."""
         self._around = around
         self._routes = routes
         self._on_event = on_event
         self._on_idle = on_idle
         self._on_old = on_old
-        self._server = server
+        self._is_carried_beside = is_carried_beside
+        self._choose = choose
         self._join = join
         self._caught_up = trio.Event()
         self._catching_up = False
@@ -159,6 +161,11 @@ class Link:
             raise failure
         raise DialError("welcome", failure) from failure
 
+    @property
+    def host(self) -> str | None:
+        """Of the instance server; None where none was chosen yet."""
+        return None if self.server is None else self.server.endpoint.host
+
     def end(self, failure: LinkError | None) -> None:
         """Stop serving, with the reason. The first reason counts."""
         if not self._scope.cancel_called:
@@ -186,8 +193,7 @@ class Link:
             try:
                 token = await around.rest.fetch_token()
                 self._hide = token.hide
-                server = token.servers[self._server % len(token.servers)]
-                self.host = server.endpoint.host
+                server = self.server = self._choose(token.servers)
                 self.session = self._new_session(server, deadline)
                 # KuCoin asks for an id that is unique among clients; it comes back in the welcome.
                 target = token.target(server, f"{around.rng.getrandbits(64):016x}")
@@ -290,12 +296,20 @@ class Link:
         try:
             while (batch := standby.take()) is not None:
                 await self._hand_out(*batch)
-            left = {sink for stream in self._routes.streams() for sink in stream.sinks if sink.has_staged()}
-            await hand_out(left, self._hold, lambda: self.is_succeeded)
+            await self._hand_out_left()
         finally:
             self.standby = None
             self._catching_up = False
             self._caught_up.set()
+
+    def _leaves_staged(self) -> bool:
+        """Whether its end is no reason to force anything: what is staged goes out by another link's reader."""
+        return self._scope.cancel_called and (self.is_succeeded or self._is_carried_beside())
+
+    async def _hand_out_left(self) -> None:
+        """Hand out what another link has staged, and left when it ended."""
+        left = {sink for stream in self._routes.streams() for sink in stream.sinks if sink.has_staged()}
+        await hand_out(left, self._hold, self._leaves_staged)
 
     async def _hand_out(self, payloads: Sequence[bytes], received_time_ns: int) -> None:
         around = self._around
@@ -313,7 +327,7 @@ class Link:
         if touched:
             self.data_at = trio.current_time()
             sinks = {sink for stream in touched for sink in stream.sinks}
-            await hand_out(sinks, self._hold, lambda: self.is_succeeded)
+            await hand_out(sinks, self._hold, self._leaves_staged)
 
     async def _hold(self, sink: Sink) -> bool:
         """Wait for room in *sink*; False where the reader must go on: an answer is due, or the link ends."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from ._race import Heat
 from .errors import MessageRefused
 from .protocol.events import Disconnected, Gap, GapCause, Restored
 from .protocol.market import MergeKey, UpdateType
@@ -55,8 +56,7 @@ class Stream:
         self._merge = merge_of(topic.channel)
         self.take: Callable[[Update, int], Verdict] = self._merge.take
         """What an update of it is, that came on the link of this generation; others than `NEW` go to `admit()`."""
-        self.race: Race | None = None
-        """Told which link was first, where several carry it."""
+        self.heat: Heat | None = None
         self.since = 0.0
         """When somebody first wanted it."""
         self.acked_at: float | None = None
@@ -108,6 +108,17 @@ class Stream:
         """What came last on the present link, of each symbol it carries."""
         return () if self.latest is None or self.latest is self._before_link else (self.latest,)
 
+    def enter(self, race: Race) -> None:
+        """Several links carry it: have *race* told which is first."""
+        heat = self.heat = Heat(race)
+
+        def take(update: Update, generation: int) -> Verdict:
+            verdict = self._merge.take(update, generation)
+            heat.see(update, generation, verdict)
+            return verdict
+
+        self.take = take
+
     def begin_link(self) -> None:
         """From here on it is asked for on another link."""
         self._before_link = self.latest
@@ -144,7 +155,7 @@ class Stream:
             self._missing.setdefault(sink, cause)
         self._choose_stagers()
 
-    def admit(self, update: Update, verdict: Verdict, refusals: Refusals) -> bool:
+    def admit(self, verdict: Verdict, refusals: Refusals) -> bool:
         """Whether what `take()` said this of is to be staged; else it is counted."""
         contiguous = self.topic.channel.merge_key is MergeKey.CONTIGUOUS
         if verdict is Verdict.DUPLICATE or verdict is Verdict.DISORDERED:
@@ -155,8 +166,6 @@ class Stream:
                     self.miss(self.sinks, GapCause.SEQUENCE)
             else:
                 refusals.duplicates += 1
-                if self.race is not None:
-                    self._note_second(self.race, update)
                 if self._merge.rejoins and self._missing:
                     self._forgive()
             return False
@@ -164,13 +173,6 @@ class Stream:
         self._numbers = self._merge.missing if verdict is Verdict.AFTER_HOLE else None
         self.miss(self.sinks, GapCause.SEQUENCE)
         return True
-
-    def _note_second(self, race: Race, update: Update) -> None:
-        first, winner = self.latest, self._merge.generation
-        if first is None or winner is None:
-            return
-        if (first.sequence, first.exchange_time_ns) == (update.sequence, update.exchange_time_ns):
-            race.note(winner, (update.received_time_ns - first.received_time_ns) / 1e9)
 
     def _forgive(self) -> None:
         """A lost connection has cost nothing."""
@@ -293,7 +295,7 @@ def stage(
         else:
             if not oldest <= (update.exchange_time_ns or received_time_ns) <= newest:
                 lateness.mark(update)
-            if (verdict := stream.take(update, generation)) is _NEW or stream.admit(update, verdict, refusals):
+            if (verdict := stream.take(update, generation)) is _NEW or stream.admit(verdict, refusals):
                 touched.add(stream)
                 for append in stream.stagers:
                     append(update)
@@ -302,7 +304,7 @@ def stage(
             for stream, update in others:
                 if not oldest <= (update.exchange_time_ns or received_time_ns) <= newest:
                     lateness.mark(update)
-                if (verdict := stream.take(update, generation)) is _NEW or stream.admit(update, verdict, refusals):
+                if (verdict := stream.take(update, generation)) is _NEW or stream.admit(verdict, refusals):
                     touched.add(stream)
                     for append in stream.stagers:
                         append(update)

@@ -93,7 +93,8 @@ class WholeMarket(Stream):
     def _begin_part(self, update: Update) -> None:
         part = self._parts[update.symbol] = Stream(update.topic, self)
         part.decode = self.decode
-        part.race = self.race
+        if self.heat is not None:
+            part.enter(self.heat.race)
         self._subjects[update.symbol] = (part,)
         if len(self._parts) == MOST_SYMBOLS:
             self.decode = _refuse

@@ -52,7 +52,7 @@ LAYERS = [
     ["_streams", "_delivery", "_inline"],
     ["_whole_market"],
     ["_symbols", "_glance"],
-    ["_standby"],
+    ["_standby", "_servers"],
     ["_link"],
     ["_line"],
     ["_connection"],

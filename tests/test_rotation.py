@@ -6,6 +6,7 @@ import json
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -32,6 +33,16 @@ async def collect(stream: Any, seconds: float) -> list[Any]:
 
 def updates(seen: list[Any], kind: type) -> list[Any]:
     return [one for one in seen if isinstance(one, kind)]
+
+
+def waiting(events: kufeed.FeedEvents) -> list[kufeed.FeedEvent]:
+    """What waits to be read."""
+    seen: list[kufeed.FeedEvent] = []
+    try:
+        while True:
+            seen.append(events.receive_nowait())
+    except trio.WouldBlock:
+        return seen
 
 
 def events_of(seen: list[Any]) -> list[Any]:
@@ -128,8 +139,9 @@ async def test_an_old_link_goes_on_while_no_other_can_be_had(autojump_clock: Moc
 
 
 async def test_where_the_old_link_dies_first_its_successor_takes_over(autojump_clock: MockClock) -> None:
+    config = attrs.evolve(OFTEN, max_reconnect_attempts=None)
     limits = Limits(token_life=300.0)
-    async with simulated(Exchange(limits=limits), OFTEN) as (exchange, feed), feed.book_deltas("XBTUSDTM") as deltas:
+    async with simulated(Exchange(limits=limits), config) as (exchange, feed), feed.book_deltas("XBTUSDTM") as deltas:
         exchange.faults.refuse_dials = True
         seen = await collect(deltas, 400)
         assert [type(event) for event in events_of(seen)] == [kufeed.Disconnected]
@@ -315,11 +327,12 @@ async def test_a_notice_of_an_end_has_the_link_replaced(autojump_clock: MockCloc
         with feed.events() as events:
             session.reply('{"type":"notice","data":"this server closes for an upgrade in 60 s"}')
             seen = await collect(deltas, 30)
-            told = []
-            with pytest.raises(trio.WouldBlock):
-                while True:
-                    told.append(events.receive_nowait())
-        assert [type(event) for event in told] == [kufeed.Notice, kufeed.LinkUp, kufeed.LinkReplaced]
+            kinds = [type(event) for event in waiting(events)]
+        assert [kind for kind in kinds if kind not in (kufeed.StateChanged, kufeed.Progress)] == [
+            kufeed.Notice,
+            kufeed.LinkUp,
+            kufeed.LinkReplaced,
+        ]
         assert events_of(seen) == []
         assert not session.is_open
         assert len(exchange.sessions) == 1
@@ -333,3 +346,150 @@ async def test_a_polite_close_is_answered_at_once(autojump_clock: MockClock, cod
         await exchange.disconnect_all(code)
         assert exchange.dials[-1].at - closed_at < 0.1
         await feed.wait_state("live")
+
+
+async def test_who_says_so_every_second_has_one_link_replaced(autojump_clock: MockClock) -> None:
+    async with simulated(Exchange(instance_servers=2)) as (exchange, feed), feed.book_deltas("XBTUSDTM") as deltas:
+        told_on = exchange.sessions[0].server
+        for _ in range(300):
+            exchange.notify('{"type":"notice","data":"maintenance tomorrow at 10:00"}')
+            assert events_of(await collect(deltas, 1)) == []
+        assert len(exchange.dials) == 2
+        assert exchange.sessions[0].server != told_on  # that one is about to close
+
+
+# -- what readers of this code have found -----------------------------------------------------------------------------
+
+
+async def test_after_a_blip_both_servers_are_used_again(autojump_clock: MockClock) -> None:
+    async with simulated(Exchange(instance_servers=2), TWICE) as (exchange, feed), feed.book_deltas("XBTUSDTM"):
+        for turn in range(6):
+            await trio.sleep(70)
+            assert {session.server for session in exchange.sessions} == {0, 1}
+            exchange.sessions[turn % 2].cut()
+        await trio.sleep(10)
+        exchange.kill_server(0)
+        await trio.sleep(60)
+        assert [session.server for session in exchange.sessions] == [1, 1]  # rather both here than one alone
+        exchange.revive_server(0)
+
+
+async def test_two_links_wait_no_less_than_one(autojump_clock: MockClock) -> None:
+    """An exchange that welcomes and cuts: full jitter between dials, and one trial dial in a cool-down."""
+    dials: dict[int, int] = {}
+    for redundancy in (1, 2):
+        exchange = Exchange()
+        async with simulated(exchange, FeedConfig(redundancy=redundancy)) as (_, feed):
+            async with feed.ticker("XBTUSDTM", wait="none"), trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def cut(exchange: Exchange = exchange) -> None:
+                    while True:
+                        await trio.sleep(0.01)
+                        for session in exchange.sessions:
+                            session.cut()
+
+                await trio.sleep(1800)
+                nursery.cancel_scope.cancel()
+            dials[redundancy] = len(exchange.dials)
+    assert dials[2] < 2.5 * dials[1] < 300
+
+
+async def test_where_nothing_can_be_dialled_any_more_it_is_raised_though_a_successor_waited(
+    autojump_clock: MockClock,
+) -> None:
+    """The link that grew old dies while the circuit of its successor is open."""
+    limits = Limits(token_life=2000.0)
+    config = FeedConfig(rotate_after=100.0, max_reconnect_attempts=2)
+    async with simulated(Exchange(limits=limits), config) as (exchange, feed), feed.book_deltas("XBTUSDTM") as deltas:
+        exchange.faults.refuse_dials = True
+        with feed.events() as events, pytest.raises(kufeed.ConnectionFailed):
+            await collect(deltas, 3000)
+        assert [event.duration > 1900 for event in waiting(events) if isinstance(event, kufeed.LinkLost)] == [True]
+        exchange.faults.refuse_dials = False
+        await feed.wait_state("live")
+        assert updates(await collect(deltas, 100), kufeed.BookDelta)
+
+
+async def test_a_topic_that_the_next_link_does_not_get_keeps_the_old_one(autojump_clock: MockClock) -> None:
+    """All others are taken over; and once it is acknowledged, the old link ends."""
+    bad, good = "/contractMarket/level2:ETHUSDTM", "/contractMarket/level2:XBTUSDTM"
+    async with simulated(config=OFTEN) as (exchange, feed), feed.book_deltas("XBTUSDTM", "ETHUSDTM") as deltas:
+        (old,) = exchange.sessions
+        exchange.faults.ignore_topics = [bad]
+        seen = await collect(deltas, 200)
+        assert events_of(seen) == []
+        assert old.is_open
+        assert len(exchange.sessions) == 2
+        assert {bad, good} <= set(old.held)
+        exchange.faults.ignore_topics = ()
+        seen += await collect(deltas, 60)
+        assert events_of(seen) == []
+        assert not old.is_open
+        for symbol in "XBTUSDTM", "ETHUSDTM":
+            assert holes([delta for delta in updates(seen, kufeed.BookDelta) if delta.symbol == symbol]) == 0
+
+
+@pytest.mark.parametrize("place", [0, 1])
+async def test_a_topic_that_only_one_of_two_has_is_not_lost_when_that_is_replaced(
+    autojump_clock: MockClock, place: int
+) -> None:
+    config = FeedConfig(redundancy=2, rotate_after=100.0)
+    async with simulated(config=config) as (exchange, feed), feed.book_deltas("XBTUSDTM", "ETHUSDTM") as deltas:
+        await trio.sleep(20)
+        exchange.faults.ignore_topics = ["/contractMarket/level2:ETHUSDTM"]
+        exchange.sessions[place].cut()  # its next link gets one topic of the two
+        seen = await collect(deltas, 600)
+        assert holes([delta for delta in updates(seen, kufeed.BookDelta) if delta.symbol == "ETHUSDTM"]) == 0
+        assert [event for event in events_of(seen) if isinstance(event, kufeed.Disconnected)] == []
+
+
+async def test_a_link_that_takes_fewer_topics_tells_what_moves(autojump_clock: MockClock) -> None:
+    """The limit of topics on a link has become lower: those that go elsewhere have a hole, and it is told."""
+    exchange = Exchange(generated=6)
+    symbols = [f"T{number:04}USDTM" for number in range(1, 7)]
+    async with simulated(exchange, OFTEN) as (_, feed), feed.book_deltas(*symbols) as deltas:
+        exchange.limits = Limits(futures_topics=4)
+        seen = await collect(deltas, 400)
+        for symbol in symbols:
+            of_symbol = [delta for delta in updates(seen, kufeed.BookDelta) if delta.symbol == symbol]
+            told = [delta.gap_before is not None for delta in of_symbol]
+            assert holes(of_symbol) <= sum(told)
+            assert of_symbol[-1].received_time_ns > of_symbol[0].received_time_ns + 380 * 10**9
+
+
+async def test_a_lag_that_grows_does_not_let_the_next_link_overtake(autojump_clock: MockClock) -> None:
+    async with simulated(config=OFTEN) as (exchange, feed), feed.trades("XBTUSDTM", "ETHUSDTM") as trades:
+        exchange.sessions[0].lag = 40.0
+        seen = await collect(trades, 400)
+        assert events_of(seen) == []
+        assert len(exchange.dials) >= 2
+
+
+async def test_a_blocking_consumer_loses_nothing_with_one_of_two_links(autojump_clock: MockClock) -> None:
+    async with simulated(config=TWICE) as (exchange, feed):
+        async with feed.book_deltas("XBTUSDTM", overflow="block", buffer=10) as deltas:
+            seen = await collect(deltas, 10)
+            for turn in range(6):
+                await trio.sleep(10)  # both readers are held
+                exchange.sessions[turn % 2].cut()
+                await trio.sleep(10)
+                seen += await collect(deltas, 30)
+            assert not [event for event in events_of(seen) if not isinstance(event, kufeed.SlowConsumer)]
+            assert holes(updates(seen, kufeed.BookDelta)) == 0
+
+
+async def test_a_connection_lingers_though_one_of_its_links_is_lost(autojump_clock: MockClock) -> None:
+    async with simulated(config=FeedConfig(redundancy=2, linger=20.0)) as (exchange, feed):
+        async with feed.ticker("XBTUSDTM"):
+            await trio.sleep(10)
+        exchange.faults.refuse_dials = True
+        exchange.sessions[0].cut()
+        await trio.sleep(10)
+        assert len(exchange.sessions) == 1
+        exchange.faults.refuse_dials = False
+        async with feed.ticker("XBTUSDTM"):
+            await trio.sleep(30)
+            assert len(exchange.sessions) == 2
+        await trio.sleep(30)
+        assert len(exchange.sessions) == 0

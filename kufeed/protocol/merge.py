@@ -75,11 +75,6 @@ class Merge:
     """Of a `DUPLICATE`: it is the first of its link, and was delivered by another. So nothing is missing in between:
     a link brings all from its first update on."""
 
-    @property
-    def generation(self) -> int | None:
-        """Of the link that brought what was delivered last; None where no link that still lives did."""
-        raise NotImplementedError
-
     def take(self, update: Update, generation: int) -> Verdict:
         """What *update*, which came on the link of this *generation*, is."""
         raise NotImplementedError
@@ -102,10 +97,6 @@ class _Ordered(Merge):
         self._cut = False
         self._tied: list[Update] = []  # delivered at one place
         self._row: tuple[Update | None, int] = (None, 0)  # updates in a row that were not delivered, since which one
-
-    @property
-    def generation(self) -> int | None:
-        return self._generation
 
     def cut(self) -> None:
         self._generation = None
@@ -446,11 +437,6 @@ class _Rates(Merge):
     def __init__(self, channel: Channel) -> None:
         self._series = {True: _Timed(channel), False: _Timed(channel)}
         self._taken = self._series[True]
-
-    @property
-    def generation(self) -> int | None:
-        """The same, of the series that the last update taken was one of."""
-        return self._taken.generation
 
     def take(self, update: Any, generation: int) -> Verdict:
         series = self._taken = self._series[update.predicted]

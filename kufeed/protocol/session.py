@@ -162,6 +162,8 @@ class Session:
         self._newest: dict[str, Request] = {}
         self._asked: set[str] = set()  # what the exchange may be streaming to us
         self._held_since: float | None = None
+        self.has_ponged = False
+        """Whether the server answers pings at all."""
         self.holds = 0
         """How often its reader was held."""
         self._failed = False
@@ -256,6 +258,7 @@ class Session:
         return [Unknown(frame)]
 
     def _ponged(self, ping_id: str | None) -> list[Event]:
+        self.has_ponged = True
         if ping_id is None or ping_id not in self._probes:
             return []
         self._probes.remove(ping_id)
