@@ -109,7 +109,7 @@ class FeedConfig:
     message_buffer_size: int = attrs.field(default=10_000, validator=_Checked.count(1))
     """Updates a subscription may hold for its consumer, unless it says `buffer=` itself."""
     max_connections: int = attrs.field(default=100, validator=_Checked.count(1))
-    """Links this feed may have at once, both markets together; while one is replaced there is one more."""
+    """Links this feed may have at once, both markets together; while one is replaced there are two of it."""
     max_concurrent_dials: int = attrs.field(default=8, validator=_Checked.count(1))
     """Links that may be connecting at the same time."""
     budget_share: float = attrs.field(default=1.0)
