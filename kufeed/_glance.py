@@ -98,7 +98,7 @@ async def _ask_for_contract(requests: Requests, source: Rest, symbol: str) -> An
     try:
         answer = await requests.ask(source, rest.contract(symbol), _LONGEST_CONTRACT)
     except ExchangeError as error:
-        if rest.is_lasting(error):
+        if rest.is_of_symbol(error):
             return None
         raise
     return answer.data

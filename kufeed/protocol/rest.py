@@ -83,13 +83,19 @@ SPOT_TIME = Endpoint("GET", "/api/v1/timestamp", 3)
 _CLOCK_OFF = "400002"
 _WHO_ASKS = ("400001", _CLOCK_OFF, "400003", "400004", "400005", "400006", "400007")
 
-_LASTING = (*_WHO_ASKS, "200003", "400100", "404000", "411100", "900001")
+_UNKNOWN_SYMBOL = ("200003", "900001")
+_LASTING = (*_WHO_ASKS, *_UNKNOWN_SYMBOL, "400100", "404000", "411100")
 """Who asks, symbol or parameter wrong, no such path, account frozen: the same request gets the same answer again."""
 
 
 def is_lasting(error: ExchangeError) -> bool:
     """Whether *error* is a refusal that asking again does not mend: the user has to, or the exchange."""
     return error.code in _LASTING
+
+
+def is_of_symbol(error: ExchangeError) -> bool:
+    """Whether *error* says that there is no such symbol: 200003 of futures, 900001 of spot (KuCoin, REST errors)."""
+    return error.code in _UNKNOWN_SYMBOL
 
 
 def refusal(message: str, *, signed: bool, code: str | None = None, retry_after: float | None = None) -> ExchangeError:
