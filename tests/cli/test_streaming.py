@@ -23,7 +23,7 @@ SUMMARY = re.compile(r"received (\d+), delivered (\d+), dropped (\d+)(, discarde
 
 
 async def test_the_demo_prints_plain_lines_to_a_pipe_and_stops_by_itself() -> None:
-    ended = await run("demo", "--seconds", "1.5")
+    ended = await run("demo", "--seconds", "3")
     assert ended.code == 0
     assert ended.err == []
     *lines, summary = ended.out
