@@ -121,7 +121,7 @@ def test_the_readme_has_the_two_commands_of_one_line() -> None:
     commands = dict(re.findall(r"<!-- the (\w+) command -->\n+```sh\n(.+)\n```", text))
     assert list(commands) == ["demo", "test"]
     assert commands["demo"].endswith("kufeed demo --seconds 10")
-    assert commands["test"].endswith("python -m pytest")
+    assert commands["test"].endswith("python -m pytest -n auto")
 
 
 def test_the_picture_of_a_book_shows_every_transition_of_its_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -389,7 +389,7 @@ async def test_two_links_wait_no_less_than_one(autojump_clock: MockClock) -> Non
                         for session in exchange.sessions:
                             session.cut()
 
-                await trio.sleep(1800)
+                await trio.sleep(900)
                 nursery.cancel_scope.cancel()
             dials[redundancy] = len(exchange.dials)
     assert dials[2] < 2.5 * dials[1] < 300

@@ -37,7 +37,7 @@ async def wait_acked(feed: kufeed.Feed, topics: int) -> None:
 async def test_after_a_cut_all_topics_are_acked_within_a_second(autojump_clock: MockClock, how: str) -> None:
     """Counted from the dial, which the back-off's first step may keep waiting for up to `reconnect_delay`."""
     async with simulated(Exchange(generated=12)) as (exchange, feed), feed.ticker(*TWELVE):
-        for _ in range(20):
+        for _ in range(8):
             await trio.sleep(70)
             cut_at, before = trio.current_time(), len(exchange.dials)
             for session in exchange.sessions:
