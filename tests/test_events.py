@@ -75,7 +75,7 @@ async def test_one_that_is_closed_takes_no_more_and_wakes_who_waits() -> None:
 
     async with trio.open_nursery() as nursery:
         with journal.open() as events:
-            nursery.start_soon(read, events)
+            nursery.start_soon(read, events)  # noqa: ASYNC111  # what happens then is what is tested
             await wait_all_tasks_blocked()
         assert events.closed
         journal.tell(event(1))

@@ -161,7 +161,8 @@ def alarms(seen: list[Any]) -> list[float]:
 @pytest.mark.parametrize("name", [*OPEN, *BY_THE_CLOCK])
 async def test_a_stream_that_dies_is_told_of_once(autojump_clock: MockClock, name: str) -> None:
     """It is muted while the exchange moves on; the alarm comes in time, and not again however long it lasts."""
-    async with watched() as here, {**OPEN, **BY_THE_CLOCK}[name](here.feed) as sub, trio.open_nursery() as nursery:
+    subscribe = {**OPEN, **BY_THE_CLOCK}[name]
+    async with watched() as here, subscribe(here.feed) as sub, trio.open_nursery() as nursery:
         seen: list[Any] = []
         nursery.start_soon(collect, sub, seen)
         await trio.sleep(100)
