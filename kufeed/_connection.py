@@ -47,7 +47,7 @@ pushes, nobody has said."""
 
 _LATER = 60.0
 _NOTICE_EVERY = 600.0
-"""Seconds between two links that are replaced because of what the exchange says: it may say so every second."""
+"""Seconds in which a server that announces its end is heard once: it may say so every second."""
 _SPEAKS_OF_AN_END = re.compile("clos|shut|restart|reconnect|maintenance|upgrad|go.*away|disconnect", re.IGNORECASE)
 """Of a notice: how the exchange would announce that it closes a link, it has not written. Taking a word wrong costs one
 dial and loses nothing."""
@@ -113,7 +113,8 @@ class Connection:
         self._last_failure: LinkError | None = None
         self._changed = trio.Event()
         self._race = Race() if around.config.redundancy > 1 else None
-        self._next_notice = -math.inf
+        self._announced: dict[str | None, float] = {}
+        """By instance server, when it has announced an end."""
         self._refused_on: Line | None = None
         """Whose link has refused what is being told of."""
         self._nursery: trio.Nursery | None = None
@@ -143,7 +144,7 @@ class Connection:
             if not self.carries(stream.topic.wire):
                 new.append(stream.topic)
             self.routes.add(stream)
-            if self._race is not None and stream.heat is None:
+            if self._race is not None and (stream.heat is None or stream.heat.race is not self._race):
                 stream.enter(self._race)
             stream.begin_link()
         self._set_idle_since(math.inf)
@@ -275,13 +276,15 @@ class Connection:
         """Have another link take the place of that of *line*, once it is up and has all that this one has."""
         if line.retired or self.retired or any(other.replaces is line for other in self._lines):
             return
-        if reason != OLD_AGE and trio.current_time() < self._next_notice:
+        now = trio.current_time()
+        if reason != OLD_AGE and now < self._announced.get(line.server_name, -math.inf) + _NOTICE_EVERY:
             return
         if not line.is_live and line.link is not None:  # it is about to replace another: later, if it still must
-            line.link.old_at = trio.current_time() + _LATER
+            line.link.old_at = now + _LATER
             return
         if reason != OLD_AGE:
-            self._next_notice = trio.current_time() + _NOTICE_EVERY
+            self._announced = {server: at for server, at in self._announced.items() if now < at + _NOTICE_EVERY}
+            self._announced[line.server_name] = now
         self._start(Line(line.place, self._around, self, replaces=line, reason=reason))
 
     async def join(self, line: Line) -> None:
@@ -296,12 +299,12 @@ class Connection:
 
     async def _is_at_seam(self, line: Line, other: Line) -> bool:
         """Whether, after some waiting, what *line* has kept reaches back to before what *other* has delivered."""
-        await self._until(lambda: not other.is_live or line.has_asked_all_of(other))
+        await self._until(lambda: not other.is_live or line.has_all_of(other))
         dropped = _dropped(line)
         has_all = await other.wait_pong()
         with trio.move_on_after(OVERLAP):
             await self._until(lambda: not other.is_live)
-        return has_all and other.is_live and line.has_asked_all_of(other) and _dropped(line) == dropped
+        return has_all and other.is_live and line.has_all_of(other) and _dropped(line) == dropped
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -316,14 +319,11 @@ class Connection:
         line.is_live = True
         if new:
             self._owner.acked(self, new)
-        self._end_replaced(line)
+        if (old := line.replaces) is not None:
+            self._end_replaced(line, old)
         self._stir()
 
-    def _end_replaced(self, line: Line) -> None:
-        """End the link that *line*'s was made for, unless it has what is not acknowledged here."""
-        old = line.replaces
-        if old is None or not line.is_live or not line.has_all_of(old):
-            return
+    def _end_replaced(self, line: Line, old: Line) -> None:
         assert line.link is not None
         self._around.journal.tell(
             LinkReplaced(self.number, self.market.name, line.link.host or "", line.reason, old.age())
@@ -429,20 +429,20 @@ class Connection:
     def _acked(self, line: Line, topics: list[Topic]) -> None:
         new = [topic for topic in topics if not self._acked_beside(line, topic.wire)]
         line.acked.update(topic.wire for topic in topics)
-        line.given_up.difference_update(line.acked)
         line.blamed = False
         if line.is_live:
             self._owner.acked(self, new)
-            self._end_replaced(line)
 
     def _unanswered(self, line: Line, session: events.Session, topics: list[Topic]) -> None:
         """Those that come on another link are asked for again, and nobody need know."""
-        line.given_up.update(topic.wire for topic in topics)
         beside = [topic for topic in topics if self._acked_beside(line, topic.wire)]
         wanted = beside + self._owner.unanswered(self, [topic for topic in topics if topic not in beside])
-        if wanted and not line.acked and not line.blamed:
+        assert line.link is not None
+        if beside and not line.is_live:
+            # It may not follow the other without them: what came late would overtake what is still under way there.
+            line.link.end(LinkSilent("acknowledgement", 2 * session.ack_timeout))
+        elif wanted and not line.acked and not line.blamed:
             line.blamed = True
-            assert line.link is not None
             line.link.end(LinkSilent("acknowledgement", 2 * session.ack_timeout))
         else:
             # The link is not at fault: others were acknowledged, or another link did no better.

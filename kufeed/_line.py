@@ -137,8 +137,6 @@ class Line:
         """Whether what its link brings is delivered."""
         self.blamed = False
         """Its link was given up because nothing was acknowledged on it."""
-        self.given_up: set[str] = set()
-        """What was not acknowledged on its link in time."""
         self._around = around
         self._owner = owner
         self._wait_to_dial = trio.CancelScope()
@@ -186,10 +184,6 @@ class Line:
     def has_all_of(self, other: Line) -> bool:
         """Whether all that *other* has acknowledged is acknowledged here too."""
         return self.acked >= other.acked
-
-    def has_asked_all_of(self, other: Line) -> bool:
-        """The same, but for what was not acknowledged here in time."""
-        return self.acked | self.given_up >= other.acked
 
     @property
     def server_name(self) -> str | None:
@@ -275,7 +269,6 @@ class Line:
                 answered.set()
             self.is_live = False
             self.acked.clear()
-            self.given_up.clear()
             self._end_turn(unused=not dialled)
 
     async def _wait_for_turn(self) -> bool:

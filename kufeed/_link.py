@@ -284,7 +284,8 @@ class Link:
             await self._caught_up.wait()
         received_time_ns = around.network.time_ns()
         if self.standby is not None:
-            self.standby.keep(payloads, received_time_ns, around.config.loads, self._control)
+            if self.standby.keep(payloads, received_time_ns, around.config.loads, self._control):
+                self.data_at = trio.current_time()
         else:
             await self._hand_out(payloads, received_time_ns)
 
@@ -313,6 +314,7 @@ class Link:
 
     async def _hand_out(self, payloads: Sequence[bytes], received_time_ns: int) -> None:
         around = self._around
+        repeated = around.refusals.duplicates
         touched = stage(
             payloads,
             loads=around.config.loads,
@@ -324,8 +326,9 @@ class Link:
             generation=self.generation,
             hide=self._hide,
         )
-        if touched:
+        if touched or around.refusals.duplicates != repeated:
             self.data_at = trio.current_time()
+        if touched:
             sinks = {sink for stream in touched for sink in stream.sinks}
             await hand_out(sinks, self._hold, self._leaves_staged)
 

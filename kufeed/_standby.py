@@ -27,8 +27,11 @@ class Standby:
         received_time_ns: int,
         loads: Callable[[bytes], Any],
         on_control: Callable[[Mapping[str, Any]], None],
-    ) -> None:
-        """Keep *payloads*, but hand control frames on at once: the acknowledgements that end the standby are such."""
+    ) -> bool:
+        """Keep *payloads*, but hand control frames on at once: the acknowledgements that end the standby are such.
+
+        Whether there were others.
+        """
         kept: list[bytes] = []
         for payload in payloads:
             frame = _control_frame(payload, loads)
@@ -42,6 +45,7 @@ class Standby:
         while self._size > MOST_BYTES:
             self.dropped += len(self._batches[0][0])
             self.take()
+        return bool(kept)
 
     def take(self) -> tuple[Sequence[bytes], int] | None:
         """The oldest batch and the time of its receipt; None where there is none."""

@@ -195,7 +195,7 @@ class Stream:
 
     def _stage_after_hole(self, update: Update) -> None:
         if not self._jumped and self.latest is not None and self.topic.channel.merge_key is MergeKey.CONTIGUOUS:
-            self._forgive()  # its number is the next one
+            self._missing.clear()  # its number is the next one
         since = None if self.latest is None else self.latest.time_ns
         first, last = self._numbers or (None, None)
         missing, self._missing = self._missing, {}

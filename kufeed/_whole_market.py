@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ._race import Heat
 from ._streams import Stream, newest
 from .errors import MessageRefused
 from .protocol.events import GapCause
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from ._channels import Sink
+    from ._race import Race
     from .protocol.market import Topic
     from .protocol.updates import Update
 
@@ -63,6 +65,11 @@ class WholeMarket(Stream):
 
     def lasts(self) -> tuple[Update, ...]:
         return tuple(update for part in self._parts.values() for update in part.lasts())
+
+    def enter(self, race: Race) -> None:
+        self.heat = Heat(race)  # each part runs its own
+        for part in self._parts.values():
+            part.enter(race)
 
     def begin_link(self) -> None:
         super().begin_link()

@@ -348,14 +348,12 @@ async def test_a_polite_close_is_answered_at_once(autojump_clock: MockClock, cod
         await feed.wait_state("live")
 
 
-async def test_who_says_so_every_second_has_one_link_replaced(autojump_clock: MockClock) -> None:
+async def test_who_says_so_every_second_is_heard_once(autojump_clock: MockClock) -> None:
     async with simulated(Exchange(instance_servers=2)) as (exchange, feed), feed.book_deltas("XBTUSDTM") as deltas:
-        told_on = exchange.sessions[0].server
         for _ in range(300):
             exchange.notify('{"type":"notice","data":"maintenance tomorrow at 10:00"}')
             assert events_of(await collect(deltas, 1)) == []
-        assert len(exchange.dials) == 2
-        assert exchange.sessions[0].server != told_on  # that one is about to close
+        assert len(exchange.dials) == 3  # from one server to the other and, as that says so too, back
 
 
 # -- what readers of this code have found -----------------------------------------------------------------------------
@@ -413,23 +411,26 @@ async def test_where_nothing_can_be_dialled_any_more_it_is_raised_though_a_succe
         assert updates(await collect(deltas, 100), kufeed.BookDelta)
 
 
-async def test_a_topic_that_the_next_link_does_not_get_keeps_the_old_one(autojump_clock: MockClock) -> None:
-    """All others are taken over; and once it is acknowledged, the old link ends."""
+@pytest.mark.parametrize("lag", [0.0, 0.5, 3.0])
+async def test_a_topic_that_the_next_link_does_not_get_keeps_the_old_one(autojump_clock: MockClock, lag: float) -> None:
+    """Until another gets it, however late its ack comes there and however much is still under way here."""
     bad, good = "/contractMarket/level2:ETHUSDTM", "/contractMarket/level2:XBTUSDTM"
     async with simulated(config=OFTEN) as (exchange, feed), feed.book_deltas("XBTUSDTM", "ETHUSDTM") as deltas:
         (old,) = exchange.sessions
+        old.lag = lag
         exchange.faults.ignore_topics = [bad]
         seen = await collect(deltas, 200)
-        assert events_of(seen) == []
         assert old.is_open
-        assert len(exchange.sessions) == 2
         assert {bad, good} <= set(old.held)
         exchange.faults.ignore_topics = ()
-        seen += await collect(deltas, 60)
+        seen += await collect(deltas, 120)
         assert events_of(seen) == []
         assert not old.is_open
+        assert len(exchange.sessions) <= 2
         for symbol in "XBTUSDTM", "ETHUSDTM":
             assert holes([delta for delta in updates(seen, kufeed.BookDelta) if delta.symbol == symbol]) == 0
+        await collect(deltas, 500)
+        assert len(exchange.sessions) <= 2
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -499,3 +500,62 @@ async def test_a_connection_lingers_though_one_of_its_links_is_lost(autojump_clo
             assert len(exchange.sessions) == 2
         await trio.sleep(30)
         assert len(exchange.sessions) == 0
+
+
+@pytest.mark.parametrize("redundancy", [1, 2, 3])
+async def test_the_topic_of_all_symbols_on_several_links(autojump_clock: MockClock, redundancy: int) -> None:
+    exchange = Exchange(generated=50, update_interval=1.0)
+    config = FeedConfig(redundancy=redundancy, rotate_after=100.0)
+    async with simulated(exchange, config) as (_, feed), feed.all_tickers(overflow="drop_oldest") as tickers:
+        seen = await collect(tickers, 300)
+        assert events_of(seen) == []
+        assert len({ticker.symbol for ticker in updates(seen, kufeed.Ticker)}) == 52
+        for symbol in "BTC-USDT", "T0001-USDT":
+            numbers = [ticker.sequence for ticker in updates(seen, kufeed.Ticker) if ticker.symbol == symbol]
+            assert len(numbers) > 200
+            assert numbers == sorted(set(numbers))
+        assert feed.statistics().disordered == 0
+
+
+@pytest.mark.parametrize("dead", [(0, 1), (1, 2), (0, 2)])
+async def test_the_one_server_that_lives_is_found(autojump_clock: MockClock, dead: tuple[int, int]) -> None:
+    for redundancy in 1, 2:
+        exchange = Exchange(instance_servers=3)
+        exchange.faults.dead_servers = set(dead)
+        async with simulated(exchange, FeedConfig(redundancy=redundancy, max_reconnect_attempts=3)) as (_, feed):
+            async with feed.ticker("XBTUSDTM"):
+                await trio.sleep(60)
+                assert [session.server in dead for session in exchange.sessions] == [False] * redundancy
+
+
+async def test_a_restart_that_rolls_from_server_to_server(autojump_clock: MockClock) -> None:
+    """Each announces its end, and goes: nothing is lost."""
+    async with simulated(Exchange(instance_servers=2)) as (exchange, feed), feed.book_deltas("XBTUSDTM") as deltas:
+        seen = await collect(deltas, 10)
+        first = exchange.sessions[0].server
+        for server in first, 1 - first:
+            for session in exchange.sessions:
+                if session.server == server:
+                    session.reply('{"type":"notice","data":"this server restarts in 30 s"}')
+            seen += await collect(deltas, 30)
+            exchange.kill_server(server)
+            seen += await collect(deltas, 60)
+            exchange.revive_server(server)
+            seen += await collect(deltas, 60)
+        assert events_of(seen) == []
+        assert holes(updates(seen, kufeed.BookDelta)) == 0
+
+
+async def test_the_slower_of_two_links_is_not_silent(autojump_clock: MockClock) -> None:
+    """It brings nothing new, but it brings: a dead topic does not end it."""
+    exchange = Exchange(instance_servers=2)
+    exchange.faults.lag = {1: 0.3}
+    async with simulated(exchange, TWICE) as (_, feed), feed.ticker("XBTUSDTM", "ETHUSDTM"):
+        await trio.sleep(30)
+        exchange.faults.mute_topics = ["/contractMarket/tickerV2:XBTUSDTM"]
+        with feed.events() as events:
+            await trio.sleep(400)
+            kinds = {type(event) for event in waiting(events)}
+        assert kufeed.StreamStale in kinds
+        assert kufeed.LinkLost not in kinds
+        assert len(exchange.dials) == 2
