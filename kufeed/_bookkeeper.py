@@ -202,7 +202,7 @@ class BookKeeper:
         if book is None or sink not in book.readers:
             return
         reader = book.readers[sink]
-        if book.refused is not None:
+        if book.refused is not None and not book.sync.is_readable(reader.depth):
             sink.fail(book.refused)
         if book.sync.is_readable(reader.depth):
             self._show(book.sync, reader, {})

@@ -41,6 +41,8 @@ _PLACES = 8
 MOST_PUBLIC_DEPTH = 50
 """Levels of a spot book that a public seed of 100 can promise for some time: the top is consumed, and the seed knows
 nothing of what moves up from below (a recorded session differed at level 99 after 30 s)."""
+_SHORT_BACKOFF = Backoff(0.25, max=4.0)
+"""After seeds that the changes did not come to: that may be long ago, and the book need not be dark for long."""
 _BACKOFF = Backoff(0.25, max=32.0)
 """The first snapshot is often older than the first change: asking again at once would be as early."""
 
@@ -197,7 +199,7 @@ class Books:
         try:
             with book.syncing:
                 if book.sync.given_up:  # else the next change might have it ask again, and so on
-                    await trio.sleep(_BACKOFF.delay(book.sync.given_up, self._rng))
+                    await trio.sleep(_SHORT_BACKOFF.delay(book.sync.given_up, self._rng))
                 while book.readers and book.sync.wants_snapshot() and not self._is_hopeless(book):
                     pause = await self._seed(keeper, book, failures)
                     failures = 0 if pause is None else failures + 1
@@ -225,6 +227,8 @@ class Books:
                     return None  # there is another way, or none
                 return self._put_off(keeper, book, error, failures)
         event = sync.seed(ticket, snapshot)
+        if event is BookEvent.DIFFERS:
+            keeper.broke(book, event)
         if event is BookEvent.UNFIT or sync.state is not BookState.LIVE:
             book.unfit += 1
             return _BACKOFF.delay(failures + 1, self._rng)

@@ -239,6 +239,11 @@ class BookSync:
         if made is None:
             return self._go(BookEvent.UNFIT)
         bids, asks, last = made
+        sequence = snapshot.sequence if last is None else last.sequence
+        if self.state is BookState.LIVE and sequence == self.sequence:
+            # What the live book knows, the new one has to say too: else one of them is of another numbering.
+            if not (self.bids.agrees(bids) and self.asks.agrees(asks)):
+                return self._break(BookEvent.DIFFERS, None)
         if last is None:
             self.sequence, self.exchange_time_ns = snapshot.sequence, snapshot.exchange_time_ns
             self.received_time_ns = snapshot.received_time_ns
@@ -446,14 +451,17 @@ def _settles(delta: BookDelta, snapshot: BookSnapshot) -> bool:
 
 
 def _disproves(delta: BookDelta, snapshot: BookSnapshot) -> bool:
-    """Whether *delta* has a lower number than *snapshot* though it is later: that one is of another numbering.
+    """Whether *delta* has no higher number than *snapshot* though it is later: that one is of another numbering.
 
-    It is too late in any case after `_HELD_AT_MOST`, since a snapshot may have no time, or a wrong one.
+    With a lower one it is too late in any case after `_HELD_AT_MOST`: a snapshot may have no time, or a wrong one.
     """
-    if _number(delta) >= snapshot.sequence:
+    number = _number(delta)
+    if number > snapshot.sequence:
         return False
+    if _is_newer(delta, snapshot.exchange_time_ns, _LATE):
+        return True
     held = delta.received_time_ns - snapshot.received_time_ns
-    return held > _HELD_AT_MOST or _is_newer(delta, snapshot.exchange_time_ns, _LATE)
+    return number < snapshot.sequence and held > _HELD_AT_MOST
 
 
 def _change(bids: BookSide, asks: BookSide, changes: Iterable[BookChange], after: int) -> None:

@@ -442,8 +442,29 @@ def test_a_seed_that_the_changes_do_not_come_to_is_given_up(dated: bool) -> None
     assert (book.wants_snapshot(), book.held_in_vain, book.given_up) == (True, 1, 1)
     if dated:
         assert book.seed(book.ask(), seed) is BookEvent.UNFIT, "what has disproved it once does so still"
-    assert book.seed(book.ask(), snapshot(12, limit=30, levels=30)) is BookEvent.JOINED
+    right = snapshot(12, limit=30, levels=30)
+    bids = (Level(Decimal(100), Decimal(8)), *right.bids[1:])
+    right = attrs.evolve(right, bids=bids, exchange_time_ns=right.exchange_time_ns + bound + 1)
+    assert book.seed(book.ask(), right) is BookEvent.JOINED
     assert (book.held_in_vain, book.given_up) == (1, 0)
+
+
+def test_a_change_that_a_seed_has_already_is_not_later_than_it() -> None:
+    """With its very number, but later by more than clocks may differ: the seed is of another numbering."""
+    book = seeded(10, limit=3, depth=2)
+    assert book.seed(book.ask(), snapshot(11)) is None
+    assert book.receive(delta(11, (Side.BUY, "99", "0"), time=40 * 10**9)) is BookEvent.APPLIED
+    assert (book.wants_snapshot(), book.held_in_vain) == (True, 1)
+
+
+def test_a_seed_of_a_live_book_has_to_say_what_that_knows() -> None:
+    """At the same number one of two that differ is wrong: nothing is shown until another has come."""
+    book = seeded(10, limit=3, depth=2)
+    other = snapshot(10)
+    other = attrs.evolve(other, bids=(Level(Decimal(100), Decimal(7)), *other.bids[1:]))
+    assert book.seed(book.ask(), other) is BookEvent.DIFFERS
+    assert not book.is_readable(1)
+    assert book.seed(book.ask(), snapshot(10)) is BookEvent.JOINED
 
 
 @pytest.mark.parametrize("asked_before", [True, False])
