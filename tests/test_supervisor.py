@@ -107,7 +107,8 @@ async def test_cancelled_gives_way_to_a_real_error() -> None:
 
 async def test_a_group_of_nothing_but_cancelled_gives_way_too() -> None:
     """It is what a nursery of the body makes of being cancelled because of our task."""
-    with pytest.raises((Theirs, BaseExceptionGroup)) as raised:  # a stray Cancelled might end the test, and look well
+    # A stray Cancelled might end the test, and look well.
+    with pytest.raises((Theirs, BaseExceptionGroup)) as raised:  # noqa: ASYNC401
         with one_error() as body:
             async with trio.open_nursery() as nursery:
                 with body.watched():

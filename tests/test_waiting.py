@@ -158,7 +158,7 @@ async def test_waiting_ends_with_the_subscription_or_the_feed(autojump_clock: Mo
     async with trio.open_nursery() as nursery:
         async with simulated(exchange) as feed:
             async with feed.ticker("XBTUSDTM", wait="none") as tickers:
-                nursery.start_soon(wait, tickers, "subscription")
+                nursery.start_soon(wait, tickers, "subscription")  # noqa: ASYNC111  # its end is what is tested
                 await wait_all_tasks_blocked()
             await wait_all_tasks_blocked()
             assert outcomes == ["subscription"]
@@ -238,7 +238,7 @@ async def test_ten_thousand_topics_show_their_progress_and_flow_meanwhile(autoju
 
         async with trio.open_nursery() as nursery:
             async with feed.ticker(*symbols, wait="none") as tickers:
-                nursery.start_soon(read, tickers)
+                nursery.start_soon(read, tickers)  # noqa: ASYNC111  # it is told that it was closed
                 with trio.fail_after(600):
                     await tickers.wait_acked()
                 await wait_all_tasks_blocked()
