@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from contextlib import suppress
 from typing import Annotated, Literal
 
 import trio
@@ -93,7 +94,8 @@ def demo(*, seconds: Seconds = None, seed: int = 0, verbose: Annotated[bool, Par
     code = run(command)
     summary = None if watch is None else watch.summary()
     if summary is not None and code != NOBODY_READS:
-        output.write_now(f"demo: {summary}\n")
+        with suppress(OutputClosed):
+            output.write_now(f"demo: {summary}\n")
     return code
 
 
@@ -160,6 +162,8 @@ def watch(
     code = run(watch.run)
     summary = watch.summary()
     if summary is not None and code != NOBODY_READS:
+        with suppress(OutputClosed):
+            watch.output.write_now()  # what was taken just before the end
         complain(summary)
     return code
 

@@ -27,29 +27,32 @@ class Output:
         self.is_terminal = sys.stdout.isatty()
         self._encoding = sys.stdout.encoding or "utf-8"
         self._turn = trio.Lock()
-        self._idle = threading.Event()
-        self._idle.set()
+        self._writing = threading.Lock()
+        self._waiting: list[str] = []
 
     async def write(self, text: str) -> None:
-        """Write *text*; several callers take turns. Raises `OutputClosed`. Cancelled, it is still written (`wait`)."""
+        """Write *text*; several callers take turns. Raises `OutputClosed`. Cancelled, `write_now()` writes it."""
+        self._waiting.append(text)
         async with self._turn:
-            self._idle.clear()
-            await trio.to_thread.run_sync(self._write, text, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(self._write, abandon_on_cancel=True)
 
-    def write_now(self, text: str) -> None:
-        """Write *text* after what is being written, waiting for a slow reader. Raises `OutputClosed`."""
-        if self._idle.wait(_GRACE):
-            self._write(text)
+    def write_now(self, text: str = "") -> None:
+        """Write *text* after what waits, waiting for a slow reader. Raises `OutputClosed`."""
+        self._waiting.append(text)
+        self._write(_GRACE)
 
-    def _write(self, text: str) -> None:
-        left = memoryview(text.encode(self._encoding, "replace"))
+    def _write(self, patience: float = -1) -> None:
+        if not self._writing.acquire(timeout=patience):
+            return
         try:
+            waiting, self._waiting = self._waiting, []
+            left = memoryview("".join(waiting).encode(self._encoding, "replace"))
             while left:
                 left = left[os.write(sys.stdout.fileno(), left) :]
         except BrokenPipeError:
             raise OutputClosed from None
         finally:
-            self._idle.set()
+            self._writing.release()
 
 
 def complain(problem: object) -> None:

@@ -240,10 +240,9 @@ class BookSync:
             return self._go(BookEvent.UNFIT)
         bids, asks, last = made
         sequence = snapshot.sequence if last is None else last.sequence
-        if self.state is BookState.LIVE and sequence == self.sequence:
-            # What the live book knows, the new one has to say too: else one of them is of another numbering.
-            if not (self.bids.agrees(bids) and self.asks.agrees(asks)):
-                return self._break(BookEvent.DIFFERS, None)
+        agrees = self.bids.agrees(bids) and self.asks.agrees(asks)
+        if self.state is BookState.LIVE and sequence == self.sequence and not agrees:
+            return self._break(BookEvent.DIFFERS, None)  # one of the two is of another numbering
         if last is None:
             self.sequence, self.exchange_time_ns = snapshot.sequence, snapshot.exchange_time_ns
             self.received_time_ns = snapshot.received_time_ns
