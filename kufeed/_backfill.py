@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from ._budget import OTHER_LANE
-from ._delivery import hand_out
+from ._delivery import hand_out, wait_for_room
 from .errors import KufeedError, MessageRefused, UsageError
 from .protocol.events import Disconnected, Gap, GapCause, GapFill, Stale
 from .protocol.history import HISTORIES, fill, read_trades
@@ -319,8 +319,8 @@ class Backfills:
                 history = await self._ask(repair)
                 if repair.held:  # else it was ended meanwhile
                     keeper.fill(repair, history)
-                    await hand_out([keeper], _wait_for_room)
-            await hand_out([keeper], _wait_for_room)
+                    await hand_out([keeper], wait_for_room)
+            await hand_out([keeper], wait_for_room)
         except BaseException:
             keeper.give_up(repair)
             keeper.force()  # so that it is counted
@@ -362,11 +362,6 @@ class Backfills:
         except KufeedError as error:
             _log.warning("no history of %s: %s", topic.symbol, error)
         return None
-
-
-async def _wait_for_room(sink: Sink) -> bool:
-    await sink.wait_room()
-    return True
 
 
 class BackfilledTrades:

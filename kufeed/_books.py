@@ -11,7 +11,7 @@ import trio
 from ._backoff import Backoff
 from ._bookkeeper import BookKeeper, KeptBook, Reader
 from ._budget import OTHER_LANE, SNAPSHOT_LANE
-from ._delivery import hand_out
+from ._delivery import hand_out, wait_for_room
 from ._refused_key import RefusedKey
 from ._rest import book_endpoint
 from ._signing import Signer
@@ -235,7 +235,7 @@ class Books:
         book.refused = None
         keeper.show(book)
         book.stir()
-        await hand_out([keeper], _wait_for_room)
+        await hand_out([keeper], wait_for_room)
         return None
 
     def _put_off(self, keeper: BookKeeper, book: KeptBook, error: KufeedError, failures: int) -> float:
@@ -343,11 +343,6 @@ class Books:
                 keeper.care_for(book)
             case BookEvent.UNFIT:
                 book.warn_of_audit("its snapshot is too old, or no book")
-
-
-async def _wait_for_room(sink: Sink) -> bool:
-    await sink.wait_room()
-    return True
 
 
 class BooksAtDepth:

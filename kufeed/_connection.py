@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 import trio
 
-from ._delivery import hand_out
+from ._delivery import hand_out, wait_for_room
 from ._lifecycle import ExchangeComplained, LinkReplaced, Notice
 from ._line import OLD_AGE, Line, LinkStatistics
 from ._race import Race
@@ -374,7 +374,7 @@ class Connection:
 
     async def _hand_out_left(self) -> None:
         left = {sink for stream in self.streams() for sink in stream.sinks if sink.has_staged()}
-        await hand_out(left, _wait_for_room)
+        await hand_out(left, wait_for_room)
 
     def gave_up(self, cause: LinkError) -> None:
         if self.failed is not None:
@@ -495,11 +495,6 @@ class Connection:
             last_failure=None if self._last_failure is None else str(self._last_failure),
             links=tuple(line.statistics(self._race) for line in self._lines),
         )
-
-
-async def _wait_for_room(sink: Sink) -> bool:
-    await sink.wait_room()
-    return True
 
 
 def _dropped(line: Line) -> int:

@@ -37,3 +37,9 @@ async def hand_out(
         for sink, _ in () if leave() else waiting:  # cancelled: nothing that arrived stays behind uncounted
             sink.force()
             sink.hand_over()
+
+
+async def wait_for_room(sink: Sink) -> bool:
+    """A *hold* of `hand_out()` for who hands out what no reader waits behind."""
+    await sink.wait_room()
+    return True
