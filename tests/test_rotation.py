@@ -454,6 +454,8 @@ async def test_a_link_that_takes_fewer_topics_tells_what_moves(autojump_clock: M
     async with simulated(exchange, OFTEN) as (_, feed), feed.book_deltas(*symbols) as deltas:
         exchange.limits = Limits(futures_topics=4)
         seen = await collect(deltas, 400)
+        moved = [event.topic.symbol for event in events_of(seen) if isinstance(event, kufeed.Disconnected)]
+        assert len(moved) == len(set(moved)) == 2
         for symbol in symbols:
             of_symbol = [delta for delta in updates(seen, kufeed.BookDelta) if delta.symbol == symbol]
             told = [delta.gap_before is not None for delta in of_symbol]
