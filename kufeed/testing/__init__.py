@@ -1,9 +1,11 @@
 """A small KuCoin for your own tests: `Exchange`, over loopback TCP or in memory (`MemoryNetwork`)."""
 
+from kufeed.testing import faults
 from kufeed.testing.books import TrueBook
 from kufeed.testing.exchange import Exchange
 from kufeed.testing.limits import Limits
 from kufeed.testing.network import MemoryNetwork
+from kufeed.testing.plans import FaultPlan
 from kufeed.testing.records import Address, BookFault, Dial, ExchangeStatistics, Faults
 from kufeed.testing.session import Session
 
@@ -13,13 +15,16 @@ __all__ = [
     "Dial",
     "Exchange",
     "ExchangeStatistics",
+    "FaultPlan",
     "Faults",
     "Limits",
     "MemoryNetwork",
     "Session",
     "TrueBook",
+    "faults",
 ]
 
 for _name in __all__:
-    globals()[_name].__module__ = __name__
+    if _name != "faults":
+        globals()[_name].__module__ = __name__
 del _name

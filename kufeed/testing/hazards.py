@@ -1,0 +1,103 @@
+"""What every fault is: a frozen record that says when it strikes, and how its fields are drawn."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+import attrs
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from kufeed.testing.exchange import Exchange
+
+Severity = Literal["mild", "rough", "brutal"]
+"""`mild`: nothing is lost by it, things are late or in pieces. `rough`: connections and messages are lost.
+`brutal`: the exchange itself lies, refuses or is away."""
+
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+
+
+@attrs.frozen
+class Among:
+    """A field takes one of these values where a plan is drawn."""
+
+    values: tuple[Any, ...]
+
+    def draw(self, rng: random.Random) -> Any:
+        return rng.choice(self.values)
+
+
+@attrs.frozen
+class Between:
+    """A field takes a whole number (both ends are ints) or seconds in this range where a plan is drawn."""
+
+    low: float
+    high: float
+
+    def draw(self, rng: random.Random) -> float:
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return rng.randint(self.low, self.high)
+        return round(rng.uniform(self.low, self.high), 3)
+
+
+Domain = Among | Between
+
+
+def among(default: Any, *values: Any) -> Any:
+    """A field of a fault that takes one of *values*, as a literal in Python and JSON; others raise `ValueError`."""
+    return attrs.field(default=default, validator=attrs.validators.in_(values), metadata={"domain": Among(values)})
+
+
+def between(default: float, low: float, high: float, *, least: float = 0) -> Any:
+    """A number of at least *least*; plans are drawn from *low* to *high*."""
+
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value >= least:
+            raise ValueError(f"{field.name} must be {least} or more, not {value!r}")
+
+    return attrs.field(default=default, validator=check, metadata={"domain": Between(low, high)})
+
+
+def any_of(default: Any, *values: Any) -> Any:
+    """A field that takes anything of its type; plans are drawn from *values*."""
+    return attrs.field(default=default, metadata={"domain": Among(values)})
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Fault:
+    """The base of all faults: one thing that goes wrong, `at` seconds after the plan begins."""
+
+    severity: ClassVar[Severity]
+    at: float = between(0.0, 0.0, 20.0)
+
+    def strike(self, exchange: Exchange) -> Callable[[], None] | None:
+        """Have it happen to an open *exchange*; what is returned ends it again. For `FaultPlan.play()`."""
+        raise NotImplementedError
+
+    @property
+    def until(self) -> float:
+        """When it is over, in seconds after the plan begins."""
+        return self.at
+
+    def __repr__(self) -> str:
+        fields = [field for field in attrs.fields(type(self)) if getattr(self, field.name) != field.default]
+        inner = ", ".join(f"{field.name}={_shown(getattr(self, field.name))}" for field in fields)
+        return f"faults.{type(self).__name__}({inner})"
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class LastingFault(Fault):
+    """A fault that goes on for `lasting` seconds; `math.inf` for as long as the exchange is open."""
+
+    lasting: float = between(2.0, 0.1, 8.0)
+
+    @property
+    def until(self) -> float:
+        return self.at + self.lasting
+
+
+def _shown(value: object) -> str:
+    return 'float("inf")' if value == math.inf else repr(value)

@@ -1,0 +1,168 @@
+"""Fault plans: what goes wrong and when, as a value that can be printed, stored and played again."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from kufeed.testing import faults
+from kufeed.testing.hazards import SEVERITIES, Fault, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kufeed.testing.exchange import Exchange
+
+_KINDS = {kind.__name__: kind for kind in faults.KINDS}
+_MOST = 5  # faults in a plan that is drawn: those which find something are short
+
+
+def kinds_of(severity: Severity) -> tuple[type[Fault], ...]:
+    """The kinds of fault that a plan of this *severity* has: its own, and all milder ones."""
+    if severity not in SEVERITIES:
+        raise ValueError(f"severity must be one of {', '.join(SEVERITIES)}, not {severity!r}")
+    mildest = SEVERITIES[: SEVERITIES.index(severity) + 1]
+    return tuple(kind for kind in faults.KINDS if kind.severity in mildest)
+
+
+class FaultPlan:
+    """Faults in the order in which they strike; immutable, equal where the faults are.
+
+    `repr()` is an expression that makes it again, with ``from kufeed.testing import FaultPlan, faults``.
+    `to_json()` and `from_json()` are for files and for other languages, `random()` draws one from a seed, and `play()`
+    has it happen.
+    """
+
+    __slots__ = ("faults",)
+    faults: tuple[Fault, ...]
+
+    def __init__(self, *given: Fault) -> None:
+        for fault in given:
+            if not isinstance(fault, Fault):
+                raise TypeError(f"a plan is made of faults, not of {fault!r}")
+        object.__setattr__(self, "faults", tuple(sorted(given, key=lambda fault: fault.at)))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a FaultPlan cannot be changed: make another, without or with another {name}")
+
+    @classmethod
+    def random(
+        cls, seed: int, severity: Severity = "brutal", *, duration: float = 20.0, most: int = _MOST
+    ) -> FaultPlan:
+        """Draw one to *most* faults of this *severity* or milder, all over within *duration* seconds.
+
+        The same arguments give the same plan, in any process and with any version of Python. Raises `ValueError` for a
+        severity that there is not.
+        """
+        rng = random.Random(seed)
+        kinds = kinds_of(severity)
+        return cls(*(_draw(rng.choice(kinds), rng, duration) for _ in range(rng.randint(1, most))))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> FaultPlan:
+        """The plan that `to_json()` wrote. Raises `ValueError` for anything else, saying what is wrong and where."""
+        try:
+            rows = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"this is not JSON: {error}") from None
+        if not isinstance(rows, list):
+            raise ValueError(f"a plan is a list of faults, not {rows!r:.80}")
+        return cls(*(_read(number, row) for number, row in enumerate(rows)))
+
+    def to_json(self) -> str:
+        """An array of objects: each has the `fault`'s name and the fields that are not as by default."""
+        rows = [{"fault": type(fault).__name__, **_fields(fault)} for fault in self.faults]
+        return json.dumps(rows)
+
+    @property
+    def until(self) -> float:
+        """When the last fault is over, in seconds after the plan begins; 0.0 for a plan without any."""
+        return max((fault.until for fault in self.faults), default=0.0)
+
+    async def play(self, exchange: Exchange) -> None:
+        """Have every fault strike *exchange*, from now on, and return when the last one is over.
+
+        The clock is that of the Trio run: virtual under a `MockClock`. Cancelled, what goes on is ended and what was to
+        come does not. *exchange* must be open. Plans may be played at the same time.
+        """
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for fault in self.faults:
+                nursery.start_soon(_strike, fault, began, exchange, name=f"fault plan: {type(fault).__name__}")
+
+    def __iter__(self) -> Iterator[Fault]:
+        return iter(self.faults)
+
+    def __len__(self) -> int:
+        return len(self.faults)
+
+    def __eq__(self, other: object) -> bool:
+        return self.faults == other.faults if isinstance(other, FaultPlan) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.faults)
+
+    def __repr__(self) -> str:
+        return f"FaultPlan({', '.join(map(repr, self.faults))})"
+
+
+async def _strike(fault: Fault, began: float, exchange: Exchange) -> None:
+    await trio.sleep_until(began + fault.at)
+    end = fault.strike(exchange)
+    if end is None:
+        return
+    try:
+        await trio.sleep_until(began + fault.until)
+    finally:
+        end()
+
+
+def _draw(kind: type[Fault], rng: random.Random, duration: float) -> Fault:
+    drawn = {field.name: field.metadata["domain"].draw(rng) for field in attrs.fields(kind)}
+    return kind(**fitted(drawn, duration))
+
+
+def fitted(drawn: dict[str, Any], duration: float) -> dict[str, Any]:
+    """The fields of a fault, *drawn*, so that it is over within *duration* seconds."""
+    drawn["at"] = min(drawn["at"], duration)
+    if "lasting" in drawn:
+        drawn["lasting"] = max(0.001, min(drawn["lasting"], duration - drawn["at"]))
+    return drawn
+
+
+def _fields(fault: Fault) -> dict[str, Any]:
+    chosen = {field.name: getattr(fault, field.name) for field in attrs.fields(type(fault))}
+    return {
+        field.name: "inf" if chosen[field.name] == math.inf else chosen[field.name]
+        for field in attrs.fields(type(fault))
+        if chosen[field.name] != field.default
+    }
+
+
+def _read(number: int, row: object) -> Fault:
+    where = f"fault {number}"
+    if not isinstance(row, dict) or not isinstance(row.get("fault"), str):
+        raise ValueError(f'{where} must be an object with the name of a "fault", not {row!r:.80}')
+    fields = dict(row)
+    name = fields.pop("fault")
+    if name not in _KINDS:
+        raise ValueError(f"{where}: there is no fault {name!r:.40}; there are {', '.join(_KINDS)}")
+    known = {field.name for field in attrs.fields(_KINDS[name])}
+    if unknown := [field for field in fields if field not in known]:
+        raise ValueError(f"{where}: {name} has no {unknown[0]!r:.40}; it has {', '.join(sorted(known))}")
+    values = {field: _value(value) for field, value in fields.items()}
+    try:
+        return _KINDS[name](**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {name}: {error}") from None
+
+
+def _value(value: Any) -> Any:
+    if value == "inf":
+        return math.inf
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,79 @@
+"""What a consumer saw, in its order: what `check_delivery()` holds against the exchange's truth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from kufeed import Level, Overflow, QueueStatistics, StreamEvent, Topic, Update, UpdateType
+
+
+@attrs.frozen
+class Claim:
+    """What a consumer holds the book of `symbol` to be at `sequence`: as many levels of each side as it says."""
+
+    symbol: str
+    sequence: int
+    bids: tuple[Level, ...]
+    asks: tuple[Level, ...]
+
+
+@attrs.frozen
+class Sighting:
+    """One thing that a consumer was handed, or said: when (`trio.current_time()`), and what."""
+
+    at: float
+    what: Update | StreamEvent | Exception | Claim
+
+
+class Witness:
+    """What one consumer of one subscription saw. Tell it everything, in order: `saw()` for what was received.
+
+    Where it does not see events (plain iteration), holes are known by `Update.gap_before`. *policies* tell what may be
+    missing without a word: updates that `Overflow.LATEST` has conflated. With *changes_only* what says nothing new may.
+    """
+
+    def __init__(
+        self,
+        name: str = "consumer",
+        *,
+        policies: Mapping[UpdateType, Overflow] | None = None,
+        changes_only: bool = False,
+    ) -> None:
+        self.name = name
+        self.policies = {} if policies is None else dict(policies)
+        self.changes_only = changes_only
+        self.sightings: list[Sighting] = []
+        """What it was handed, in order."""
+        self.told: list[Sighting] = []
+        """Events as the feed put them into the stream, whether the consumer came to them or not; where known."""
+        self.spans: dict[Topic, list[tuple[float, float | None]]] = {}
+        """When each topic was subscribed to: from its (first) ack until it was left; None while it is not."""
+        self.statistics: QueueStatistics | None = None
+        """The accounts at the end, where they are known."""
+        self.left_at: float | None = None
+        """When the subscription was left."""
+
+    def subscribed(self, topics: Iterable[Topic]) -> None:
+        """It is subscribed to *topics* from now on."""
+        for topic in topics:
+            self.spans.setdefault(topic, []).append((trio.current_time(), None))
+
+    def unsubscribed(self, topics: Iterable[Topic]) -> None:
+        """It has left *topics*."""
+        for topic in topics:
+            if spans := self.spans.get(topic):
+                spans[-1] = (spans[-1][0], trio.current_time())
+
+    def saw(self, what: Update | StreamEvent | Exception) -> None:
+        """It was handed *what*, now; an exception is one that was raised to it in the stream's place."""
+        self.sightings.append(Sighting(trio.current_time(), what))
+
+    def claims_book(self, symbol: str, sequence: int, bids: Sequence[Level], asks: Sequence[Level]) -> None:
+        """It holds the book of *symbol* to be this at *sequence*: judged like a book that it was handed."""
+        self.sightings.append(Sighting(trio.current_time(), Claim(symbol, sequence, tuple(bids), tuple(asks))))
