@@ -51,6 +51,7 @@ LAYERS = [
     ["_refusals", "_lateness", "_race"],
     ["_streams", "_delivery", "_inline"],
     ["_whole_market"],
+    ["_observing"],
     ["_symbols", "_glance"],
     ["_standby", "_servers"],
     ["_link"],
