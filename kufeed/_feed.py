@@ -503,7 +503,7 @@ class Feed:
         """Fix the one deadline by which everything has ended, and end every iteration."""
         self._close_deadline = trio.current_time() + self.config.close_timeout
         if self._observer is not None:
-            self._observer.closing(self.config.close_timeout)
+            self._observer.closing(self, self.config.close_timeout)
         self._nursery = None
         self._pool.close()
         self._books.close()
@@ -591,4 +591,4 @@ async def open_feed(
                     nursery.cancel_scope.cancel()
     finally:
         if observer is not None:
-            observer.closed()
+            observer.closed(feed)

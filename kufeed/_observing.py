@@ -52,11 +52,11 @@ class Onlooker(Protocol):
 class Observer(Protocol):
     """Is told of each feed that is opened, and asked for who looks on at its subscriptions."""
 
-    def closing(self, timeout: float) -> None:
-        """A feed begins to close, and has promised to take *timeout* seconds at most."""
+    def closing(self, feed: object, timeout: float) -> None:
+        """*feed* begins to close, for which it has *timeout* seconds."""
         ...
 
-    def closed(self) -> None:
+    def closed(self, feed: object) -> None:
         """It has closed: none of its tasks runs any more."""
         ...
 
