@@ -30,13 +30,15 @@ from kufeed.testing.services import open_services
 from kufeed.testing.session import CONNECTION_LOST, Session
 from kufeed.testing.streams import SharedStream
 from kufeed.testing.tokens import TokenOffice
+from kufeed.testing.truth import Truth
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from kufeed import Credentials
     from kufeed.testing.market import Beat, MarketName, SymbolModel
+    from kufeed.testing.truth import Limit
 
 _LOST = (*CONNECTION_LOST, h11.RemoteProtocolError, trio_websocket.HandshakeError, wsproto.utilities.ProtocolError)
 _IDLE_HTTP = 75.0  # seconds an HTTP connection may wait for its next request
@@ -76,6 +78,8 @@ class Exchange:
     all books together are remembered, for `book()`.
     *send_buffer* bounds, in bytes, what waits for one slow client. The time stamps come from the door that is open:
     `time.time_ns` over TCP, the virtual clock in memory.
+    With *ledger* it keeps `truth` (else None) for `check_delivery()`: all that it published for the topics that were
+    ever held, and what became of that. It grows with time.
 
     Raises `ValueError` for arguments out of range.
     """
@@ -98,6 +102,7 @@ class Exchange:
         book_levels: int = LEVELS,
         changes_kept: int = CHANGES_KEPT,
         send_buffer: int = 1_048_576,
+        ledger: bool = False,
     ) -> None:
         for name, value in (
             ("update_interval", update_interval),
@@ -114,6 +119,7 @@ class Exchange:
             raise ValueError(f"instance_servers must be 1 or more, not {instance_servers!r}")
         self.limits = Limits() if limits is None else limits
         self.faults = Faults()
+        self.truth = Truth() if ledger else None
         self.model = MarketModel(
             seed=seed, futures=futures, spot=spot, generated=generated, levels=book_levels, changes_kept=changes_kept
         )
@@ -212,11 +218,15 @@ class Exchange:
         The market is told by the path's prefix (`/spot`, `/futures`) or else by the Host header, for which *host*
         stands in where there is none. A lost or misbehaving peer ends the call quietly; a bug of the exchange raises.
         """
+        if self.truth is not None:
+            self.truth.connections += 1
         try:
             await self._serve_http(stream, host, server)
         except* _LOST:
             self._lost += 1
         finally:
+            if self.truth is not None:
+                self.truth.connections -= 1
             await trio.aclose_forcefully(stream)
 
     # What tests do to it
@@ -237,10 +247,14 @@ class Exchange:
             if route is None:
                 continue
             data = wire.text_frame(text)
+            publication = None if self.truth is None else self.truth.publish(route.topic.name, text, played=True)
             for session in tuple(route.sessions):
                 if session.pending >= self._send_buffer:
                     await session.wait_room()
-                count += session.push(data)
+                accepted = session.push(data)
+                count += accepted
+                if self.truth is not None and publication is not None:
+                    self.truth.put(publication, session, [text], [accepted])
                 touched[session] = None
         for session in touched:
             await session.wait_sent()
@@ -363,10 +377,14 @@ class Exchange:
     def freeze(self) -> None:
         """Fall silent: connections stay open and are accepted, but nothing is read, answered or pushed any more."""
         self._gate.shut()
+        if self.truth is not None:
+            self.truth.froze()
 
     def thaw(self) -> None:
         """Go on after `freeze()`: what arrived meanwhile is answered now."""
         self._gate.open()
+        if self.truth is not None:
+            self.truth.thawed()
 
     # What tests look at
 
@@ -500,6 +518,7 @@ class Exchange:
         admitted = self._weights.take(rest.weight(where.market, where.path), now)
         quota = tuple(self._weights.headers(now))
         if not admitted:
+            self._note_refusal("weight", where.market, f"{where.path} was requested")
             reply = rest.failure("429000", "Too Many Requests", status=429)
         elif where.path == "/api/v1/bullet-public":
             reply = self._issue_token(method, where, now, secure=secure)
@@ -578,6 +597,7 @@ class Exchange:
             limit is not None and sum(session.market == where.market for session in self._sessions) >= limit
         ):
             refusal = rest.failure("429000", "Too Many Requests", status=429)
+            self._note_refusal("dials", where.market, "a connection was dialled")
         elif headers.get("sec-websocket-version") != "13" or not headers.get("sec-websocket-key"):
             refusal = rest.failure("400000", "Bad Request", status=400)
         elif self._tokens.judge(token, where.market, trio.current_time()) == "unknown":
@@ -613,6 +633,8 @@ class Exchange:
 
     async def _run_session(self, session: Session, websocket: trio_websocket.WebSocketConnection) -> None:
         self._sessions[session] = None
+        if self.truth is not None:
+            self.truth.opened(session)
         try:
             with session.scope:
                 async with trio.open_nursery() as nursery:
@@ -625,6 +647,8 @@ class Exchange:
             for name in session.topics:
                 self._leave(session, name)
             del self._sessions[session]
+            if self.truth is not None:
+                self.truth.ended(session)
             self._dropped += session.dropped
             session.end()
 
@@ -648,6 +672,7 @@ class Exchange:
             if expired:
                 continue
             if not window.admit(trio.current_time()):
+                self._note_refusal("frames", session.market, f"a frame was sent: {text:.100}")
                 session.reply(wire.error(session.connect_id, 509, "exceed max permits per 10 seconds"))
                 await trio.sleep(_DROP_AFTER_509)
                 session.cut()
@@ -680,6 +705,7 @@ class Exchange:
         if limits.symbols_per_frame is not None and len(arguments) > limits.symbols_per_frame:
             reason = f"exceed max subscription count limitation of {limits.symbols_per_frame} per time"
             session.reply(wire.error(request_id, 509, reason))
+            self._note_refusal("symbols", session.market, f"{len(arguments)} symbols were in one frame")
             return
         channel = wire.CHANNELS.get((session.market, prefix))
         good: list[wire.ActiveTopic] = []
@@ -698,6 +724,7 @@ class Exchange:
         if most is not None and len(session.held) + len(new) > most:
             reason = f"exceed max subscription count limitation of {most} per session"
             session.reply(wire.error(request_id, 509, reason))
+            self._note_refusal("topics", session.market, f"{len(session.held) + len(new)} topics were asked for")
             return
         for name in bad:
             session.reply(wire.error(request_id, 404, f"topic {name} is not found"))
@@ -737,6 +764,8 @@ class Exchange:
                 self._by_symbol.setdefault(topic.model, {})[topic.name] = route
         route.sessions[session] = None
         session.held[topic.name] = None
+        if self.truth is not None:
+            self.truth.joined(session, route.topic)
         self._changed.set()
         self._changed = trio.Event()
 
@@ -744,6 +773,8 @@ class Exchange:
         del session.held[name]
         route = self._routes[name]
         del route.sessions[session]
+        if self.truth is not None:
+            self.truth.left(session, route.topic, last=not route.sessions)
         if not route.sessions:
             del self._routes[name]
             model = route.topic.model
@@ -751,6 +782,10 @@ class Exchange:
                 del self._by_symbol[model][name]
                 if not self._by_symbol[model]:
                     del self._by_symbol[model]
+
+    def _note_refusal(self, limit: Limit, market: MarketName, text: str) -> None:
+        if self.truth is not None:
+            self.truth.refused(limit, market, text)
 
     # The market
 
@@ -791,7 +826,9 @@ class Exchange:
             return
         now, now_ns = trio.current_time(), self._now_ns()
         for number in self._grid.missed(model, now):
-            model.advance(now_ns - round((now - self._grid.at(number)) * 1e9))
+            at = self._grid.at(number)
+            beat = model.advance(now_ns - round((now - at) * 1e9))
+            self._record_unheld(model, beat, at)
 
     def _routes_of(self, model: SymbolModel) -> list[_Route]:
         """The held topics that tell about a symbol."""
@@ -804,21 +841,38 @@ class Exchange:
     def _tell(self, model: SymbolModel, beat: Beat) -> None:
         for route in self._routes_of(model):
             self._publish(route, model, beat)
+        self._record_unheld(model, beat, None)
 
     def _publish(self, route: _Route, model: SymbolModel, beat: Beat) -> None:
         topic = route.topic
+        muted = topic.name in self.faults.mute_topics
+        if muted and self.truth is None:
+            return
+        for text in self._news(topic, model, beat):
+            publication = None if self.truth is None else self.truth.publish(topic.name, text)
+            frame = wire.text_frame(text)
+            for session in route.sessions:
+                accepted = [] if muted else [session.push(frame)]
+                self._pushes += sum(accepted)
+                if self.truth is not None and publication is not None:
+                    self.truth.put(publication, session, [text] * len(accepted), accepted)
+
+    def _news(self, topic: wire.ActiveTopic, model: SymbolModel, beat: Beat) -> Iterator[str]:
+        """What is to be published for *topic* of this beat, if it is time for that."""
         every = topic.channel.every
         if every is not None:
             # Half a beat early is on time: the grid of beats must not turn "every second" into "every 1.1 seconds".
             if beat.time_ns < topic.next_due_ns - self._update_interval * 5e8:
-                return
+                return iter(())
             topic.next_due_ns = beat.time_ns + round(every * 1e9)
-        if topic.name in self.faults.mute_topics:
-            return
-        for text in topic.channel.encode(topic, model, beat):
-            frame = wire.text_frame(text)
-            for session in route.sessions:
-                self._pushes += session.push(frame)
+        return topic.channel.encode(topic, model, beat)
+
+    def _record_unheld(self, model: SymbolModel, beat: Beat, at: float | None) -> None:
+        """Note what is published while nobody holds it: it is what those miss who did, and come back."""
+        if self.truth is not None:
+            for topic in self.truth.unheld(model):
+                for text in self._news(topic, model, beat):
+                    self.truth.publish(topic.name, text, at=at)
 
 
 def _topic_of(text: str) -> str:

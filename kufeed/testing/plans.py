@@ -113,13 +113,16 @@ class FaultPlan:
 
 async def _strike(fault: Fault, began: float, exchange: Exchange) -> None:
     await trio.sleep_until(began + fault.at)
+    strike = None if exchange.truth is None else exchange.truth.struck(fault)
     end = fault.strike(exchange)
-    if end is None:
-        return
     try:
-        await trio.sleep_until(began + fault.until)
+        if end is not None:
+            await trio.sleep_until(began + fault.until)
     finally:
-        end()
+        if end is not None:
+            end()
+        if strike is not None:
+            strike.until = trio.current_time()
 
 
 def _draw(kind: type[Fault], rng: random.Random, duration: float) -> Fault:

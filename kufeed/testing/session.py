@@ -28,7 +28,8 @@ _CLOSE_PATIENCE = 1.0  # seconds for the client's half of a closing handshake
 class Session:
     """One open WebSocket connection. Read its properties and counters; the rest is the exchange's.
 
-    `market` and `server`, the number of its instance server from 0, tell where it is.
+    `market` and `server`, the number of its instance server from 0, tell where it is; `muted_at` and
+    `stopped_reading_at` when it was told to (`trio.current_time()`), or None.
 
     Outgoing pushes wait in a bounded buffer and leave in as few sends as possible. A client that reads too slowly loses
     pushes (counted in `dropped`) and holds up nobody else, as KuCoin's staff describe it (PROTOCOL section 3).
@@ -54,6 +55,8 @@ class Session:
         self.opened_at = trio.current_time()
         self.sent = 0
         self.dropped = 0
+        self.muted_at: float | None = None
+        self.stopped_reading_at: float | None = None
         self.held: dict[str, None] = {}
         self.scope = trio.CancelScope()
         self.nursery: trio.Nursery | None = None
@@ -147,6 +150,7 @@ class Session:
 
         The exchange does not notice: it goes on reading and "sending".
         """
+        self.muted_at = trio.current_time()
         self._stream.mute()
 
     def stop_reading(self) -> None:
@@ -155,6 +159,7 @@ class Session:
         In memory its sends are stuck at once, over TCP when the buffers of the system are full.
         """
         self._reads = False
+        self.stopped_reading_at = trio.current_time()
         self._stream.stop_reading()
 
     async def wait_room(self) -> None:
