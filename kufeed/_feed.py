@@ -148,12 +148,12 @@ class Feed:
     ) -> None:
         self.config = config
         self._observer = observer
+        self._tls: ssl.SSLContext | None = config.ssl_context or getattr(network, "ssl_context", None)
         proxy = None if config.proxy is None else Proxy.from_url(config.proxy)
         if proxy is not None or config.trust_env:
             network = ProxyNetwork(network, proxy)
         self._network = network
         self._close_deadline = math.inf
-        self._tls: ssl.SSLContext | None = config.ssl_context
         self._queues: weakref.WeakSet[UpdateQueue | InlineSink] = weakref.WeakSet()
         self._nursery: trio.Nursery | None = None
         self._pool = Pool(
