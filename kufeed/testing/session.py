@@ -12,12 +12,15 @@ from trio_websocket import ConnectionClosed
 from kufeed.testing.wire import text_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from trio_websocket import WebSocketConnection
 
     from kufeed.testing.gate import Gate
     from kufeed.testing.limits import Limits
     from kufeed.testing.market import MarketName
     from kufeed.testing.streams import SharedStream
+    from kufeed.testing.tamper import Tamper
 
 CONNECTION_LOST = (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed)
 _BATCH = 65_536  # bytes joined into one send
@@ -47,6 +50,7 @@ class Session:
         limits: Limits,
         lag: float = 0.0,
         buffer: int,
+        ends_at: float = math.inf,
     ) -> None:
         self.market = market
         self.server = server
@@ -58,12 +62,15 @@ class Session:
         self.muted_at: float | None = None
         self.stopped_reading_at: float | None = None
         self.held: dict[str, None] = {}
+        self.tampers: list[Tamper] = []
+        self.last_request: str | None = None
         self.scope = trio.CancelScope()
         self.nursery: trio.Nursery | None = None
         self._websocket = websocket
         self._stream = stream
         self._limits = limits
         self._buffer = buffer
+        self._ends_at = ends_at
         self._received: deque[str] = deque(maxlen=_RECEIVED_KEPT)
         self._lag = 0.0
         self.lag = lag
@@ -136,14 +143,23 @@ class Session:
         """Queue a control frame, *after* so many seconds; these are never dropped."""
         if not self.is_open:
             return
-        if after and self.nursery is not None:
-            self.nursery.start_soon(self._reply_later, text, trio.current_time() + after)
+        if after:
+            self._start(self._reply_later, text, trio.current_time() + after)
         else:
             self._queue(text_frame(text))
 
     async def _reply_later(self, text: str, at: float) -> None:
         await trio.sleep_until(at)
         self.reply(text)
+
+    async def _cut_later(self, at: float) -> None:
+        await trio.sleep_until(at)
+        self.cut()
+
+    def _start(self, function: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """In the connection's own nursery, which it has as long as the exchange knows it."""
+        if self.nursery is not None:
+            self.nursery.start_soon(function, *arguments)
 
     def mute(self) -> None:
         """From now on nothing reaches the client any more, as where a link broke that nobody has closed.
@@ -208,6 +224,14 @@ class Session:
         self._stop_sending()
         self.scope.cancel()
 
+    def cut_soon(self, seconds: float) -> None:
+        """Drop the connection without a close frame, after so many seconds."""
+        self._start(self._cut_later, trio.current_time() + seconds)
+
+    def close_soon(self, code: int) -> None:
+        """End the connection with a close frame of *code*, as `disconnect()`, without waiting for it."""
+        self._start(self.disconnect, code)
+
     def end(self) -> None:
         """The connection is over; wakes whoever waits for that."""
         self._stop_sending()
@@ -249,7 +273,7 @@ class Session:
         while True:
             if not self._reads:
                 silence = math.inf
-            deadline = min(self._last_ping + silence, self.opened_at + life)
+            deadline = min(self._last_ping + silence, self.opened_at + life, self._ends_at)
             if trio.current_time() >= deadline:
                 self.cut()
                 return
