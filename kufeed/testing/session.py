@@ -14,6 +14,7 @@ from kufeed.testing.wire import text_frame
 if TYPE_CHECKING:
     from trio_websocket import WebSocketConnection
 
+    from kufeed.testing.cablestream import CableStream
     from kufeed.testing.gate import Gate
     from kufeed.testing.limits import Limits
     from kufeed.testing.market import MarketName
@@ -38,6 +39,7 @@ class Session:
         self,
         websocket: WebSocketConnection,
         stream: SharedStream,
+        line: CableStream,
         *,
         market: MarketName,
         server: int,
@@ -59,6 +61,7 @@ class Session:
         self.nursery: trio.Nursery | None = None
         self._websocket = websocket
         self._stream = stream
+        self._line = line
         self._limits = limits
         self._buffer = buffer
         self._received: deque[str] = deque(maxlen=_RECEIVED_KEPT)
@@ -147,7 +150,7 @@ class Session:
 
         The exchange does not notice: it goes on reading and "sending".
         """
-        self._stream.mute()
+        self._line.mute()
 
     def stop_reading(self) -> None:
         """Read nothing from the client any more, and go on sending; its silence is not held against it.
@@ -155,7 +158,11 @@ class Session:
         In memory its sends are stuck at once, over TCP when the buffers of the system are full.
         """
         self._reads = False
-        self._stream.stop_reading()
+        self._line.stop_reading()
+
+    def reset(self) -> None:
+        """Tear the connection down by a TCP reset, by which the client may lose what it has not read."""
+        self._line.cut("reset")
 
     async def wait_room(self) -> None:
         """Wait until a push would not be dropped, or the connection has ended."""
