@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from trio_websocket import WebSocketConnection
 
+    from kufeed.testing.cablestream import CableStream
     from kufeed.testing.gate import Gate
     from kufeed.testing.limits import Limits
     from kufeed.testing.market import MarketName
@@ -42,6 +43,7 @@ class Session:
         self,
         websocket: WebSocketConnection,
         stream: SharedStream,
+        line: CableStream,
         *,
         market: MarketName,
         server: int,
@@ -68,6 +70,7 @@ class Session:
         self.nursery: trio.Nursery | None = None
         self._websocket = websocket
         self._stream = stream
+        self._line = line
         self._limits = limits
         self._buffer = buffer
         self._ends_at = ends_at
@@ -167,7 +170,7 @@ class Session:
         The exchange does not notice: it goes on reading and "sending".
         """
         self.muted_at = trio.current_time()
-        self._stream.mute()
+        self._line.mute()
 
     def stop_reading(self) -> None:
         """Read nothing from the client any more, and go on sending; its silence is not held against it.
@@ -176,7 +179,11 @@ class Session:
         """
         self._reads = False
         self.stopped_reading_at = trio.current_time()
-        self._stream.stop_reading()
+        self._line.stop_reading()
+
+    def reset(self) -> None:
+        """Tear the connection down by a TCP reset, by which the client may lose what it has not read."""
+        self._line.cut("reset")
 
     async def wait_room(self) -> None:
         """Wait until a push would not be dropped, or the connection has ended."""
