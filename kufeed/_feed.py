@@ -6,6 +6,7 @@ import math
 import random
 import weakref
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import attrs
@@ -17,8 +18,10 @@ from ._buffers import DEFAULT_OVERFLOW, Overflow
 from ._channels import UpdateQueue
 from ._config import FeedConfig
 from ._handlers import Handlers
+from ._inline import InlineSink
 from ._live_books import LiveBooks
 from ._network import RealNetwork
+from ._observing import CONDITIONS, ObservedQueue, ObservedSink
 from ._pool import Pool
 from ._proxy import Proxy, ProxyNetwork
 from ._staleness import Staleness, StaleStream
@@ -39,10 +42,10 @@ if TYPE_CHECKING:
     from ._budget import DialLimiter
     from ._connection import ConnectionStatistics
     from ._handlers import HandlerNursery, Policy
-    from ._inline import InlineSink
     from ._journal import FeedEvents
     from ._lifecycle import FeedState
     from ._network import Network
+    from ._observing import Observer
     from .protocol.symbols import SymbolInfo
     from .protocol.updates import (
         Announcement,
@@ -141,14 +144,16 @@ class Feed:
         network: Network,
         rng: random.Random,
         dial_limiter: DialLimiter | None,
+        observer: Observer | None = None,
     ) -> None:
         self.config = config
+        self._observer = observer
+        self._tls: ssl.SSLContext | None = config.ssl_context or getattr(network, "ssl_context", None)
         proxy = None if config.proxy is None else Proxy.from_url(config.proxy)
         if proxy is not None or config.trust_env:
             network = ProxyNetwork(network, proxy)
         self._network = network
         self._close_deadline = math.inf
-        self._tls: ssl.SSLContext | None = config.ssl_context
         self._queues: weakref.WeakSet[UpdateQueue | InlineSink] = weakref.WeakSet()
         self._nursery: trio.Nursery | None = None
         self._pool = Pool(
@@ -322,9 +327,10 @@ class Feed:
             raise UsageError(f"wait must be 'acks' or 'none', not {wait!r}")
         skips_refused = (on_reject or self.config.on_reject) == "skip"
         network = self._network
+        new_queue = UpdateQueue if self._observer is None else partial(ObservedQueue, observer=self._observer)
 
         def make_queue() -> UpdateQueue:
-            queue = UpdateQueue(
+            queue = new_queue(
                 policies,
                 bound,
                 changes_only=changes_only,
@@ -368,8 +374,13 @@ class Feed:
             drain_timeout,
             handler_nursery,
             self._network.perf_counter,
-            register=self._queues.add,
+            make_sink=self._make_sink,
         )
+
+    def _make_sink(self, *arguments: Any, **options: Any) -> InlineSink:
+        sink = (InlineSink if self._observer is None else ObservedSink)(*arguments, **options)
+        self._queues.add(sink)
+        return sink
 
     # -- what is traded -----------------------------------------------------------------------------------------------
 
@@ -491,6 +502,8 @@ class Feed:
     def _close(self) -> None:
         """Fix the one deadline by which everything has ended, and end every iteration."""
         self._close_deadline = trio.current_time() + self.config.close_timeout
+        if self._observer is not None:
+            self._observer.closing(self, self.config.close_timeout)
         self._nursery = None
         self._pool.close()
         self._books.close()
@@ -533,13 +546,19 @@ async def open_feed(
     When the block is cancelled, the body's clean-up still has a working feed.
 
     *network* replaces TCP, TLS and the clocks (see `kufeed.testing.MemoryNetwork`), *dial_limiter* the budget of dials
-    that all feeds of this `trio.run` share (see `DialBudget`), *rng* the source of jitter.
+    that all feeds of this `trio.run` share (see `DialBudget`), *rng* the source of jitter. Under `kufeed.testing.run()`
+    network and *rng* are its own unless given here.
     """
+    conditions = CONDITIONS.get()
+    observer = None
+    if conditions is not None:
+        network, rng, observer = network or conditions.network, rng or conditions.rng, conditions.observer
     feed = Feed(
         FeedConfig() if config is None else config,
         RealNetwork() if network is None else network,
         random.Random() if rng is None else rng,  # noqa: S311  # jitter, not secrets
         dial_limiter,
+        observer,
     )
     pool_lifeline, book_lifeline = trio.CancelScope(), trio.CancelScope()
 
@@ -551,21 +570,25 @@ async def open_feed(
         with book_lifeline:
             await feed._books.run(task_status=task_status)  # noqa: SLF001
 
-    with one_error() as body:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(run_pool, name="pool")
-            await nursery.start(run_books, name="books")
-            if feed.config.stale_after is not None:
-                await nursery.start(feed._staleness.run, feed.config.stale_after, name="watchers")  # noqa: SLF001
-            # From here on the body is cancelled before the connections it uses. A shield any earlier would leave
-            # `start()` stuck for ever when it is cancelled; and where a cancel came since, the pool is ending already.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            pool_lifeline.shield = book_lifeline.shield = True
-            feed._nursery = nursery  # noqa: SLF001
-            try:
-                with body.watched():
-                    yield feed
-            finally:
-                feed._close()  # noqa: SLF001
-                pool_lifeline.shield = book_lifeline.shield = False
-                nursery.cancel_scope.cancel()
+    try:
+        with one_error() as body:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(run_pool, name="pool")
+                await nursery.start(run_books, name="books")
+                if feed.config.stale_after is not None:
+                    await nursery.start(feed._staleness.run, feed.config.stale_after, name="watchers")  # noqa: SLF001
+                # From here on the body is cancelled before the connections it uses. A shield any earlier would leave
+                # `start()` stuck for ever when it is cancelled; where a cancel came since, the pool is ending already.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                pool_lifeline.shield = book_lifeline.shield = True
+                feed._nursery = nursery  # noqa: SLF001
+                try:
+                    with body.watched():
+                        yield feed
+                finally:
+                    feed._close()  # noqa: SLF001
+                    pool_lifeline.shield = book_lifeline.shield = False
+                    nursery.cancel_scope.cancel()
+    finally:
+        if observer is not None:
+            observer.closed(feed)

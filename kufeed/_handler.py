@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from ._inline import InlineSink
 from ._supervisor import UserNursery, one_error, raise_unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ._channels import QueueStatistics
+    from ._inline import InlineSink
     from ._subscription import Subscription
 
 _log = logging.getLogger("kufeed.handlers")
@@ -194,9 +194,9 @@ class Handler:
 
     # -- inline -------------------------------------------------------------------------------------------------------
 
-    def make_inline(self) -> InlineSink:
+    def make_inline(self, make_sink: Callable[..., InlineSink]) -> InlineSink:
         """Where its updates go, in the reader's task."""
-        self._inline = InlineSink(
+        self._inline = make_sink(
             self._fn,
             batches=self._batches,
             on_error=self._inline_failed,

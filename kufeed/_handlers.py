@@ -63,7 +63,7 @@ class Handlers:
         drain_timeout: float,
         handler_nursery: HandlerNursery | None,
         perf_counter: Callable[[], float],
-        register: Callable[[InlineSink], None],
+        make_sink: Callable[..., InlineSink],
     ) -> None:
         if _is_async(on_error) or not (callable(on_error) or on_error in _ACTIONS):
             raise UsageError(f"on_error must be one of {', '.join(_ACTIONS)}, or a plain function, not {on_error!r}")
@@ -76,7 +76,7 @@ class Handlers:
         self._drain_timeout = drain_timeout
         self._nursery = handler_nursery
         self._perf_counter = perf_counter
-        self._register = register
+        self._make_sink = make_sink
         self._handlers: list[Handler] = []
         self._block: AsyncExitStack | None = None
         self._leaving = False
@@ -210,8 +210,7 @@ class Handlers:
         elif workers > 1:
             raise UsageError(f"{name} is a plain function, called inline: it cannot have several workers")
         else:
-            inline = handler.make_inline()
-            self._register(inline)
+            inline = handler.make_inline(self._make_sink)
             handler.subscriptions = (subscription._deliver_to(inline),)  # noqa: SLF001  # made for handlers
         if self._leaving:
             handler.end()

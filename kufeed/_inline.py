@@ -17,6 +17,7 @@ from .protocol.events import Gap, GapCause, StreamEnd, StreamEvent
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ._channels import UpdateQueue
     from .errors import SubscriptionRejected
     from .protocol.market import Topic
     from .protocol.updates import Update
@@ -64,6 +65,12 @@ class InlineSink:
         self._unchanged = 0
         self._delivered = 0
         self._discarded = 0
+
+    def stand_for(self, queue: UpdateQueue) -> None:
+        """Get what *queue* would, as it would."""
+        self.changes_only = queue.changes_only
+        self.skips_refused = queue.skips_refused
+        self.on_end = queue.on_end
 
     # -- the reader's side: none of it may raise ----------------------------------------------------------------------
 

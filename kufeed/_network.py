@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 class Network(Protocol):
-    """What a feed needs of the outside world. `open_feed(network=...)` takes any object with these three methods."""
+    """What a feed needs of the outside world. `open_feed(network=...)` takes any object with these three methods.
+
+    One that has an `ssl_context` too is given that where `FeedConfig` has none, and then this machine's authorities are
+    not read, which takes longer than all else that opening a feed does.
+    """
 
     async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
         """Connect to *host*:*port*; with *tls* given, the TLS handshake is finished before this returns.

@@ -346,9 +346,7 @@ class Subscription(Generic[T]):
     def _deliver_to(self, inline: InlineSink) -> Self:
         """Have updates go into *inline* instead of a channel. Such a subscription cannot be iterated. Once only."""
         self._claim()
-        inline.changes_only = self._queue.changes_only
-        inline.skips_refused = self._queue.skips_refused
-        inline.on_end = self._shared.ended
+        inline.stand_for(self._queue)
         self._queue = self._shared.queue = inline  # type: ignore[assignment]  # what it has not, only iteration needs
         return self
 

@@ -100,6 +100,7 @@ class Watched:
         self.ahead = 0.0
         """Seconds that this machine's clock is ahead."""
         self._network = network
+        self.ssl_context = network.ssl_context
 
     async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
         stream = await self._network.open_stream(host, port, tls)

@@ -51,6 +51,7 @@ LAYERS = [
     ["_refusals", "_lateness", "_race"],
     ["_streams", "_delivery", "_inline"],
     ["_whole_market"],
+    ["_observing"],
     ["_symbols", "_glance"],
     ["_standby", "_servers"],
     ["_link"],
@@ -73,7 +74,7 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_PUBLIC_NAMES = {
     "cli": {"", "_untrusted", "errors", "protocol", "testing"},
-    "testing": {"", "errors", "protocol", "_network"},
+    "testing": {"", "errors", "protocol", "_network", "_observing"},
 }
 NOT_IN_PROTOCOL = {"trio", "trio_websocket", "time", "random", "httpcore2", "socket", "asyncio"}
 NOTHING_OF_KUCOIN = ("_limiter", "_breaker", "_backoff", "_shared_budget", "_supervisor", "_tls")

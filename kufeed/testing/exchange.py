@@ -17,7 +17,7 @@ import trio
 import trio_websocket
 import wsproto
 
-from kufeed.testing import rest, wire
+from kufeed.testing import rest, tamper, wire
 from kufeed.testing.beats import Beats
 from kufeed.testing.books import TrueBook
 from kufeed.testing.gate import Gate
@@ -25,23 +25,27 @@ from kufeed.testing.http import MARKETS, Where, locate, next_request, send_reply
 from kufeed.testing.keys import KeyOffice
 from kufeed.testing.limits import Limits, SlidingWindow, WeightPool
 from kufeed.testing.market import CHANGES_KEPT, LEAST_LEVELS, LEVELS, MOST_LEVELS, OPEN, MarketModel
+from kufeed.testing.overlays import Overlays
 from kufeed.testing.records import Address, BookFault, Dial, ExchangeStatistics, Faults
 from kufeed.testing.services import open_services
 from kufeed.testing.session import CONNECTION_LOST, Session
+from kufeed.testing.spoilt import send_spoilt
 from kufeed.testing.streams import SharedStream
 from kufeed.testing.tokens import TokenOffice
+from kufeed.testing.truth import Truth
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     from kufeed import Credentials
     from kufeed.testing.market import Beat, MarketName, SymbolModel
+    from kufeed.testing.truth import Limit
 
 _LOST = (*CONNECTION_LOST, h11.RemoteProtocolError, trio_websocket.HandshakeError, wsproto.utilities.ProtocolError)
 _IDLE_HTTP = 75.0  # seconds an HTTP connection may wait for its next request
 _HANDSHAKE = 10.0  # seconds for the WebSocket upgrade
-_DROP_AFTER_509 = 0.07  # seconds; ISS cryptofeed 838 saw the connection dropped about 70 ms after the error
+DROP_AFTER_509 = 0.07  # seconds; ISS cryptofeed 838 saw the connection dropped about 70 ms after the error
 _NO_FAULT = BookFault()
 _DIALS_KEPT = 10_000
 _BREATH = 200  # symbols advanced between two checkpoints
@@ -76,6 +80,8 @@ class Exchange:
     all books together are remembered, for `book()`.
     *send_buffer* bounds, in bytes, what waits for one slow client. The time stamps come from the door that is open:
     `time.time_ns` over TCP, the virtual clock in memory.
+    With *ledger* it keeps `truth` (else None) for `check_delivery()`: all that it published for the topics that were
+    ever held, and what became of that. It grows with time.
 
     Raises `ValueError` for arguments out of range.
     """
@@ -98,6 +104,7 @@ class Exchange:
         book_levels: int = LEVELS,
         changes_kept: int = CHANGES_KEPT,
         send_buffer: int = 1_048_576,
+        ledger: bool = False,
     ) -> None:
         for name, value in (
             ("update_interval", update_interval),
@@ -114,6 +121,8 @@ class Exchange:
             raise ValueError(f"instance_servers must be 1 or more, not {instance_servers!r}")
         self.limits = Limits() if limits is None else limits
         self.faults = Faults()
+        self.truth = Truth() if ledger else None
+        self.overlays = Overlays()
         self.model = MarketModel(
             seed=seed, futures=futures, spot=spot, generated=generated, levels=book_levels, changes_kept=changes_kept
         )
@@ -134,7 +143,9 @@ class Exchange:
         self._weights = WeightPool(self.limits.rest_weight)
         self._time_ns: Callable[[], int] | None = None
         self._gate = Gate()
+        self._lines: dict[trio.CancelScope, None] = {}  # one for each open connection, be it HTTP or WebSocket
         self._sessions: dict[Session, None] = {}
+        self._last_requests: dict[MarketName, str] = {}  # the id of the newest one of a connection that has ended
         self._routes: dict[str, _Route] = {}
         self._by_symbol: dict[SymbolModel, dict[str, _Route]] = {}
         self._changed = trio.Event()
@@ -212,11 +223,19 @@ class Exchange:
         The market is told by the path's prefix (`/spot`, `/futures`) or else by the Host header, for which *host*
         stands in where there is none. A lost or misbehaving peer ends the call quietly; a bug of the exchange raises.
         """
+        if self.truth is not None:
+            self.truth.connections += 1
+        line = trio.CancelScope()
+        self._lines[line] = None
         try:
-            await self._serve_http(stream, host, server)
+            with line:
+                await self._serve_http(stream, host, server)
         except* _LOST:
             self._lost += 1
         finally:
+            if self.truth is not None:
+                self.truth.connections -= 1
+            del self._lines[line]
             await trio.aclose_forcefully(stream)
 
     # What tests do to it
@@ -237,10 +256,14 @@ class Exchange:
             if route is None:
                 continue
             data = wire.text_frame(text)
+            publication = None if self.truth is None else self.truth.publish(route.topic.name, text, played=True)
             for session in tuple(route.sessions):
                 if session.pending >= self._send_buffer:
                     await session.wait_room()
-                count += session.push(data)
+                accepted = session.push(data)
+                count += accepted
+                if self.truth is not None and publication is not None:
+                    self.truth.put(publication, session, [text], [accepted])
                 touched[session] = None
         for session in touched:
             await session.wait_sent()
@@ -276,24 +299,61 @@ class Exchange:
         The same as adding it to `faults.dead_servers`, but for the cut. Raises `ValueError` for a server that there
         is not.
         """
-        self._check_server(index)
+        self.check_server(index)
         self.faults.dead_servers.add(index)
+        self.cut_server(index)
+
+    def revive_server(self, index: int) -> None:
+        """Let an instance server take connections again. Raises `ValueError` for a server that there is not."""
+        self.check_server(index)
+        self.faults.dead_servers.discard(index)
+
+    def cut_server(self, index: int) -> None:
+        """Cut what is open on an instance server, which takes connections as before."""
         for session in self._sessions:
             if session.server == index:
                 session.cut()
 
-    def revive_server(self, index: int) -> None:
-        """Let an instance server take connections again. Raises `ValueError` for a server that there is not."""
-        self._check_server(index)
-        self.faults.dead_servers.discard(index)
-
-    def _check_server(self, index: int) -> None:
+    def check_server(self, index: int) -> None:
+        """Raise `ValueError` for a server that there is not."""
         if not 0 <= index < self._servers:
             raise ValueError(f"there is no server {index}: this exchange has {self._servers}, from 0")
 
     def expire_tokens(self) -> None:
         """All tokens issued so far are expired for later dials; open connections stay."""
         self._tokens.expire_all()
+
+    def restart(self) -> None:
+        """Begin anew, as after a restart: everything open is cut, tokens are unknown, books are numbered from 0.
+
+        Who comes is served at once; `faults.refuse_dials` makes that later. The market stays what it was.
+        """
+        for session in self._sessions:
+            session.cut()
+        for line in self._lines:
+            line.cancel()
+        self._tokens.forget_all()
+        for model in self.model.made:
+            model.renumber(0)
+
+    def overlay(self, **values: Any) -> Callable[[], None]:
+        """Set these fields of `faults` for a while; what is returned ends that, and only that.
+
+        Where several lie over one field the newest one counts, when it ends the one before it, and at last what stood
+        there at first. A value that is set by hand meanwhile counts from then on, and stays.
+        """
+        ends = [self._overlay_field(name, value) for name, value in values.items()]
+
+        def end() -> None:
+            for end_field in ends:
+                end_field()
+
+        return end
+
+    def _overlay_field(self, name: str, value: Any) -> Callable[[], None]:
+        return self.overlays.lay(
+            name, value, lambda: getattr(self.faults, name), lambda value: setattr(self.faults, name, value)
+        )
 
     def issue_credentials(self) -> Credentials:
         """API credentials that this exchange accepts: they sign requests for whole spot books. Each time others."""
@@ -347,11 +407,29 @@ class Exchange:
 
     def resume(self, symbol: str) -> None:
         """Let a halted *symbol* trade again. Raises `LookupError` for an unknown or delisted one."""
+        self._set_status(self._model(symbol), OPEN)
+
+    def status(self, symbol: str) -> str:
+        """`Open` while *symbol* trades, `Closed` once it is delisted. Raises `LookupError` for an unknown one."""
+        return "Closed" if symbol in self.model.delisted else self._model(symbol).status
+
+    def overlay_status(self, symbol: str, status: str = "Paused") -> Callable[[], None]:
+        """As `halt()`, for a while, by the rules of `overlay()`. Raises `LookupError` for an unknown symbol."""
         model = self._model(symbol)
-        if model.status != OPEN:
-            model.status = OPEN
-            if self._time_ns is not None:
-                self._grid.missed(model, trio.current_time())  # it was halted: these it does not live
+        return self.overlays.lay(
+            ("status", symbol), status, lambda: model.status, lambda value: self._set_status(model, value)
+        )
+
+    def _set_status(self, model: SymbolModel, status: str) -> None:
+        resumed = status == OPEN != model.status
+        model.status = status
+        if resumed and self._time_ns is not None:
+            self._grid.missed(model, trio.current_time())  # it was halted: these it does not live
+
+    def has(self, symbol: str) -> bool:
+        """Whether *symbol* trades here, or did before it was delisted, or any symbol would do."""
+        market: MarketName = "spot" if "-" in symbol else "futures"
+        return self._any_symbol or symbol in self.model.symbols(market) or symbol in self.model.delisted
 
     def delist(self, symbol: str) -> None:
         """Forget *symbol*, for good: it is on no list, and a request or a subscribe for it is refused as unknown.
@@ -363,12 +441,21 @@ class Exchange:
     def freeze(self) -> None:
         """Fall silent: connections stay open and are accepted, but nothing is read, answered or pushed any more."""
         self._gate.shut()
+        if self.truth is not None:
+            self.truth.froze()
 
     def thaw(self) -> None:
         """Go on after `freeze()`: what arrived meanwhile is answered now."""
         self._gate.open()
+        if self.truth is not None:
+            self.truth.thawed()
 
     # What tests look at
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it has fallen silent by `freeze()`."""
+        return not self._gate.is_open
 
     def book(self, symbol: str, sequence: int | None = None) -> TrueBook:
         """The book of *symbol* as it stands, or as it was at *sequence* (the last time that it had this number).
@@ -483,7 +570,10 @@ class Exchange:
             reply = self._answer(request.method.decode(), where, headers, secure=secure)
             if reply.delay:
                 await trio.sleep(reply.delay)
-            await send_reply(connection, stream, reply)
+            if self.faults.reply_bodies is None:
+                await send_reply(connection, stream, reply)
+            elif not await send_spoilt(connection, stream, reply, lambda: self.faults.reply_bodies):
+                return
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
             raw = bytearray(connection.trailing_data[0])
@@ -500,6 +590,7 @@ class Exchange:
         admitted = self._weights.take(rest.weight(where.market, where.path), now)
         quota = tuple(self._weights.headers(now))
         if not admitted:
+            self._note_refusal("weight", where.market, f"{where.path} was requested")
             reply = rest.failure("429000", "Too Many Requests", status=429)
         elif where.path == "/api/v1/bullet-public":
             reply = self._issue_token(method, where, now, secure=secure)
@@ -518,7 +609,7 @@ class Exchange:
         return reply
 
     def _answer_book(self, where: Where, headers: dict[str, str]) -> rest.Reply:
-        fault = self._next_book_fault(where.query.get("symbol", ""))
+        fault = self.faults.next_book(where.query.get("symbol", "")) or _NO_FAULT
         now = self._now_ns()
         refusal: tuple[str, str] | None = None
         if where.path == rest.SIGNED_BOOK:
@@ -533,14 +624,6 @@ class Exchange:
                 reply = rest.damaged(reply, fault.damage)
         return attrs.evolve(reply, delay=fault.delay)
 
-    def _next_book_fault(self, symbol: str) -> BookFault:
-        fault = self.faults.book
-        if fault is None or (fault.symbols is not None and symbol not in fault.symbols):
-            return _NO_FAULT
-        if fault.times is not None:
-            self.faults.book = attrs.evolve(fault, times=fault.times - 1) if fault.times > 1 else None
-        return fault
-
     def _issue_token(self, method: str, where: Where, now: float, *, secure: bool) -> rest.Reply:
         if method != "POST":
             return rest.failure("400100", "Request method not supported", status=405)
@@ -552,7 +635,7 @@ class Exchange:
             scheme, name = "wss" if secure else "ws", where.host
             hosts = [f"{name.rpartition(':')[0]}:{port}" for port in self._ports] if self._servers > 1 else [name]
             endpoints = [f"{scheme}://{host}/{where.market}/endpoint" for host in hosts]
-        token = self._tokens.issue(where.market, now)
+        token = self._tokens.issue(where.market, now, self.faults.token_life)
         return rest.bullet(token, endpoints, ping_interval=self._ping_interval, ping_timeout=self._ping_timeout)
 
     def _faulty(self, fault: int | tuple[str, str]) -> rest.Reply:
@@ -574,10 +657,11 @@ class Exchange:
         error = self.faults.upgrade_error or self.faults.shut
         if error is not None:
             refusal = rest.Reply(error, "", self._retry_after())
-        elif not self._dial_windows[where.market].admit(trio.current_time()) or (
+        elif not self._dial_windows[where.market].admit(trio.current_time(), self.faults.dials_per_minute) or (
             limit is not None and sum(session.market == where.market for session in self._sessions) >= limit
         ):
             refusal = rest.failure("429000", "Too Many Requests", status=429)
+            self._note_refusal("dials", where.market, "a connection was dialled")
         elif headers.get("sec-websocket-version") != "13" or not headers.get("sec-websocket-key"):
             refusal = rest.failure("400000", "Bad Request", status=400)
         elif self._tokens.judge(token, where.market, trio.current_time()) == "unknown":
@@ -607,12 +691,15 @@ class Exchange:
                     limits=self.limits,
                     lag=self.faults.lag.get(server, 0.0),
                     buffer=self._send_buffer,
+                    ends_at=self._tokens.end(token),
                 )
                 await self._run_session(session, websocket)
             nursery.cancel_scope.cancel()
 
     async def _run_session(self, session: Session, websocket: trio_websocket.WebSocketConnection) -> None:
         self._sessions[session] = None
+        if self.truth is not None:
+            self.truth.opened(session)
         try:
             with session.scope:
                 async with trio.open_nursery() as nursery:
@@ -625,6 +712,10 @@ class Exchange:
             for name in session.topics:
                 self._leave(session, name)
             del self._sessions[session]
+            if self.truth is not None:
+                self.truth.ended(session)
+            if session.last_request is not None:
+                self._last_requests[session.market] = session.last_request
             self._dropped += session.dropped
             session.end()
 
@@ -635,8 +726,9 @@ class Exchange:
             # Seen in XChange 4740: the error has no id, and nothing comes after it.
             session.reply(wire.error(None, 401, "token is expired"))
         elif not self.faults.withhold_welcome:
-            session.reply(wire.welcome(session.connect_id))
+            session.reply(wire.welcome(session.connect_id), after=self.faults.late_welcome)
         window = SlidingWindow(self.limits.messages_per_10s, 10.0)
+        lowered = self.faults.messages_per_10s
         while True:
             try:
                 message = await websocket.get_message()
@@ -647,9 +739,10 @@ class Exchange:
             session.note_received(text)
             if expired:
                 continue
-            if not window.admit(trio.current_time()):
+            if not window.admit(trio.current_time(), lowered):
+                self._note_refusal("frames", session.market, f"a frame was sent: {text:.100}")
                 session.reply(wire.error(session.connect_id, 509, "exceed max permits per 10 seconds"))
-                await trio.sleep(_DROP_AFTER_509)
+                await trio.sleep(DROP_AFTER_509)
                 session.cut()
                 return
             # A client that asks without reading gets no unbounded heap of answers.
@@ -664,8 +757,7 @@ class Exchange:
         match frame.get("type"):
             case "ping":
                 session.note_ping()
-                if not self.faults.withhold_pongs:
-                    session.reply(wire.answer("pong", request_id))
+                self._pong(session, request_id)
             case "subscribe":
                 self._subscribe(session, request_id, str(frame.get("topic", "")), ack=frame.get("response") is True)
             case "unsubscribe":
@@ -680,6 +772,7 @@ class Exchange:
         if limits.symbols_per_frame is not None and len(arguments) > limits.symbols_per_frame:
             reason = f"exceed max subscription count limitation of {limits.symbols_per_frame} per time"
             session.reply(wire.error(request_id, 509, reason))
+            self._note_refusal("symbols", session.market, f"{len(arguments)} symbols were in one frame")
             return
         channel = wire.CHANNELS.get((session.market, prefix))
         good: list[wire.ActiveTopic] = []
@@ -698,12 +791,13 @@ class Exchange:
         if most is not None and len(session.held) + len(new) > most:
             reason = f"exceed max subscription count limitation of {most} per session"
             session.reply(wire.error(request_id, 509, reason))
+            self._note_refusal("topics", session.market, f"{len(session.held) + len(new)} topics were asked for")
             return
         for name in bad:
             session.reply(wire.error(request_id, 404, f"topic {name} is not found"))
         answered = bool(good)
         for topic in new:
-            if topic.name in self.faults.ignore_topics:
+            if self.faults.ignores(topic.name, topic.symbol):
                 answered = False
             else:
                 self._join(session, topic)
@@ -719,9 +813,20 @@ class Exchange:
         if ack:
             self._acknowledge(session, request_id)
 
+    def _pong(self, session: Session, request_id: str | None) -> None:
+        faults = self.faults
+        if faults.withhold_pongs:
+            return
+        text = wire.answer("pong", f"not-{request_id}" if faults.wrong_pongs else request_id)
+        for _ in range(2 if faults.pong_twice else 1):
+            session.reply(text, after=faults.late_pongs)
+
     def _acknowledge(self, session: Session, request_id: str | None) -> None:
         faults = self.faults
-        if faults.withhold_acks:
+        session.last_request = request_id
+        if faults.old_acks:
+            request_id = self._last_requests.get(session.market)
+        if faults.withhold_acks or (faults.old_acks and request_id is None):
             return
         text = wire.answer("ack", f"not-{request_id}" if faults.wrong_acks else request_id)
         for _ in range(2 if faults.ack_twice else 1):
@@ -737,6 +842,8 @@ class Exchange:
                 self._by_symbol.setdefault(topic.model, {})[topic.name] = route
         route.sessions[session] = None
         session.held[topic.name] = None
+        if self.truth is not None:
+            self.truth.joined(session, route.topic)
         self._changed.set()
         self._changed = trio.Event()
 
@@ -744,6 +851,8 @@ class Exchange:
         del session.held[name]
         route = self._routes[name]
         del route.sessions[session]
+        if self.truth is not None:
+            self.truth.left(session, route.topic, last=not route.sessions)
         if not route.sessions:
             del self._routes[name]
             model = route.topic.model
@@ -751,6 +860,10 @@ class Exchange:
                 del self._by_symbol[model][name]
                 if not self._by_symbol[model]:
                     del self._by_symbol[model]
+
+    def _note_refusal(self, limit: Limit, market: MarketName, text: str) -> None:
+        if self.truth is not None:
+            self.truth.refused(limit, market, text)
 
     # The market
 
@@ -791,7 +904,9 @@ class Exchange:
             return
         now, now_ns = trio.current_time(), self._now_ns()
         for number in self._grid.missed(model, now):
-            model.advance(now_ns - round((now - self._grid.at(number)) * 1e9))
+            at = self._grid.at(number)
+            beat = model.advance(now_ns - round((now - at) * 1e9))
+            self._record_unheld(model, beat, at)
 
     def _routes_of(self, model: SymbolModel) -> list[_Route]:
         """The held topics that tell about a symbol."""
@@ -804,21 +919,52 @@ class Exchange:
     def _tell(self, model: SymbolModel, beat: Beat) -> None:
         for route in self._routes_of(model):
             self._publish(route, model, beat)
+        self._record_unheld(model, beat, None)
 
     def _publish(self, route: _Route, model: SymbolModel, beat: Beat) -> None:
         topic = route.topic
+        muted = self.faults.mutes(topic.name, topic.symbol)
+        if muted and self.truth is None:
+            return
+        for text in self._news(topic, model, beat):
+            publication = None if self.truth is None else self.truth.publish(topic.name, text)
+            frame = wire.text_frame(text)
+            for session in route.sessions:
+                texts, accepted = ([], []) if muted else self._send(session, model, text, frame)
+                self._pushes += sum(accepted)
+                if self.truth is not None and publication is not None:
+                    self.truth.put(publication, session, texts, accepted)
+
+    def _send(
+        self, session: Session, model: SymbolModel, text: str, frame: bytes
+    ) -> tuple[Sequence[str], Sequence[bool]]:
+        """Put a publication, *text* and as a *frame*, on the wire of *session*.
+
+        Returns what was put there now, and of each whether there was room. Without faults that is *text*; a fault may
+        have it be nothing, something else, or several; what it held back before is among them when it leaves.
+        """
+        if not session.tampers:
+            return (text,), (session.push(frame),)
+        message = tamper.Message(model.instrument.symbol, text)
+        texts = [made.text for made in tamper.passed(session.tampers, message)]
+        return texts, [session.push(wire.text_frame(one)) for one in texts]
+
+    def _news(self, topic: wire.ActiveTopic, model: SymbolModel, beat: Beat) -> Iterator[str]:
+        """What is to be published for *topic* of this beat, if it is time for that."""
         every = topic.channel.every
         if every is not None:
             # Half a beat early is on time: the grid of beats must not turn "every second" into "every 1.1 seconds".
             if beat.time_ns < topic.next_due_ns - self._update_interval * 5e8:
-                return
+                return iter(())
             topic.next_due_ns = beat.time_ns + round(every * 1e9)
-        if topic.name in self.faults.mute_topics:
-            return
-        for text in topic.channel.encode(topic, model, beat):
-            frame = wire.text_frame(text)
-            for session in route.sessions:
-                self._pushes += session.push(frame)
+        return topic.channel.encode(topic, model, beat)
+
+    def _record_unheld(self, model: SymbolModel, beat: Beat, at: float | None) -> None:
+        """Note what is published while nobody holds it: it is what those miss who did, and come back."""
+        if self.truth is not None:
+            for topic in self.truth.unheld(model):
+                for text in self._news(topic, model, beat):
+                    self.truth.publish(topic.name, text, at=at)
 
 
 def _topic_of(text: str) -> str:

@@ -2,18 +2,62 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
+from kufeed.testing import checks, tamper, wire
+from kufeed.testing.exchange import DROP_AFTER_509
 from kufeed.testing.hazards import Fault, LastingFault, Severity, among, any_of, between
+from kufeed.testing.market import OPEN
+from kufeed.testing.records import BookFault
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kufeed.testing.exchange import Exchange
     from kufeed.testing.records import Damage
+    from kufeed.testing.session import Session
 
 SYMBOLS = ("XBTUSDTM", "ETHUSDTM", "BTC-USDT", "ETH-USDT")
 """What every exchange has."""
 ERRORS = (429, 500, 503, ("429000", "Too Many Requests"), ("500000", "Internal Server Error"))
+
+
+def _error(default: int | None, *values: Any) -> Any:
+    return any_of(default, *values, check=checks.is_error, words=checks.ERROR, optional=default is None)
+
+
+def _retry_after() -> Any:
+    words = "what a header can say"
+    return any_of(None, None, None, "1", "5", check=checks.is_header, words=words, optional=True)
+
+
+def _some_symbol() -> Any:
+    return any_of(None, None, *SYMBOLS, check=checks.is_name, words="a symbol", optional=True)
+
+
+def _symbol(default: str, *values: str) -> Any:
+    return any_of(default, *values, check=checks.is_name, words="a symbol")
+
+
+def _check_symbol(exchange: Exchange, symbol: str | None) -> None:
+    if symbol is not None and not exchange.has(symbol):
+        raise LookupError(f"this exchange does not have {symbol}")
+
+
+def _overlay_member(exchange: Exchange, field: str, member: object) -> Callable[[], None]:
+    """Have *member* be in that set of the faults for a while."""
+
+    def write(inside: bool) -> None:
+        members = getattr(exchange.faults, field)
+        if inside:
+            members.add(member)
+        else:
+            members.discard(member)
+
+    return exchange.overlays.lay((field, member), True, lambda: member in getattr(exchange.faults, field), write)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -24,8 +68,12 @@ class RefuseTokens(LastingFault):
     """
 
     severity: ClassVar[Severity] = "brutal"
-    error: int | tuple[str, str] = any_of(503, *ERRORS)
-    retry_after: str | None = any_of(None, None, None, "1", "5")
+    error: int | tuple[str, str] = _error(503, *ERRORS)
+    retry_after: str | None = _retry_after()
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        waits = {} if self.retry_after is None else {"retry_after": self.retry_after}
+        return exchange.overlay(token_error=self.error, **waits)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -33,8 +81,12 @@ class RefuseRequests(LastingFault):
     """All other requests get `error`, as with `RefuseTokens`."""
 
     severity: ClassVar[Severity] = "brutal"
-    error: int | tuple[str, str] = any_of(503, *ERRORS)
-    retry_after: str | None = any_of(None, None, None, "1", "5")
+    error: int | tuple[str, str] = _error(503, *ERRORS)
+    retry_after: str | None = _retry_after()
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        waits = {} if self.retry_after is None else {"retry_after": self.retry_after}
+        return exchange.overlay(request_error=self.error, **waits)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -42,8 +94,12 @@ class RefuseUpgrades(LastingFault):
     """The upgrade to a WebSocket gets the HTTP status `error`."""
 
     severity: ClassVar[Severity] = "brutal"
-    error: int = any_of(503, 429, 500, 502, 503)
-    retry_after: str | None = any_of(None, None, None, "1", "5")
+    error: int = any_of(503, 429, 500, 502, 503, check=checks.is_status, words=checks.STATUS)
+    retry_after: str | None = _retry_after()
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        waits = {} if self.retry_after is None else {"retry_after": self.retry_after}
+        return exchange.overlay(upgrade_error=self.error, **waits)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -54,12 +110,18 @@ class SpoilReplies(LastingFault):
     severity: ClassVar[Severity] = "brutal"
     how: Literal["slow", "endless", "garbage", "short"] = among("garbage", "slow", "endless", "garbage", "short")
 
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        return exchange.overlay(reply_bodies=self.how)
+
 
 @attrs.frozen(kw_only=True, repr=False)
 class ExpireTokens(Fault):
     """All tokens issued so far are expired for later dials; open connections stay."""
 
     severity: ClassVar[Severity] = "brutal"
+
+    def strike(self, exchange: Exchange) -> None:
+        exchange.expire_tokens()
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -69,6 +131,9 @@ class TokenLife(LastingFault):
     severity: ClassVar[Severity] = "brutal"
     seconds: float = between(5.0, 1.0, 10.0, least=0.001)
 
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        return exchange.overlay(token_life=self.seconds)
+
 
 @attrs.frozen(kw_only=True, repr=False)
 class SpoilWelcomes(LastingFault):
@@ -77,6 +142,11 @@ class SpoilWelcomes(LastingFault):
     severity: ClassVar[Severity] = "rough"
     how: Literal["missing", "late"] = among("missing", "missing", "late")
     seconds: float = between(1.0, 0.1, 3.0)
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        if self.how == "missing":
+            return exchange.overlay(withhold_welcome=True)
+        return exchange.overlay(late_welcome=self.seconds)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -90,6 +160,12 @@ class SpoilAcks(LastingFault):
     )
     seconds: float = between(1.0, 0.1, 3.0)
 
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        if self.how == "late":
+            return exchange.overlay(late_acks=self.seconds)
+        field = {"missing": "withhold_acks", "twice": "ack_twice", "wrong": "wrong_acks", "old": "old_acks"}[self.how]
+        return exchange.overlay(**{field: True})
+
 
 @attrs.frozen(kw_only=True, repr=False)
 class SpoilPongs(LastingFault):
@@ -98,6 +174,12 @@ class SpoilPongs(LastingFault):
     severity: ClassVar[Severity] = "rough"
     how: Literal["missing", "late", "twice", "wrong"] = among("missing", "missing", "late", "twice", "wrong")
     seconds: float = between(1.0, 0.1, 3.0)
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        if self.how == "late":
+            return exchange.overlay(late_pongs=self.seconds)
+        field = {"missing": "withhold_pongs", "twice": "pong_twice", "wrong": "wrong_pongs"}[self.how]
+        return exchange.overlay(**{field: True})
 
 
 Complaint = Literal["401 token", "404 topic", "404 odd", "509 rate", "509 topics", "509 symbols", "415 type"]
@@ -115,13 +197,46 @@ class Complain(Fault):
         "401 token", "401 token", "404 topic", "404 odd", "509 rate", "509 topics", "509 symbols", "415 type"
     )
 
+    def strike(self, exchange: Exchange) -> None:
+        for session in exchange.sessions:
+            session.reply(self._frame(session, exchange))
+            if self.meaning in ("401 token", "509 rate"):
+                session.cut_soon(DROP_AFTER_509)
+
+    def _frame(self, session: Session, exchange: Exchange) -> str:
+        """The texts are those of PROTOCOL section 3."""
+        match self.meaning:
+            case "401 token":
+                return wire.error(None, 401, "token is expired")
+            case "404 topic":
+                topic = next(iter(session.held), "/market/level2:BSV-BTC")
+                return wire.error(None, 404, f"topic {topic} is not found")
+            case "404 odd":
+                return wire.error("nobody", 404, "not found")
+            case "509 rate":
+                return wire.error(session.connect_id, 509, "exceed max permits per 10 seconds")
+            case "509 topics":
+                most = exchange.limits.topics(session.market) or 100
+                return wire.error(None, 509, f"exceed max subscription count limitation of {most} per session")
+            case "509 symbols":
+                most = exchange.limits.symbols_per_frame or 100
+                return wire.error(None, 509, f"exceed max subscription count limitation of {most} per time")
+            case "415 type":
+                return wire.error(None, 415, "type is not supported")
+
 
 @attrs.frozen(kw_only=True, repr=False)
 class MuteTopics(LastingFault):
     """Topics of `symbol` (None: all topics) are acked as usual and never pushed; all else goes on."""
 
     severity: ClassVar[Severity] = "brutal"
-    symbol: str | None = any_of(None, None, *SYMBOLS)
+    symbol: str | None = _some_symbol()
+
+    def check(self, exchange: Exchange) -> None:
+        _check_symbol(exchange, self.symbol)
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        return _overlay_member(exchange, "mute_symbols", self.symbol or "*")
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -129,7 +244,13 @@ class IgnoreTopics(LastingFault):
     """A subscribe naming a topic of `symbol` (None: any) is not answered, and the topic gets no pushes on it."""
 
     severity: ClassVar[Severity] = "brutal"
-    symbol: str | None = any_of(None, None, *SYMBOLS)
+    symbol: str | None = _some_symbol()
+
+    def check(self, exchange: Exchange) -> None:
+        _check_symbol(exchange, self.symbol)
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        return _overlay_member(exchange, "ignore_symbols", self.symbol or "*")
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -138,13 +259,28 @@ class Stall(LastingFault):
 
     severity: ClassVar[Severity] = "rough"
 
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        def write(frozen: bool) -> None:
+            if frozen:
+                exchange.freeze()
+            else:
+                exchange.thaw()
+
+        return exchange.overlays.lay("frozen", True, lambda: exchange.is_frozen, write)
+
 
 @attrs.frozen(kw_only=True, repr=False)
 class Close(Fault):
     """Every WebSocket is closed with a close frame of `code`."""
 
     severity: ClassVar[Severity] = "rough"
-    code: int = any_of(1001, 1000, 1001, 1008, 1011, 1012, 4000)
+    code: int = any_of(
+        1001, 1000, 1001, 1008, 1011, 1012, 4000, check=checks.is_close_code, words="a code that may be sent"
+    )
+
+    def strike(self, exchange: Exchange) -> None:
+        for session in exchange.sessions:
+            session.close_soon(self.code)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -154,6 +290,11 @@ class Restart(LastingFault):
 
     severity: ClassVar[Severity] = "brutal"
 
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        end = exchange.overlay(refuse_dials=True)
+        exchange.restart()
+        return end
+
 
 @attrs.frozen(kw_only=True, repr=False)
 class ServerDown(LastingFault):
@@ -162,52 +303,75 @@ class ServerDown(LastingFault):
     severity: ClassVar[Severity] = "rough"
     server: int = between(0, 0, 0)
 
+    def check(self, exchange: Exchange) -> None:
+        exchange.check_server(self.server)
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        end = _overlay_member(exchange, "dead_servers", self.server)
+        exchange.cut_server(self.server)
+        return end
+
 
 @attrs.frozen(kw_only=True, repr=False)
-class DropMessages(Fault):
-    """Of the next messages of `symbol` (None: any) on each connection, `skip` pass and then `count` are not sent."""
+class _MessageFault(Fault):
+    """About the next messages of `symbol` (None: any) on each open connection: `skip` pass, `count` are treated."""
 
     severity: ClassVar[Severity] = "brutal"
-    symbol: str | None = any_of(None, None, *SYMBOLS)
+    symbol: str | None = _some_symbol()
     skip: int = between(0, 0, 3)
     count: int = between(1, 1, 4, least=1)
 
+    def check(self, exchange: Exchange) -> None:
+        _check_symbol(exchange, self.symbol)
+
+    def strike(self, exchange: Exchange) -> None:
+        for session in exchange.sessions:
+            session.tampers.append(self.make_tamper())
+
+    @abstractmethod
+    def make_tamper(self) -> tamper.Tamper:
+        """What it does on one connection."""
+
 
 @attrs.frozen(kw_only=True, repr=False)
-class RepeatMessages(Fault):
+class DropMessages(_MessageFault):
+    """Of the next messages of `symbol` (None: any) on each open connection, `skip` pass and then `count` are not
+    sent."""
+
+    def make_tamper(self) -> tamper.Tamper:
+        return tamper.Drop(self.symbol, self.skip, self.count)
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class RepeatMessages(_MessageFault):
     """As `DropMessages`, but they are sent twice; the second time after `delay` further messages of that connection."""
 
-    severity: ClassVar[Severity] = "brutal"
-    symbol: str | None = any_of(None, None, *SYMBOLS)
-    skip: int = between(0, 0, 3)
-    count: int = between(1, 1, 4, least=1)
     delay: int = between(0, 0, 3)
 
+    def make_tamper(self) -> tamper.Tamper:
+        return tamper.Repeat(self.symbol, self.skip, self.count, self.delay)
+
 
 @attrs.frozen(kw_only=True, repr=False)
-class ReorderMessages(Fault):
-    """As `DropMessages`, but they are sent, the last of the `count` first."""
+class ReorderMessages(_MessageFault):
+    """As `DropMessages`, but they are held until the last of the `count` comes, and sent, the last one first."""
 
-    severity: ClassVar[Severity] = "brutal"
-    symbol: str | None = any_of(None, None, *SYMBOLS)
-    skip: int = between(0, 0, 3)
     count: int = between(2, 2, 4, least=2)
 
-
-Corruption = Literal["cut off", "not json", "no data", "wrong type", "bad number", "unknown topic", "huge number"]
+    def make_tamper(self) -> tamper.Tamper:
+        return tamper.Reorder(self.symbol, self.skip, self.count)
 
 
 @attrs.frozen(kw_only=True, repr=False)
-class CorruptMessages(Fault):
-    """As `DropMessages`, but they are sent damaged, in a way that a client can see."""
+class CorruptMessages(_MessageFault):
+    """As `DropMessages`, but they are sent damaged, in a way that a client can see: half of the JSON is missing
+    (`"cut off"`), it is no JSON or has no `data`, `data` is a number (`"wrong type"`), the numbers in it are none that
+    an exchange means, or the topic is unknown."""
 
-    severity: ClassVar[Severity] = "brutal"
-    symbol: str | None = any_of(None, None, *SYMBOLS)
-    skip: int = between(0, 0, 3)
-    count: int = between(1, 1, 4, least=1)
-    how: Corruption = among(
-        "cut off", "cut off", "not json", "no data", "wrong type", "bad number", "unknown topic", "huge number"
-    )
+    how: tamper.Corruption = among("cut off", *tamper.CORRUPTIONS)
+
+    def make_tamper(self) -> tamper.Tamper:
+        return tamper.Corrupt(self.symbol, self.skip, self.count, self.how)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -215,12 +379,27 @@ class SpoilBooks(Fault):
     """The next `times` requests for a book (of `symbol`; None: any) meet what `BookFault` has by the same names."""
 
     severity: ClassVar[Severity] = "brutal"
-    symbol: str | None = any_of(None, None, *SYMBOLS)
+    symbol: str | None = _some_symbol()
     times: int = between(1, 1, 3, least=1)
-    error: int | tuple[str, str] | None = any_of(None, None, None, *ERRORS)
-    delay: float = any_of(0.0, 0.0, 0.0, 0.3, 2.0, 1e6)
+    error: int | tuple[str, str] | None = _error(None, None, None, *ERRORS)
+    delay: float = any_of(0.0, 0.0, 0.0, 0.3, 2.0, 1e6, check=checks.is_wait, words="a number of seconds, 0 or more")
     stale: int = between(0, 0, 6)
     damage: Damage | None = among(None, None, "crossed", "duplicate", "garbage")
+
+    def check(self, exchange: Exchange) -> None:
+        _check_symbol(exchange, self.symbol)
+
+    def strike(self, exchange: Exchange) -> None:
+        symbols = None if self.symbol is None else (self.symbol,)
+        fault = BookFault(
+            error=self.error,
+            delay=self.delay,
+            stale=self.stale,
+            damage=self.damage,
+            times=self.times,
+            symbols=symbols,
+        )
+        exchange.faults.books.append(fault)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -228,7 +407,10 @@ class SkewClock(LastingFault):
     """The exchange's clock is `seconds` ahead (behind, where negative): it jumps there, and back when it is over."""
 
     severity: ClassVar[Severity] = "brutal"
-    seconds: float = any_of(1.0, -30.0, -1.0, 1.0, 30.0)
+    seconds: float = any_of(1.0, -30.0, -1.0, 1.0, 30.0, check=checks.is_finite, words="a finite number of seconds")
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        return exchange.overlay(clock_skew=self.seconds)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -236,21 +418,34 @@ class Burst(Fault):
     """`trades` trades of `symbol` and `changes` changes of its book within one moment."""
 
     severity: ClassVar[Severity] = "mild"
-    symbol: str = any_of("XBTUSDTM", *SYMBOLS)
+    symbol: str = _symbol("XBTUSDTM", *SYMBOLS)
     trades: int = between(20, 0, 60)
     changes: int = between(20, 0, 60)
+
+    def check(self, exchange: Exchange) -> None:
+        exchange.status(self.symbol)
+
+    def strike(self, exchange: Exchange) -> None:
+        if exchange.status(self.symbol) == OPEN:
+            if self.trades:
+                exchange.trade(self.symbol, self.trades)
+            if self.changes:
+                exchange.change_book(self.symbol, self.changes)
 
 
 @attrs.frozen(kw_only=True, repr=False)
 class LowerLimits(LastingFault):
     """The exchange enforces less than it says: so many dials a minute and market, so many client messages in 10 s.
 
-    Of connections that are made meanwhile. What it refuses then is nobody's fault.
+    The latter of connections that are made meanwhile. What it refuses then is nobody's fault.
     """
 
     severity: ClassVar[Severity] = "brutal"
     dials_per_minute: int = between(2, 1, 5, least=1)
     messages_per_10s: int = between(4, 2, 10, least=1)
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        return exchange.overlay(dials_per_minute=self.dials_per_minute, messages_per_10s=self.messages_per_10s)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -258,7 +453,10 @@ class Maintain(LastingFault):
     """Maintenance: the status says so; with `refuses`, tokens and upgrades are refused with HTTP 503 meanwhile."""
 
     severity: ClassVar[Severity] = "brutal"
-    refuses: bool = any_of(True, True, False)
+    refuses: bool = any_of(True, True, False, check=checks.is_flag, words="True or False")
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        return exchange.overlay(maintenance=("close", "maintenance"), maintenance_refuses=self.refuses)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -266,7 +464,13 @@ class Halt(LastingFault):
     """`symbol` is not traded: its topics stay, nothing is pushed, its status is `Paused`."""
 
     severity: ClassVar[Severity] = "rough"
-    symbol: str = any_of("XBTUSDTM", *SYMBOLS)
+    symbol: str = _symbol("XBTUSDTM", *SYMBOLS)
+
+    def check(self, exchange: Exchange) -> None:
+        exchange.status(self.symbol)
+
+    def strike(self, exchange: Exchange) -> Callable[[], None] | None:
+        return None if exchange.status(self.symbol) == "Closed" else exchange.overlay_status(self.symbol)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -274,4 +478,11 @@ class Delist(Fault):
     """`symbol` is forgotten, for good: nothing of it is pushed, and requests and subscribes for it are refused."""
 
     severity: ClassVar[Severity] = "brutal"
-    symbol: str = any_of("ETHUSDTM", "ETHUSDTM", "ETH-USDT")
+    symbol: str = _symbol("ETHUSDTM", "ETHUSDTM", "ETH-USDT")
+
+    def check(self, exchange: Exchange) -> None:
+        exchange.status(self.symbol)
+
+    def strike(self, exchange: Exchange) -> None:
+        if exchange.status(self.symbol) != "Closed":
+            exchange.delist(self.symbol)

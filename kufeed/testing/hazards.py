@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import attrs
 
+from kufeed.testing.checks import must
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 Severity = Literal["mild", "rough", "brutal"]
 """`mild`: nothing is lost by it, things are late or in pieces. `rough`: connections and messages are lost.
 `brutal`: the exchange itself lies, refuses or is away."""
+
+_MOST = 10**12  # of what a field counts: more is a slip, and more than a clock can bear
 
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
@@ -52,18 +56,23 @@ def among(default: Any, *values: Any) -> Any:
 
 
 def between(default: float, low: float, high: float, *, least: float = 0) -> Any:
-    """A number of at least *least*; plans are drawn from *low* to *high*."""
+    """A number of at least *least*, a whole one where *default* is; plans are drawn from *low* to *high*."""
+    whole = isinstance(default, int)
 
-    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not value >= least:
-            raise ValueError(f"{field.name} must be {least} or more, not {value!r}")
+    def check(value: object) -> bool:
+        if type(value) is not int and (whole or type(value) is not float):
+            return False
+        return least <= value <= _MOST or value == math.inf
 
-    return attrs.field(default=default, validator=check, metadata={"domain": Between(low, high)})
+    words = f"a {'whole ' if whole else ''}number, {least} or more"
+    return attrs.field(default=default, validator=must(check, words), metadata={"domain": Between(low, high)})
 
 
-def any_of(default: Any, *values: Any) -> Any:
-    """A field that takes anything of its type; plans are drawn from *values*."""
-    return attrs.field(default=default, metadata={"domain": Among(values)})
+def any_of(default: Any, *values: Any, check: Callable[[object], bool], words: str, optional: bool = False) -> Any:
+    """A field that takes what passes *check*, as *words* say it, and None if *optional*; plans draw from *values*."""
+    return attrs.field(
+        default=default, validator=must(check, words, optional=optional), metadata={"domain": Among(values)}
+    )
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -72,6 +81,9 @@ class Fault:
 
     severity: ClassVar[Severity]
     at: float = between(0.0, 0.0, 20.0)
+
+    def check(self, exchange: Exchange) -> None:
+        """Raise `LookupError` or `ValueError` where it is about what *exchange* never had: a symbol, a server."""
 
     def strike(self, exchange: Exchange) -> Callable[[], None] | None:
         """Have it happen to an open *exchange*; what is returned ends it again. For `FaultPlan.play()`."""

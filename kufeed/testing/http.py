@@ -103,16 +103,30 @@ async def next_request(connection: h11.Connection, stream: trio.abc.Stream, raw:
             return None
 
 
-async def send_reply(connection: h11.Connection, stream: trio.abc.Stream, reply: Reply, *, close: bool = False) -> None:
-    """Send *reply*, with *close* as the last one of its connection."""
-    body = reply.body.encode()
+async def send_reply(
+    connection: h11.Connection,
+    stream: trio.abc.Stream,
+    reply: Reply,
+    *,
+    close: bool = False,
+    body: bytes | None = None,
+) -> None:
+    """Send *reply*, with *close* as the last one of its connection; with *body* where that is not the reply's own."""
+    if body is None:
+        body = reply.body.encode()
+    head = reply_head(connection, reply, len(body), close=close)
+    rest = [connection.send(event) for event in (h11.Data(data=body), h11.EndOfMessage())]
+    await stream.send_all(b"".join(part for part in (head, *rest) if part))
+
+
+def reply_head(connection: h11.Connection, reply: Reply, length: int, *, close: bool = False) -> bytes:
+    """The head of *reply*, which says that *length* bytes follow."""
     headers = [
         ("content-type", "application/json"),
-        ("content-length", str(len(body))),
+        ("content-length", str(length)),
         *reply.headers,
         *([("connection", "close")] if close else []),
     ]
     reason = HTTPStatus(reply.status).phrase if reply.status in _STATUSES else ""
-    response = h11.Response(status_code=reply.status, headers=headers, reason=reason.encode())
-    parts = [connection.send(event) for event in (response, h11.Data(data=body), h11.EndOfMessage())]
-    await stream.send_all(b"".join(part for part in parts if part))
+    head = connection.send(h11.Response(status_code=reply.status, headers=headers, reason=reason.encode()))
+    return head or b""

@@ -59,14 +59,18 @@ class SlidingWindow:
         self._period = period
         self._times: deque[float] = deque()
 
-    def admit(self, now: float) -> bool:
-        """Count an event at *now* if it is allowed. A refused one is not counted."""
-        if self._limit is None:
+    def admit(self, now: float, lowered: int | None = None) -> bool:
+        """Count an event at *now* if it is allowed. A refused one is not counted.
+
+        *lowered* is the limit of the moment, where that is less. Nothing is counted where there is none.
+        """
+        limit = lowered if self._limit is None else self._limit if lowered is None else min(lowered, self._limit)
+        if limit is None:
             return True
         # A microsecond of tolerance: who waits for exactly one period must not fail for the last bit of a float.
         while self._times and self._times[0] <= now - self._period + 1e-6:
             self._times.popleft()
-        if len(self._times) >= self._limit:
+        if len(self._times) >= limit:
             return False
         self._times.append(now)
         return True

@@ -532,6 +532,11 @@ class MarketModel:
         """All symbols of *market*, in the order in which they were named."""
         return tuple(self._names[market])
 
+    @property
+    def made(self) -> tuple[SymbolModel, ...]:
+        """Those that somebody has asked for so far."""
+        return tuple(self._models.values())
+
     def find(self, market: MarketName, symbol: str) -> SymbolModel | None:
         """The model of *symbol*, or None where *market* does not trade it."""
         if symbol not in self._names[market]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from kufeed.testing.http import find_host
 from kufeed.testing.streams import open_pipe
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator, Awaitable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
@@ -32,6 +32,9 @@ class MemoryNetwork:
     `trio.current_time()` seconds after 2026-01-01T00:00:00Z, so that with a `MockClock` runs repeat exactly. Leaving
     the block cuts every connection; an error of the body comes out unwrapped. May be entered once.
     """
+
+    ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    """What a feed without TLS settings of its own hands over here, where nothing is encrypted: it trusts nobody."""
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange

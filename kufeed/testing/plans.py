@@ -68,7 +68,7 @@ class FaultPlan:
         """The plan that `to_json()` wrote. Raises `ValueError` for anything else, saying what is wrong and where."""
         try:
             rows = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"this is not JSON: {error}") from None
         if not isinstance(rows, list):
             raise ValueError(f"a plan is a list of faults, not {rows!r:.80}")
@@ -84,12 +84,18 @@ class FaultPlan:
         """When the last fault is over, in seconds after the plan begins; 0.0 for a plan without any."""
         return max((fault.until for fault in self.faults), default=0.0)
 
+    def check(self, exchange: Exchange) -> None:
+        """Raise `LookupError` for a symbol, `ValueError` for a server that *exchange* never had."""
+        for fault in self.faults:
+            fault.check(exchange)
+
     async def play(self, exchange: Exchange) -> None:
         """Have every fault strike *exchange*, from now on, and return when the last one is over.
 
         The clock is that of the Trio run: virtual under a `MockClock`. Cancelled, what goes on is ended and what was to
-        come does not. *exchange* must be open. Plans may be played at the same time.
+        come does not. *exchange* must be open. Plans may be played at the same time. Raises what `check()` does.
         """
+        self.check(exchange)
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             for fault in self.faults:
@@ -113,13 +119,16 @@ class FaultPlan:
 
 async def _strike(fault: Fault, began: float, exchange: Exchange) -> None:
     await trio.sleep_until(began + fault.at)
+    strike = None if exchange.truth is None else exchange.truth.struck(fault)
     end = fault.strike(exchange)
-    if end is None:
-        return
     try:
-        await trio.sleep_until(began + fault.until)
+        if end is not None:
+            await trio.sleep_until(began + fault.until)
     finally:
-        end()
+        if end is not None:
+            end()
+        if strike is not None:
+            strike.until = trio.current_time()
 
 
 def _draw(kind: type[Fault], rng: random.Random, duration: float) -> Fault:

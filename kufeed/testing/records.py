@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
 
+from kufeed.testing import checks
+
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
     from kufeed.testing.market import MarketName
+    from kufeed.testing.spoilt import Spoiling
 
 
 Damage = Literal["crossed", "duplicate", "garbage"]
@@ -35,7 +38,9 @@ class BookFault:
     Raises `ValueError` naming the field that is out of range.
     """
 
-    error: int | tuple[str, str] | None = None
+    error: int | tuple[str, str] | None = attrs.field(
+        default=None, validator=checks.must(checks.is_error, checks.ERROR, optional=True)
+    )
     delay: float = attrs.field(default=0.0, validator=_not_negative)
     stale: int = attrs.field(default=0, validator=_not_negative)
     damage: Damage | None = attrs.field(
@@ -44,6 +49,20 @@ class BookFault:
     times: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
     symbols: Container[str] | None = None
 
+    def concerns(self, symbol: str) -> bool:
+        """Whether it is about the book of *symbol*."""
+        return self.symbols is None or symbol in self.symbols
+
+    def met(self) -> BookFault | None:
+        """What is left of it once one more request has met it."""
+        if self.times is None:
+            return self
+        return attrs.evolve(self, times=self.times - 1) if self.times > 1 else None
+
+
+def _named(symbol: str, symbols: set[str]) -> bool:
+    return symbol in symbols or "*" in symbols
+
 
 @attrs.define(kw_only=True)
 class Faults:
@@ -51,7 +70,10 @@ class Faults:
 
     - `withhold_welcome`, `withhold_acks`, `withhold_pongs`: these frames are not sent.
     - `ack_twice`: each ack is sent two times. `wrong_acks`: acks have another id than what they answer.
-    - `late_acks`: seconds that acks come later than they should; pushes and pongs do not wait for them.
+    - `old_acks`: acks have the id of a request that was made on the market's connection before; none, no ack.
+    - `pong_twice`, `wrong_pongs`: the same of pongs.
+    - `late_welcome`, `late_acks`, `late_pongs`: seconds that these frames come later than they should; nothing else
+      waits for them.
     - `refuse_dials`: True, or how many more connections (REST ones too) are refused at the transport.
     - `dead_servers`: connections to the instance servers of these numbers (from 0) are refused at the transport.
     - `lag`: by instance server, seconds that all the exchange says on connections made from now on takes to arrive;
@@ -60,13 +82,20 @@ class Faults:
     - `request_error`: the same, in answer to every other request.
     - `upgrade_error`: an HTTP status instead of the upgrade to a WebSocket.
     - `retry_after`: the value of a `Retry-After` header that comes with each of these statuses, seconds or a date.
+    - `reply_bodies`: bodies of REST replies are `"slow"` (a byte every 0.1 s), `"endless"` (blanks, until this is
+      over), `"garbage"` (half of it, and what is no text) or `"short"` (half of it, then the connection ends).
+    - `token_life`: seconds that tokens issued meanwhile live; then their connection is cut.
+    - `dials_per_minute`, `messages_per_10s`: enforced where they are less than `Limits` has by these names, the latter
+      on connections made meanwhile.
     - `maintenance`: the exchange's state and its words for it, ``("close", "upgrade until 10:00")`` or `"cancelonly"`;
       None is open. This alone changes what `GET /api/v1/status` says.
     - `maintenance_refuses`: while the state is `"close"`, tokens and upgrades are refused too, with HTTP 503.
     - `ignore_topics`: a subscribe naming one of these wire topics (one symbol each) is not answered, and they get no
       pushes.
     - `mute_topics`: acked as usual, but never pushed.
+    - `ignore_symbols`, `mute_symbols`: the same of all topics of these symbols; `"*"` stands for every topic.
     - `book`: what is wrong with books over REST, see `BookFault`; None again when it was met as often as it says.
+      `books`: further ones, of which a request meets the first one that concerns it, where `book` does not.
     - `clock_skew`: seconds that the exchange's clock is ahead, in time stamps and where signatures are judged.
     """
 
@@ -75,7 +104,12 @@ class Faults:
     withhold_pongs: bool = False
     ack_twice: bool = False
     wrong_acks: bool = False
+    old_acks: bool = False
+    pong_twice: bool = False
+    wrong_pongs: bool = False
+    late_welcome: float = 0.0
     late_acks: float = 0.0
+    late_pongs: float = 0.0
     refuse_dials: bool | int = False
     dead_servers: set[int] = attrs.field(factory=set)
     lag: Mapping[int, float] = attrs.field(factory=dict)
@@ -83,12 +117,40 @@ class Faults:
     request_error: int | tuple[str, str] | None = None
     upgrade_error: int | None = None
     retry_after: str | None = None
+    reply_bodies: Spoiling | None = None
+    token_life: float | None = None
+    dials_per_minute: int | None = None
+    messages_per_10s: int | None = None
     maintenance: tuple[str, str] | None = None
     maintenance_refuses: bool = False
     ignore_topics: Container[str] = ()
     mute_topics: Container[str] = ()
+    ignore_symbols: set[str] = attrs.field(factory=set)
+    mute_symbols: set[str] = attrs.field(factory=set)
     book: BookFault | None = None
+    books: list[BookFault] = attrs.field(factory=list)
     clock_skew: float = 0.0
+
+    def ignores(self, topic: str, symbol: str) -> bool:
+        """Whether a subscribe for this wire topic of *symbol* is not answered."""
+        return topic in self.ignore_topics or (bool(self.ignore_symbols) and _named(symbol, self.ignore_symbols))
+
+    def mutes(self, topic: str, symbol: str) -> bool:
+        """Whether this wire topic of *symbol* is not pushed."""
+        return topic in self.mute_topics or (bool(self.mute_symbols) and _named(symbol, self.mute_symbols))
+
+    def next_book(self, symbol: str) -> BookFault | None:
+        """What the next request for the book of *symbol* meets; it is used up by asking."""
+        if self.book is not None and self.book.concerns(symbol):
+            fault = self.book
+            self.book = fault.met()
+            return fault
+        for number, fault in enumerate(self.books):
+            if fault.concerns(symbol):
+                left = fault.met()
+                self.books[number : number + 1] = [] if left is None else [left]
+                return fault
+        return None
 
     @property
     def shut(self) -> int | None:

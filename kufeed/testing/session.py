@@ -12,12 +12,15 @@ from trio_websocket import ConnectionClosed
 from kufeed.testing.wire import text_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from trio_websocket import WebSocketConnection
 
     from kufeed.testing.gate import Gate
     from kufeed.testing.limits import Limits
     from kufeed.testing.market import MarketName
     from kufeed.testing.streams import SharedStream
+    from kufeed.testing.tamper import Tamper
 
 CONNECTION_LOST = (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed)
 _BATCH = 65_536  # bytes joined into one send
@@ -28,7 +31,8 @@ _CLOSE_PATIENCE = 1.0  # seconds for the client's half of a closing handshake
 class Session:
     """One open WebSocket connection. Read its properties and counters; the rest is the exchange's.
 
-    `market` and `server`, the number of its instance server from 0, tell where it is.
+    `market` and `server`, the number of its instance server from 0, tell where it is; `muted_at` and
+    `stopped_reading_at` when it was told to (`trio.current_time()`), or None.
 
     Outgoing pushes wait in a bounded buffer and leave in as few sends as possible. A client that reads too slowly loses
     pushes (counted in `dropped`) and holds up nobody else, as KuCoin's staff describe it (PROTOCOL section 3).
@@ -46,6 +50,7 @@ class Session:
         limits: Limits,
         lag: float = 0.0,
         buffer: int,
+        ends_at: float = math.inf,
     ) -> None:
         self.market = market
         self.server = server
@@ -54,13 +59,18 @@ class Session:
         self.opened_at = trio.current_time()
         self.sent = 0
         self.dropped = 0
+        self.muted_at: float | None = None
+        self.stopped_reading_at: float | None = None
         self.held: dict[str, None] = {}
+        self.tampers: list[Tamper] = []
+        self.last_request: str | None = None
         self.scope = trio.CancelScope()
         self.nursery: trio.Nursery | None = None
         self._websocket = websocket
         self._stream = stream
         self._limits = limits
         self._buffer = buffer
+        self._ends_at = ends_at
         self._received: deque[str] = deque(maxlen=_RECEIVED_KEPT)
         self._lag = 0.0
         self.lag = lag
@@ -133,8 +143,8 @@ class Session:
         """Queue a control frame, *after* so many seconds; these are never dropped."""
         if not self.is_open:
             return
-        if after and self.nursery is not None:
-            self.nursery.start_soon(self._reply_later, text, trio.current_time() + after)
+        if after:
+            self._start(self._reply_later, text, trio.current_time() + after)
         else:
             self._queue(text_frame(text))
 
@@ -142,11 +152,21 @@ class Session:
         await trio.sleep_until(at)
         self.reply(text)
 
+    async def _cut_later(self, at: float) -> None:
+        await trio.sleep_until(at)
+        self.cut()
+
+    def _start(self, function: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """In the connection's own nursery, which it has as long as the exchange knows it."""
+        if self.nursery is not None:
+            self.nursery.start_soon(function, *arguments)
+
     def mute(self) -> None:
         """From now on nothing reaches the client any more, as where a link broke that nobody has closed.
 
         The exchange does not notice: it goes on reading and "sending".
         """
+        self.muted_at = trio.current_time()
         self._stream.mute()
 
     def stop_reading(self) -> None:
@@ -155,6 +175,7 @@ class Session:
         In memory its sends are stuck at once, over TCP when the buffers of the system are full.
         """
         self._reads = False
+        self.stopped_reading_at = trio.current_time()
         self._stream.stop_reading()
 
     async def wait_room(self) -> None:
@@ -203,6 +224,14 @@ class Session:
         self._stop_sending()
         self.scope.cancel()
 
+    def cut_soon(self, seconds: float) -> None:
+        """Drop the connection without a close frame, after so many seconds."""
+        self._start(self._cut_later, trio.current_time() + seconds)
+
+    def close_soon(self, code: int) -> None:
+        """End the connection with a close frame of *code*, as `disconnect()`, without waiting for it."""
+        self._start(self.disconnect, code)
+
     def end(self) -> None:
         """The connection is over; wakes whoever waits for that."""
         self._stop_sending()
@@ -244,7 +273,7 @@ class Session:
         while True:
             if not self._reads:
                 silence = math.inf
-            deadline = min(self._last_ping + silence, self.opened_at + life)
+            deadline = min(self._last_ping + silence, self.opened_at + life, self._ends_at)
             if trio.current_time() >= deadline:
                 self.cut()
                 return

@@ -110,6 +110,11 @@ class PipeStream(trio.abc.HalfCloseableStream):
         finally:
             self._receiving = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether this end was closed."""
+        return self._closed
+
     async def aclose(self) -> None:
         """Close both ways at once. The peer reads what is under way and then an end of file."""
         self._close()

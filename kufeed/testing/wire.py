@@ -66,6 +66,7 @@ class ActiveTopic:
     argument: str = ""
     next_due_ns: int = 0
     last: object = None
+    symbol: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -87,11 +88,11 @@ class Channel:
             if interval not in self.intervals:
                 return None
         if symbol == "all":
-            return ActiveTopic(name, self, None, symbol) if self.prefix == "/market/ticker" else None
+            return ActiveTopic(name, self, None, symbol, symbol=symbol) if self.prefix == "/market/ticker" else None
         model = market.find(self.market, symbol)
         if model is None and (not any_symbol or symbol in market.delisted):
             return None
-        return ActiveTopic(name, self, model, interval)
+        return ActiveTopic(name, self, model, interval, symbol=symbol)
 
 
 def _push(topic: str, subject: str, data: object, **extra: object) -> str:

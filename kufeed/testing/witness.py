@@ -77,3 +77,12 @@ class Witness:
     def claims_book(self, symbol: str, sequence: int, bids: Sequence[Level], asks: Sequence[Level]) -> None:
         """It holds the book of *symbol* to be this at *sequence*: judged like a book that it was handed."""
         self.sightings.append(Sighting(trio.current_time(), Claim(symbol, sequence, tuple(bids), tuple(asks))))
+
+    def heard(self, event: StreamEvent) -> None:
+        """*event* was put into its stream, now, whether it comes to it or not."""
+        self.told.append(Sighting(trio.current_time(), event))
+
+    def left(self, statistics: QueueStatistics) -> None:
+        """The subscription is over; these are its accounts."""
+        self.left_at = trio.current_time()
+        self.statistics = statistics
