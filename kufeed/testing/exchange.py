@@ -692,6 +692,7 @@ class Exchange:
                 request = await trio_websocket.wrap_server_stream(nursery, shared)
                 websocket = await request.accept()
             if not (handshake.cancelled_caught or server in self.faults.dead_servers):
+                ends_at = self._tokens.end(token)
                 session = Session(
                     websocket,
                     shared,
@@ -703,7 +704,8 @@ class Exchange:
                     limits=self.limits,
                     lag=self.faults.lag.get(server, 0.0),
                     buffer=self._send_buffer,
-                    ends_at=self._tokens.end(token),
+                    # Who comes too late is told so, and not cut.
+                    ends_at=ends_at if ends_at > trio.current_time() else math.inf,
                 )
                 await self._run_session(session, websocket)
             nursery.cancel_scope.cancel()
