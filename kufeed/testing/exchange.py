@@ -147,7 +147,6 @@ class Exchange:
         self._weights = WeightPool(self.limits.rest_weight)
         self._time_ns: Callable[[], int] | None = None
         self._gate = Gate()
-        self._lines: dict[trio.CancelScope, None] = {}  # one for each open connection, be it HTTP or WebSocket
         self._sessions: dict[Session, None] = {}
         self._last_requests: dict[MarketName, str] = {}  # the id of the newest one of a connection that has ended
         self._routes: dict[str, _Route] = {}
@@ -234,19 +233,15 @@ class Exchange:
         if self.truth is not None:
             self.truth.connections += 1
         line = self.cable.connect(stream)
-        scope = trio.CancelScope()
-        self._lines[scope] = None
         try:
-            with scope:
-                await self._serve_http(
-                    line, line if tls is None else trio.SSLStream(line, tls, server_side=True), host, server
-                )
+            await self._serve_http(
+                line, line if tls is None else trio.SSLStream(line, tls, server_side=True), host, server
+            )
         except* _LOST:
             self._lost += 1
         finally:
             if self.truth is not None:
                 self.truth.connections -= 1
-            del self._lines[scope]
             await trio.aclose_forcefully(line)
 
     # What tests do to it
@@ -341,8 +336,7 @@ class Exchange:
         """
         for session in self._sessions:
             session.cut()
-        for line in self._lines:
-            line.cancel()
+        self.cable.cut()
         self._tokens.forget_all()
         for model in self.model.made:
             model.renumber(0)

@@ -149,7 +149,10 @@ def try_all(chosen: Sequence[Defect]) -> list[Outcome]:
 
 def table() -> str:
     """The table of README.md."""
-    rows = ["| patch | what is wrong | breaks promise | caught by | why it matters |", "| --- | --- | --- | --- | --- |"]
+    rows = [
+        "| patch | what is wrong | breaks promise | caught by | why it matters |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for one in defects():
         file, _, test = one.test.rpartition("::")
         caught_by = f"`{file}`<br>`{test}`"
