@@ -3,25 +3,37 @@
 from kufeed.testing import faults
 from kufeed.testing.books import TrueBook
 from kufeed.testing.exchange import Exchange
+from kufeed.testing.judge import Finding, Offence, check_delivery
 from kufeed.testing.limits import Limits
 from kufeed.testing.network import MemoryNetwork
 from kufeed.testing.plans import FaultPlan
 from kufeed.testing.records import Address, BookFault, Dial, ExchangeStatistics, Faults
+from kufeed.testing.running import Report, judged, run
 from kufeed.testing.session import Session
+from kufeed.testing.witness import Claim, Sighting, Witness
 
 __all__ = [
     "Address",
     "BookFault",
+    "Claim",
     "Dial",
     "Exchange",
     "ExchangeStatistics",
     "FaultPlan",
     "Faults",
+    "Finding",
     "Limits",
     "MemoryNetwork",
+    "Offence",
+    "Report",
     "Session",
+    "Sighting",
     "TrueBook",
+    "Witness",
+    "check_delivery",
     "faults",
+    "judged",
+    "run",
 ]
 
 for _name in __all__:

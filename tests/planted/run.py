@@ -35,7 +35,7 @@ _HEAD = re.compile(r"Wrong: (.+)\nPromise: (.+)\nCaught by: (\S+::\w+)\nMatters:
 _TABLE_BEGINS = "<!-- written by run.py --table -->\n"
 
 
-class NotAPatch(Exception):  # noqa: N818  # it says what is the matter with a file
+class NotAPatch(Exception):  # it says what is the matter with a file
     """A patch whose head is not as it should be, or that does not apply to the code as it is."""
 
 
