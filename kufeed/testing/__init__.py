@@ -10,6 +10,7 @@ from kufeed.testing.plans import FaultPlan
 from kufeed.testing.records import Address, BookFault, Dial, ExchangeStatistics, Faults
 from kufeed.testing.running import Report, judged, run
 from kufeed.testing.session import Session
+from kufeed.testing.truth import Fate, Held, Life, Publication, Refusal, Strike, Truth
 from kufeed.testing.witness import Claim, Sighting, Witness
 
 __all__ = [
@@ -19,16 +20,23 @@ __all__ = [
     "Dial",
     "Exchange",
     "ExchangeStatistics",
+    "Fate",
     "FaultPlan",
     "Faults",
     "Finding",
+    "Held",
+    "Life",
     "Limits",
     "MemoryNetwork",
     "Offence",
+    "Publication",
+    "Refusal",
     "Report",
     "Session",
     "Sighting",
+    "Strike",
     "TrueBook",
+    "Truth",
     "Witness",
     "check_delivery",
     "faults",

@@ -487,6 +487,16 @@ class Exchange:
         return model
 
     @property
+    def ping_interval(self) -> float:
+        """What the token reply tells clients."""
+        return self._ping_interval
+
+    @property
+    def ping_timeout(self) -> float:
+        """What the token reply tells clients."""
+        return self._ping_timeout
+
+    @property
     def instance_servers(self) -> int:
         """How many servers the token reply names."""
         return self._servers

@@ -188,7 +188,7 @@ async def judged(
         ended = trio.current_time()
         left = counted.open_connections
         await trio.sleep(_LAST_WORDS)
-        findings = check_delivery(world, *observer.witnesses, end=ended, lived=time_over.cancelled_caught)
+        findings = check_delivery(world, *observer.witnesses, end=ended, live_within=settle / 2)
     if left:
         findings = (*findings, Finding(Offence.LEAK, f"{left} connections are open after the program has ended"))
     return Report(

@@ -32,8 +32,8 @@ _CLOSE_PATIENCE = 1.0  # seconds for the client's half of a closing handshake
 class Session:
     """One open WebSocket connection. Read its properties and counters; the rest is the exchange's.
 
-    `market` and `server`, the number of its instance server from 0, tell where it is; `muted_at` and
-    `stopped_reading_at` when it was told to (`trio.current_time()`), or None.
+    `market` and `server`, the number of its instance server from 0, tell where it is; `muted_at`,
+    `stopped_reading_at` and `disconnected_at` when it was told to (`trio.current_time()`), or None.
 
     Outgoing pushes wait in a bounded buffer and leave in as few sends as possible. A client that reads too slowly loses
     pushes (counted in `dropped`) and holds up nobody else, as KuCoin's staff describe it (PROTOCOL section 3).
@@ -63,6 +63,7 @@ class Session:
         self.dropped = 0
         self.muted_at: float | None = None
         self.stopped_reading_at: float | None = None
+        self.disconnected_at: float | None = None
         self.held: dict[str, None] = {}
         self.tampers: list[Tamper] = []
         self.last_request: str | None = None
@@ -206,6 +207,7 @@ class Session:
 
         Returns when the connection is gone. Cancelled, it is cut.
         """
+        self.disconnected_at = trio.current_time()
         try:
             if code is not None and self.is_open:
                 self._stop_sending()
