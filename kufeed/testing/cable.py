@@ -1,4 +1,4 @@
-"""The cable between an exchange and its clients: all byte streams run through it, and what is wrong with a line is its."""
+"""The cable between an exchange and its clients: all byte streams run through it, and its faults are theirs."""
 
 from __future__ import annotations
 

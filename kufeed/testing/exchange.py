@@ -188,7 +188,7 @@ class Exchange:
             servers = range(self._servers)
             self._ports = [bound] if self._servers == 1 else [await bind(0, server) for server in servers]
             base = f"{'http' if tls is None else 'https'}://{host}:{bound}"
-            yield Address(host, bound, f"{base}/futures", f"{base}/spot")
+            yield Address(host, bound, f"{base}/futures", f"{base}/spot", tuple(self._ports))
 
     @asynccontextmanager
     async def open(self, time_ns: Callable[[], int]) -> AsyncIterator[trio.Nursery]:

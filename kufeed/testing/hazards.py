@@ -48,15 +48,24 @@ Domain = Among | Between
 
 def among(default: Any, *values: Any) -> Any:
     """A field of a fault that takes one of *values*, as a literal in Python and JSON; others raise `ValueError`."""
-    return attrs.field(default=default, validator=attrs.validators.in_(values), metadata={"domain": Among(values)})
+
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        if value not in values:
+            known = ", ".join(map(repr, dict.fromkeys(values)))
+            raise ValueError(f"{field.name} must be one of {known}, not {value!r}")
+
+    return attrs.field(default=default, validator=check, metadata={"domain": Among(values)})
 
 
 def between(default: float, low: float, high: float, *, least: float = 0) -> Any:
-    """A number of at least *least*; plans are drawn from *low* to *high*."""
+    """A number of at least *least*, a whole one where *low* and *high* are; plans are drawn from *low* to *high*."""
+    whole = isinstance(low, int) and isinstance(high, int)
+    kind = int if whole else int | float
+    wanted = f"{'a whole number, ' if whole else ''}{least} or more"
 
     def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not value >= least:
-            raise ValueError(f"{field.name} must be {least} or more, not {value!r}")
+        if not isinstance(value, kind) or isinstance(value, bool) or not value >= least:
+            raise ValueError(f"{field.name} must be {wanted}, not {value!r}")
 
     return attrs.field(default=default, validator=check, metadata={"domain": Between(low, high)})
 
