@@ -179,7 +179,9 @@ class Exchange:
                     if self.refuse_dial(server):
                         reset(stream)
                         return
-                    await self.serve_stream(stream, f"{host}:{bound}", server or 0, tls=tls)
+                    # Trio closes what it gave when this returns, which may be before the line is at its end.
+                    own = trio.SocketStream(trio.socket.socket(fileno=stream.socket.detach()))
+                    await self.serve_stream(own, f"{host}:{bound}", server or 0, tls=tls)
 
                 await nursery.start(trio.serve_listeners, serve, listeners, name="kufeed exchange: listeners")
                 return bound

@@ -158,6 +158,15 @@ async def test_what_is_late_or_in_pieces_is_whole(
 
 
 @both
+async def test_what_was_said_last_arrives_late_too(tools: Any, kind: type[AnyNetwork]) -> None:
+    async with kind(Exchange()) as network, struck(network, faults.Delay(seconds=0.1)):
+        async with await network.open_stream(SPOT, 443, None) as stream:
+            await stream.send_all(b"nothing that one could understand\r\n\r\n")
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 400")
+            assert await stream.receive_some() == b""
+
+
+@both
 async def test_garbled(tools: Any, kind: type[AnyNetwork]) -> None:
     async with kind(Exchange()) as network, await network.open_stream(SPOT, 443, None) as stream:
         await trio.sleep(0.01)
@@ -237,7 +246,7 @@ def test_mild_faults_lose_nothing_and_keep_the_order(plan: FaultPlan) -> None:
     """A feed gets every change of a book, each once and in its place, whatever the line is like."""
 
     async def main() -> None:
-        exchange = Exchange(update_interval=0.05)
+        exchange = Exchange(update_interval=0.1)
         async with MemoryNetwork(exchange) as network:
             async with kufeed.open_feed(network=network, rng=random.Random(1)) as feed:
                 async with feed.book_deltas("XBTUSDTM") as deltas, trio.open_nursery() as nursery:
@@ -249,7 +258,7 @@ def test_mild_faults_lose_nothing_and_keep_the_order(plan: FaultPlan) -> None:
                     nursery.cancel_scope.cancel()
                     (session,) = exchange.sessions
                     assert session.dropped == 0
-        assert len(seen) > 50
+        assert len(seen) > 30
         assert all(delta.gap_before is None for delta in seen)
         assert all(second.first_sequence == first.sequence + 1 for first, second in pairwise(seen))
 
