@@ -57,7 +57,7 @@ def _false(testimony: Testimony, market: MarketModel, looks: Sequence[Look]) -> 
     for look in looks:
         by_symbol.setdefault(look.symbol, []).append(look)
     for symbol, of_one in by_symbol.items():
-        model = market.made(symbol)
+        model = market.known(symbol)
         wrong = of_one if model is None else compare(model, of_one)
         for look in wrong:
             if not testimony.case.was_garbled(look.at):

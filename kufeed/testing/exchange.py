@@ -189,7 +189,9 @@ class Exchange:
                     if self.refuse_dial(server):
                         reset(stream)
                         return
-                    await self.serve_stream(stream, f"{host}:{bound}", server or 0, tls=tls)
+                    # Trio closes what it gave when this returns, which may be before the line is at its end.
+                    own = trio.SocketStream(trio.socket.socket(fileno=stream.socket.detach()))
+                    await self.serve_stream(own, f"{host}:{bound}", server or 0, tls=tls)
 
                 await nursery.start(trio.serve_listeners, serve, listeners, name="kufeed exchange: listeners")
                 return bound
@@ -198,7 +200,7 @@ class Exchange:
             servers = range(self._servers)
             self._ports = [bound] if self._servers == 1 else [await bind(0, server) for server in servers]
             base = f"{'http' if tls is None else 'https'}://{host}:{bound}"
-            yield Address(host, bound, f"{base}/futures", f"{base}/spot")
+            yield Address(host, bound, f"{base}/futures", f"{base}/spot", tuple(self._ports))
 
     @asynccontextmanager
     async def open(self, time_ns: Callable[[], int]) -> AsyncIterator[trio.Nursery]:

@@ -1,7 +1,7 @@
 """Planted defects: what a test suite is worth is what it notices. `python tests/planted/run.py [name...]`
 
-Each `*.patch` beside this file makes kufeed wrong in one way, and its head names the test that catches that. This plants
-each in a copy of `kufeed/`, runs its test there, and expects it to fail. Exit code 1 where one was not caught.
+Each `*.patch` beside this file makes kufeed wrong in one way, and its head names the test that catches that. This
+plants each in a copy of `kufeed/`, runs its test there, and expects it to fail. Exit code 1 where one was not caught.
 
 `--table` writes the table of README.md anew. `--check` looks only whether the patches apply.
 """

@@ -57,6 +57,7 @@ from kufeed import (
     Trade,
     Update,
     UpdateType,
+    testing,
 )
 
 if TYPE_CHECKING:
@@ -691,3 +692,44 @@ def sign() -> None:
     kufeed.FeedConfig(credentials="key")  # type: ignore[arg-type]
     kufeed.Credentials("key", "secret")  # type: ignore[call-arg]
     credentials.key = "other"  # type: ignore[misc]
+
+
+# -- testing ----------------------------------------------------------------------------------------------------------
+
+
+async def over_sockets() -> None:
+    exchange = testing.Exchange()
+    async with testing.LoopbackNetwork(exchange) as network, kufeed.open_feed(network=network):
+        assert_type(network, testing.LoopbackNetwork)
+        assert_type(network.time_ns(), int)
+        assert_type(network.perf_counter(), float)
+    async with exchange.listen() as address:
+        assert_type(address.server_ports, tuple[int, ...])
+
+
+def pull_at_the_cable(exchange: testing.Exchange) -> None:
+    cable = exchange.cable
+    assert_type(cable, testing.Cable)
+    assert_type(cable.refuse(), Callable[[], None])
+    assert_type(cable.hang("handshake"), Callable[[], None])
+    assert_type(cable.stop_reading(), Callable[[], None])
+    assert_type(cable.delay(0.5, jitter=0.1), Callable[[], None])
+    assert_type(cable.narrow(1000), Callable[[], None])
+    assert_type(cable.drip(size=1, every=0.1), Callable[[], None])
+    assert_type(cable.split(1), Callable[[], None])
+    assert_type(cable.refuses, bool)
+    cable.cut("reset", after=3)
+    cable.cut("sever")  # type: ignore[arg-type]
+    cable.silence()
+    cable.garble(after=3, count=1)
+    exchange.sessions[0].reset()
+
+
+async def play(exchange: testing.Exchange) -> None:
+    plan = testing.FaultPlan(testing.faults.Cut(at=1.0), testing.faults.Delay(lasting=2.0))
+    assert_type(testing.FaultPlan.random(7, "mild"), testing.FaultPlan)
+    assert_type(testing.FaultPlan.from_json(plan.to_json()), testing.FaultPlan)
+    await plan.play(exchange)
+    assert_type(plan.until, float)
+    testing.FaultPlan("Cut")  # type: ignore[arg-type]
+    testing.faults.Cut(1.0)  # type: ignore[call-arg]
