@@ -505,6 +505,20 @@ async def test_a_symbol_is_halted_for_a_while_and_delisted_for_good(tools: Any, 
         assert (await client.subscribe(TICKER, "9"))["code"] == 404
 
 
+@pytest.mark.parametrize("fault", [faults.Close(), faults.Complain(meaning="509 rate")], ids=repr)
+async def test_a_fault_may_strike_while_a_connection_ends(tools: Any, autojump_clock: object, fault: Any) -> None:
+    exchange = Exchange(limits=Limits.off())
+    async with MemoryNetwork(exchange) as network:
+        for steps in range(25):
+            async with tools.Dialler(network).open("spot") as client:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(client.websocket.aclose)
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+                    fault.strike(exchange)
+    assert exchange.sessions == ()
+
+
 # Plans
 
 
