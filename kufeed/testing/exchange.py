@@ -727,7 +727,7 @@ class Exchange:
                     nursery.start_soon(session.run_sender, self._gate)
                     nursery.start_soon(session.run_watch)
                     await self._converse(session, websocket)
-                    nursery.cancel_scope.cancel()
+                    session.cut()  # it is not open any more from now on, whatever has yet to end
         finally:
             for name in session.topics:
                 self._leave(session, name)

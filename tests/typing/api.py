@@ -59,6 +59,7 @@ from kufeed import (
     UpdateType,
     testing,
 )
+from kufeed.testing import Exchange, FaultPlan, faults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -674,6 +675,25 @@ async def wrong_symbols(feed: Feed) -> None:
     listed["BTC-USDT"] = listed["ETH-USDT"]  # type: ignore[index]
     listed["BTC-USDT"].tick = Decimal(1)  # type: ignore[misc]
     listed["BTC-USDT"].base_size(1.5)  # type: ignore[arg-type]
+
+
+# -- testing ----------------------------------------------------------------------------------------------------------
+
+
+async def fault_plans(exchange: Exchange) -> None:
+    plan = FaultPlan(faults.Close(at=2, code=1012), faults.RefuseTokens(error=("429000", "Too Many Requests")))
+    assert_type(FaultPlan.from_json(plan.to_json()), FaultPlan)
+    assert_type(FaultPlan.random(7, "rough", duration=5), FaultPlan)
+    assert_type([fault.until for fault in plan], list[float])
+    plan.check(exchange)
+    await plan.play(exchange)
+    end = exchange.overlay(token_error=503)
+    assert_type(end, Callable[[], None])
+    exchange.restart()
+    FaultPlan.random(7, "wild")  # type: ignore[arg-type]
+    FaultPlan("Close")  # type: ignore[arg-type]
+    faults.SpoilAcks(how="odd")  # type: ignore[arg-type]
+    faults.Close(2)  # type: ignore[call-arg]
 
 
 # -- the rest ---------------------------------------------------------------------------------------------------------
