@@ -49,9 +49,10 @@ Matters: to nobody
 """
 DIFF = """--- a/kufeed/_backoff.py
 +++ b/kufeed/_backoff.py
-@@ -5 +5 @@
+@@ -5,2 +5,2 @@
 -import math
 +{}
+ from typing import TYPE_CHECKING, Any, Literal
 """
 
 
