@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from kufeed import Gap, Topic
-    from kufeed.testing.case import Case, Seen, Testimony
+    from kufeed.testing.case import Case, Match, Seen, Testimony
     from kufeed.testing.readings import Reading, Readings
     from kufeed.testing.truth import Life
 
@@ -26,14 +26,6 @@ _MAY_MEND = (Complain, Delist, Garble, Halt, IgnoreTopics, MuteTopics, SkewClock
 """Faults for which a feed may rightly ask for a stream anew, or begin it anew, though its connection lives."""
 _NOT_OURS = (GapCause.OVERFLOW, GapCause.BOOK)
 """Causes of holes that the consumer has made, or a book."""
-
-
-@attrs.define
-class Match:
-    """An update that was seen, and the publication that it is."""
-
-    seen: Seen
-    reading: Reading
 
 
 @attrs.define
@@ -49,7 +41,7 @@ def judge_updates(testimony: Testimony) -> Iterator[Finding]:
     """Everything that is wrong with the updates of each topic, books apart."""
     for topic, trail in testimony.updates.items():
         readings = testimony.case.readings_of(topic)
-        matches = _matches(trail, readings)
+        matches = testimony.matches(topic)
         yield from _phantoms(testimony.case, topic, trail, matches)
         found = [match for match in matches if match is not None]
         in_order = list(_in_order(found))
@@ -57,17 +49,6 @@ def judge_updates(testimony: Testimony) -> Iterator[Finding]:
         for hole in _holes(readings, in_order):
             yield from _silent(testimony, readings, hole)
             yield from _avoidable(testimony, readings, hole)
-
-
-def _matches(trail: Sequence[Seen], readings: Readings) -> list[Match | None]:
-    last = -1
-    matches: list[Match | None] = []
-    for seen in trail:
-        reading = readings.find(seen.update, last)
-        matches.append(None if reading is None else Match(seen, reading))
-        if reading is not None:
-            last = max(last, reading.number)
-    return matches
 
 
 def _phantoms(case: Case, topic: Topic, trail: Sequence[Seen], matches: Sequence[Match | None]) -> Iterator[Finding]:
