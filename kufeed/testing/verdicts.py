@@ -133,7 +133,10 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
     if not any(a <= since and until <= b for a, b in testimony.spans(topic)):
         return  # left meanwhile, and begun anew
     for life in span[0].publication.fates:
-        if _brought_all(case, life, wire_of(topic), span):
+        # What it brings may wait until the consumer comes, or be lost with it.
+        if life.held_throughout(wire_of(topic), since, max(until + UNDER_WAY, hole.after.seen.at)) and _brought_all(
+            case, life, span
+        ):
             text = f"{told[0]} was told, though {life.session} has brought everything untouched"
             yield Finding(Offence.AVOIDABLE_LOSS, text, topic, hole.after.seen.at)
             return
@@ -146,11 +149,10 @@ def _may_mend(case: Case, since: float, until: float) -> bool:
     ) or any(one.since <= until and since <= one.until for one in case.truth.frozen)
 
 
-def _brought_all(case: Case, life: Life, wire: str, span: Sequence[Reading]) -> bool:
+def _brought_all(case: Case, life: Life, span: Sequence[Reading]) -> bool:
     since, until = span[0].publication.at, span[-1].publication.at
     return (
-        life.held_throughout(wire, since, until + UNDER_WAY)
-        and not life.was_tampered_with(since, until)
+        not life.was_tampered_with(since, until)
         and not case.truth.was_disturbed(life, until)
         and not life.session.lag
         and all(one.publication.fates.get(life) is Fate.SENT for one in span)
