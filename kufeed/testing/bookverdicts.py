@@ -87,23 +87,21 @@ def compare(model: SymbolModel, looks: Sequence[Look]) -> list[Look]:
 
 
 def _comparer(model: SymbolModel) -> Callable[[BookSide, Sequence[Level]], bool]:
-    """Whether the best levels of a side are these, by number: a feed with `numbers=float` has others of equal value."""
+    """Whether the best levels of a side are these."""
     instrument = model.instrument
-    numbers: dict[tuple[int, bool], tuple[Decimal | int, float]] = {}
-
-    def number(units: int, *, is_size: bool) -> tuple[Decimal | int, float]:
-        found = numbers.get((units, is_size))
-        if found is None:
-            text = instrument.size_text(units) if is_size else instrument.price_text(units)
-            found = numbers[units, is_size] = Decimal(text), float(text)
-        return found
+    known: dict[tuple[type, int, int], tuple[Any, Any]] = {}
 
     def equals(side: BookSide, levels: Sequence[Level]) -> bool:
-        true = side.top(len(levels))
-        return len(true) == len(levels) and all(
-            price in number(ticks, is_size=False) and size in number(lots, is_size=True)
-            for (ticks, lots), (price, size) in zip(true, levels, strict=True)
-        )
+        # A feed with `numbers=float` has the nearest float, which does not equal the number that was sent.
+        kind: type[Any] = type(levels[0].price) if levels else Decimal
+        true: list[tuple[Any, Any]] = []
+        for price, size in side.top(len(levels)):
+            level = known.get((kind, price, size))
+            if level is None:
+                level = kind(instrument.price_text(price)), kind(instrument.size_text(size))
+                known[kind, price, size] = level
+            true.append(level)
+        return true == list(levels)
 
     return equals
 
