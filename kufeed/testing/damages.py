@@ -58,7 +58,9 @@ def _of_fields(form: Form, message: dict[str, Any]) -> dict[str, SearchStrategy[
     data = message["data"]
     unsigned = [path for path in form.numbers if path[-1] not in form.signed]
     return {
-        "missing field": _one_of(_without(message, "data", name, cause=form.missing_as.get(name)) for name in form.required),
+        "missing field": _one_of(
+            _without(message, "data", name, cause=form.missing_as.get(name)) for name in form.required
+        ),
         "wrong type": _everywhere(message, form.numbers, lambda _: [True, [[]]]),
         "bad number": _everywhere(message, form.numbers, lambda _: _NO_NUMBERS),
         "negative number": _everywhere(message, unsigned, lambda value: [_negative(value)]),
@@ -107,9 +109,7 @@ def _one_of(several: Any) -> SearchStrategy[Spoilt] | None:
     return st.one_of(found) if found else None
 
 
-def _everywhere(
-    message: dict[str, Any], paths: Any, values: Callable[[Any], Any]
-) -> SearchStrategy[Spoilt] | None:
+def _everywhere(message: dict[str, Any], paths: Any, values: Callable[[Any], Any]) -> SearchStrategy[Spoilt] | None:
     """Something else at one of *paths* of the data, where this message has it; the cause is the innermost name."""
     return _one_of(
         _set(message, ("data", *path), values(found), next(part for part in reversed(path) if isinstance(part, str)))
