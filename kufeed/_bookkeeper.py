@@ -245,6 +245,8 @@ class BookKeeper:
         if book is not None:
             book.sync.subscribed()
             self.care_for(book)
+            for sink in tuple(book.readers):
+                sink.acked(topic)
 
     def tell(self, event: StreamEvent) -> None:
         """A lost connection ends what is known; holes are seen by their numbers, so being told of them is nothing."""

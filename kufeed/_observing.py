@@ -1,10 +1,11 @@
-"""What a `trio.run` may put in the place of the world, and who then looks on: the seam of `kufeed.testing.run()`.
+"""What may be put in the place of the world, and who then looks on: the seam of `kufeed.testing.run()`.
 
 Only where somebody observes are channels of these classes made; without, nothing of this costs anything.
 """
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -67,14 +68,14 @@ class Observer(Protocol):
 
 @attrs.frozen(kw_only=True)
 class Conditions:
-    """What `open_feed()` takes where it is not told otherwise, for all feeds of a run."""
+    """What `open_feed()` takes where it is not told otherwise: for a task and those that it starts."""
 
     network: Network
     rng: random.Random
     observer: Observer
 
 
-CONDITIONS: trio.lowlevel.RunVar[Conditions | None] = trio.lowlevel.RunVar("kufeed conditions", None)
+CONDITIONS: ContextVar[Conditions | None] = ContextVar("kufeed conditions", default=None)
 
 
 class _Spans:

@@ -15,7 +15,6 @@ from trio.testing import wait_all_tasks_blocked
 import kufeed
 from kufeed import Disconnected, FeedConfig, Gap, OrderBook, Restored, Resynced
 from kufeed.testing import Exchange, MemoryNetwork
-from kufeed.testing.streams import PipeStream
 
 QUIET: dict[str, Any] = {"live": False}
 BOTH = ("BTC-USDT", "XBTUSDTM")
@@ -96,22 +95,13 @@ class Watched:
 
     def __init__(self, network: MemoryNetwork) -> None:
         self.requests: list[Request] = []
-        self._pipes: list[PipeStream] = []
         self.ahead = 0.0
         """Seconds that this machine's clock is ahead."""
         self._network = network
         self.ssl_context = network.ssl_context
 
     async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
-        stream = await self._network.open_stream(host, port, tls)
-        assert isinstance(stream, PipeStream)
-        self._pipes.append(stream)
-        return _WatchedStream(stream, self.requests)
-
-    def reset_all(self) -> None:
-        """Tear every connection down, as TCP resets do."""
-        while self._pipes:
-            self._pipes.pop().reset()
+        return _WatchedStream(await self._network.open_stream(host, port, tls), self.requests)
 
     def time_ns(self) -> int:
         return self._network.time_ns() + round(self.ahead * 1e9)

@@ -438,7 +438,7 @@ async def cut(exchange: Exchange, network: Any, how: str) -> None:
         case "close":
             await exchange.disconnect_all(1001)
         case "reset":
-            network.reset_all()
+            exchange.cable.cut("reset")
         case "silence":
             exchange.freeze()
             await trio.sleep(40.0)  # a ping is due after 18 s, its pong 10 s later

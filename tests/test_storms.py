@@ -42,7 +42,7 @@ async def test_after_a_cut_all_topics_are_acked_within_a_second(autojump_clock: 
             cut_at, before = trio.current_time(), len(exchange.dials)
             for session in exchange.sessions:
                 if how == "reset":
-                    session._stream._stream.reset()  # type: ignore[attr-defined]  # of the pipe that it stands on
+                    session.reset()
                 else:
                     await session.disconnect(1000 if how == "close" else None)
             while len(exchange.dials) == before:  # noqa: ASYNC110

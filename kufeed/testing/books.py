@@ -30,6 +30,12 @@ class ChangeLog:
     def __init__(self, kept: int) -> None:
         self._kept = kept
         self._order: deque[deque[Undo]] = deque()  # whose change each one was, oldest first
+        self._forgotten = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was forgotten."""
+        return self._forgotten == 0
 
     def add(self, own: deque[Undo], undo: Undo) -> None:
         """Keep *undo* as the newest of a book's *own*; the oldest of all may go."""
@@ -37,6 +43,7 @@ class ChangeLog:
         self._order.append(own)
         if len(self._order) > self._kept:
             self._order.popleft().popleft()
+            self._forgotten += 1
 
 
 @attrs.frozen

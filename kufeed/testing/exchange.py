@@ -20,6 +20,8 @@ import wsproto
 from kufeed.testing import rest, tamper, wire
 from kufeed.testing.beats import Beats
 from kufeed.testing.books import TrueBook
+from kufeed.testing.cable import Cable
+from kufeed.testing.cablestream import reset
 from kufeed.testing.gate import Gate
 from kufeed.testing.http import MARKETS, Where, locate, next_request, send_reply, server_host
 from kufeed.testing.keys import KeyOffice
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     from kufeed import Credentials
+    from kufeed.testing.cablestream import CableStream
     from kufeed.testing.market import Beat, MarketName, SymbolModel
     from kufeed.testing.truth import Limit
 
@@ -123,6 +126,7 @@ class Exchange:
         self.faults = Faults()
         self.truth = Truth() if ledger else None
         self.overlays = Overlays()
+        self.cable = Cable(seed)
         self.model = MarketModel(
             seed=seed, futures=futures, spot=spot, generated=generated, levels=book_levels, changes_kept=changes_kept
         )
@@ -143,7 +147,6 @@ class Exchange:
         self._weights = WeightPool(self.limits.rest_weight)
         self._time_ns: Callable[[], int] | None = None
         self._gate = Gate()
-        self._lines: dict[trio.CancelScope, None] = {}  # one for each open connection, be it HTTP or WebSocket
         self._sessions: dict[Session, None] = {}
         self._last_requests: dict[MarketName, str] = {}  # the id of the newest one of a connection that has ended
         self._routes: dict[str, _Route] = {}
@@ -184,10 +187,9 @@ class Exchange:
 
                 async def serve(stream: trio.SocketStream) -> None:
                     if self.refuse_dial(server):
-                        await trio.aclose_forcefully(stream)
+                        reset(stream)
                         return
-                    secured = stream if tls is None else trio.SSLStream(stream, tls, server_side=True)
-                    await self.serve_stream(secured, f"{host}:{bound}", server or 0)
+                    await self.serve_stream(stream, f"{host}:{bound}", server or 0, tls=tls)
 
                 await nursery.start(trio.serve_listeners, serve, listeners, name="kufeed exchange: listeners")
                 return bound
@@ -213,30 +215,34 @@ class Exchange:
         try:
             async with open_services() as nursery:
                 nursery.start_soon(self._run_market, name="kufeed exchange: market")
+                self.cable.open(nursery)
                 yield nursery
         finally:
+            self.cable.close()
             self._time_ns = None
 
-    async def serve_stream(self, stream: trio.abc.Stream, host: str, server: int = 0) -> None:
+    async def serve_stream(
+        self, stream: trio.abc.Stream, host: str, server: int = 0, *, tls: ssl.SSLContext | None = None
+    ) -> None:
         """Serve one connection to the instance server *server* over *stream* until it ends, then close it.
 
+        *stream* runs through the `cable`, and with *tls* it carries TLS.
         The market is told by the path's prefix (`/spot`, `/futures`) or else by the Host header, for which *host*
         stands in where there is none. A lost or misbehaving peer ends the call quietly; a bug of the exchange raises.
         """
         if self.truth is not None:
             self.truth.connections += 1
-        line = trio.CancelScope()
-        self._lines[line] = None
+        line = self.cable.connect(stream)
         try:
-            with line:
-                await self._serve_http(stream, host, server)
+            await self._serve_http(
+                line, line if tls is None else trio.SSLStream(line, tls, server_side=True), host, server
+            )
         except* _LOST:
             self._lost += 1
         finally:
             if self.truth is not None:
                 self.truth.connections -= 1
-            del self._lines[line]
-            await trio.aclose_forcefully(stream)
+            await trio.aclose_forcefully(line)
 
     # What tests do to it
 
@@ -330,8 +336,7 @@ class Exchange:
         """
         for session in self._sessions:
             session.cut()
-        for line in self._lines:
-            line.cancel()
+        self.cable.cut()
         self._tokens.forget_all()
         for model in self.model.made:
             model.renumber(0)
@@ -482,6 +487,16 @@ class Exchange:
         return model
 
     @property
+    def ping_interval(self) -> float:
+        """What the token reply tells clients."""
+        return self._ping_interval
+
+    @property
+    def ping_timeout(self) -> float:
+        """What the token reply tells clients."""
+        return self._ping_timeout
+
+    @property
     def instance_servers(self) -> int:
         """How many servers the token reply names."""
         return self._servers
@@ -521,7 +536,7 @@ class Exchange:
 
         *server* is the instance server that it is made to, None where it is made for requests.
         """
-        if server in self.faults.dead_servers:
+        if self.cable.refuses or server in self.faults.dead_servers:
             return True
         refuse = self.faults.refuse_dials
         if not refuse:
@@ -537,7 +552,7 @@ class Exchange:
             raise RuntimeError("this exchange is not open: use listen(), open() or MemoryNetwork")
         return self._time_ns() + round(self.faults.clock_skew * 1e9)
 
-    async def _serve_http(self, stream: trio.abc.Stream, host: str, server: int) -> None:
+    async def _serve_http(self, line: CableStream, stream: trio.abc.Stream, host: str, server: int) -> None:
         connection = h11.Connection(h11.SERVER)
         raw = bytearray()
         while True:
@@ -562,7 +577,7 @@ class Exchange:
                     return
                 refusal, token = self._judge_dial(where, headers, server)
                 if refusal is None and where is not None:
-                    await self._serve_websocket(stream, bytes(raw), where, token, server)
+                    await self._serve_websocket(line, stream, bytes(raw), where, token, server)
                 else:
                     await send_reply(connection, stream, refusal or rest.Reply(404, ""), close=True)
                 return
@@ -673,7 +688,7 @@ class Exchange:
         return refusal, token
 
     async def _serve_websocket(
-        self, stream: trio.abc.Stream, raw: bytes, where: Where, token: str, server: int
+        self, line: CableStream, stream: trio.abc.Stream, raw: bytes, where: Where, token: str, server: int
     ) -> None:
         shared = SharedStream(stream, raw)
         async with trio.open_nursery() as nursery:
@@ -681,9 +696,11 @@ class Exchange:
                 request = await trio_websocket.wrap_server_stream(nursery, shared)
                 websocket = await request.accept()
             if not (handshake.cancelled_caught or server in self.faults.dead_servers):
+                ends_at = self._tokens.end(token)
                 session = Session(
                     websocket,
                     shared,
+                    line,
                     market=where.market,
                     server=server,
                     token=token,
@@ -691,7 +708,8 @@ class Exchange:
                     limits=self.limits,
                     lag=self.faults.lag.get(server, 0.0),
                     buffer=self._send_buffer,
-                    ends_at=self._tokens.end(token),
+                    # Who comes too late is told so, and not cut.
+                    ends_at=ends_at if ends_at > trio.current_time() else math.inf,
                 )
                 await self._run_session(session, websocket)
             nursery.cancel_scope.cancel()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 
 from kufeed.testing.hazards import Fault, LastingFault, Severity, among, between
 
-Lines = Literal["all", "websocket", "rest"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kufeed.testing.exchange import Exchange
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -16,6 +19,9 @@ class Refuse(LastingFault):
     """New connections are refused at the transport."""
 
     severity: ClassVar[Severity] = "rough"
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        return exchange.cable.refuse()
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -25,6 +31,9 @@ class Hang(LastingFault):
 
     severity: ClassVar[Severity] = "rough"
     stage: Literal["connect", "handshake"] = among("connect", "connect", "handshake")
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        return exchange.cable.hang(self.stage)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -39,6 +48,9 @@ class Cut(Fault):
     how: Literal["fin", "reset"] = among("fin", "fin", "reset")
     after: int = between(0, 0, 400)
 
+    def strike(self, exchange: Exchange) -> None:
+        exchange.cable.cut(self.how, self.after)
+
 
 @attrs.frozen(kw_only=True, repr=False)
 class Silence(LastingFault):
@@ -49,12 +61,19 @@ class Silence(LastingFault):
 
     severity: ClassVar[Severity] = "rough"
 
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        exchange.cable.silence()
+        return _nothing
+
 
 @attrs.frozen(kw_only=True, repr=False)
 class StopReading(LastingFault):
     """The exchange reads nothing from any open connection: what the client sends is stuck. Then it reads on."""
 
     severity: ClassVar[Severity] = "rough"
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        return exchange.cable.stop_reading()
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -65,6 +84,9 @@ class Delay(LastingFault):
     seconds: float = between(0.1, 0.0, 0.5)
     jitter: float = between(0.0, 0.0, 0.3)
 
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        return exchange.cable.delay(self.seconds, self.jitter)
+
 
 @attrs.frozen(kw_only=True, repr=False)
 class Bandwidth(LastingFault):
@@ -72,6 +94,9 @@ class Bandwidth(LastingFault):
 
     severity: ClassVar[Severity] = "mild"
     bytes_per_second: int = between(10_000, 5_000, 100_000, least=1)
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        return exchange.cable.narrow(self.bytes_per_second)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -82,6 +107,9 @@ class Drip(LastingFault):
     size: int = between(64, 16, 512, least=1)
     every: float = between(0.01, 0.001, 0.02)
 
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        return exchange.cable.drip(self.size, self.every)
+
 
 @attrs.frozen(kw_only=True, repr=False)
 class Split(LastingFault):
@@ -89,6 +117,9 @@ class Split(LastingFault):
 
     severity: ClassVar[Severity] = "mild"
     size: int = between(1, 1, 7, least=1)
+
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        return exchange.cable.split(self.size)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -98,3 +129,10 @@ class Garble(Fault):
     severity: ClassVar[Severity] = "brutal"
     after: int = between(0, 0, 400)
     count: int = between(1, 1, 4, least=1)
+
+    def strike(self, exchange: Exchange) -> None:
+        exchange.cable.garble(self.after, self.count)
+
+
+def _nothing() -> None:
+    """What is dead stays dead."""

@@ -144,6 +144,12 @@ class BookSide:
         prices = reversed(self._prices) if self._descending else iter(self._prices)
         return ((price, self._sizes[price]) for price in prices)
 
+    def copy(self) -> BookSide:
+        """Another one with the same levels."""
+        other = BookSide(descending=self._descending)
+        other._prices, other._sizes = self._prices.copy(), self._sizes.copy()
+        return other
+
     @property
     def best(self) -> int:
         """The best price in ticks."""
@@ -325,6 +331,22 @@ class SymbolModel:
         return Moment(
             self.instrument, sequence, sorted(past["buy"].items(), reverse=True), sorted(past["sell"].items())
         )
+
+    def rewind(self) -> Iterator[tuple[int, BookSide, BookSide]]:
+        """The book's number, bids and asks now, and as they were before each change that is kept, newest first.
+
+        Valid until the next one is asked for.
+        """
+        bids, asks = self.bids.copy(), self.asks.copy()
+        yield self.sequence, bids, asks
+        for undo in reversed(self._past):
+            (bids if undo.side == "buy" else asks).set(undo.price, undo.size)
+            yield undo.sequence, bids, asks
+
+    @property
+    def remembers_all(self) -> bool:
+        """Whether every change there ever was can be undone."""
+        return self._log.is_whole
 
     def moment_at(self, sequence: int) -> Moment | None:
         """The book as it was at *sequence*, the last time that it had this number; None where that is not kept."""
@@ -545,6 +567,10 @@ class MarketModel:
         if model is None:
             model = self._models[symbol] = self._make(market, symbol)
         return model
+
+    def made(self, symbol: str) -> SymbolModel | None:
+        """The model of *symbol*, delisted or not; None where it was never asked for."""
+        return self._models.get(symbol)
 
     def delist(self, model: SymbolModel) -> None:
         """The exchange does not know this symbol any more."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from trio_websocket import WebSocketConnection
 
+    from kufeed.testing.cablestream import CableStream
     from kufeed.testing.gate import Gate
     from kufeed.testing.limits import Limits
     from kufeed.testing.market import MarketName
@@ -31,8 +32,8 @@ _CLOSE_PATIENCE = 1.0  # seconds for the client's half of a closing handshake
 class Session:
     """One open WebSocket connection. Read its properties and counters; the rest is the exchange's.
 
-    `market` and `server`, the number of its instance server from 0, tell where it is; `muted_at` and
-    `stopped_reading_at` when it was told to (`trio.current_time()`), or None.
+    `market` and `server`, the number of its instance server from 0, tell where it is; `muted_at`,
+    `stopped_reading_at` and `disconnected_at` when it was told to (`trio.current_time()`), or None.
 
     Outgoing pushes wait in a bounded buffer and leave in as few sends as possible. A client that reads too slowly loses
     pushes (counted in `dropped`) and holds up nobody else, as KuCoin's staff describe it (PROTOCOL section 3).
@@ -42,6 +43,7 @@ class Session:
         self,
         websocket: WebSocketConnection,
         stream: SharedStream,
+        line: CableStream,
         *,
         market: MarketName,
         server: int,
@@ -61,6 +63,7 @@ class Session:
         self.dropped = 0
         self.muted_at: float | None = None
         self.stopped_reading_at: float | None = None
+        self.disconnected_at: float | None = None
         self.held: dict[str, None] = {}
         self.tampers: list[Tamper] = []
         self.last_request: str | None = None
@@ -68,6 +71,7 @@ class Session:
         self.nursery: trio.Nursery | None = None
         self._websocket = websocket
         self._stream = stream
+        self._line = line
         self._limits = limits
         self._buffer = buffer
         self._ends_at = ends_at
@@ -167,7 +171,7 @@ class Session:
         The exchange does not notice: it goes on reading and "sending".
         """
         self.muted_at = trio.current_time()
-        self._stream.mute()
+        self._line.mute()
 
     def stop_reading(self) -> None:
         """Read nothing from the client any more, and go on sending; its silence is not held against it.
@@ -176,7 +180,11 @@ class Session:
         """
         self._reads = False
         self.stopped_reading_at = trio.current_time()
-        self._stream.stop_reading()
+        self._line.stop_reading()
+
+    def reset(self) -> None:
+        """Tear the connection down by a TCP reset, by which the client may lose what it has not read."""
+        self._line.cut("reset")
 
     async def wait_room(self) -> None:
         """Wait until a push would not be dropped, or the connection has ended."""
@@ -199,6 +207,7 @@ class Session:
 
         Returns when the connection is gone. Cancelled, it is cut.
         """
+        self.disconnected_at = trio.current_time()
         try:
             if code is not None and self.is_open:
                 self._stop_sending()

@@ -14,6 +14,7 @@ class _Direction:
 
     def __init__(self, window: int) -> None:
         self.window = window
+        self.most: int | None = None  # bytes that the receiver gets at a time
         self.data = bytearray()
         self.sender_closed = False
         self.receiver_closed = False
@@ -41,6 +42,7 @@ class PipeStream(trio.abc.HalfCloseableStream):
         self._sending = False
         self._receiving = False
         self._closed = False
+        self._window = incoming.window
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self._sending:
@@ -100,6 +102,8 @@ class PipeStream(trio.abc.HalfCloseableStream):
                     raise trio.BrokenResourceError("connection reset by peer")
                 if self._in.data:
                     size = 65536 if max_bytes is None else max_bytes
+                    if self._in.most is not None:
+                        size = min(size, self._in.most)
                     data = bytes(self._in.data[:size])
                     del self._in.data[:size]
                     self._in.change()
@@ -117,20 +121,30 @@ class PipeStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Close both ways at once. The peer reads what is under way and then an end of file."""
-        self._close()
+        self.close()
         await trio.lowlevel.checkpoint()
 
+    def split(self, size: int | None) -> None:
+        """Let the peer receive at most *size* bytes at a time from now on; None for as many as there are."""
+        self._out.most = size
+
     def stop_reading(self) -> None:
-        """Take no byte more from the peer: what it sends from now on is stuck."""
+        """Take no byte more from the peer: what it sends from now on is stuck, until `read_on()`."""
         self._in.window = 0
+
+    def read_on(self) -> None:
+        """Take what the peer sends again."""
+        self._in.window = self._window
+        self._in.change()
 
     def reset(self) -> None:
         """Tear the connection down as a TCP reset does: what is under way is lost, both peers' calls fail at once."""
         self._out.reset = True
         self._out.data.clear()
-        self._close()
+        self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """What `aclose()` does."""
         if not self._closed:
             self._closed = True
             self._out.sender_closed = True
@@ -163,25 +177,10 @@ class SharedStream(trio.abc.Stream):
         self._stream = stream
         self._replay = replay
         self._turn = trio.StrictFIFOLock()
-        self._muted = False
-        self._reads = True
-
-    def mute(self) -> None:
-        """Let all that is sent from now on vanish."""
-        self._muted = True
-
-    def stop_reading(self) -> None:
-        """Let `receive_some()` wait for ever from now on, and the peer's sends too where the stream can do that."""
-        self._reads = False
-        if isinstance(self._stream, PipeStream):
-            self._stream.stop_reading()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         async with self._turn:
-            if self._muted:
-                await trio.lowlevel.checkpoint()
-            else:
-                await self._stream.send_all(bytes(data))
+            await self._stream.send_all(bytes(data))
 
     async def wait_send_all_might_not_block(self) -> None:
         async with self._turn:
@@ -193,10 +192,7 @@ class SharedStream(trio.abc.Stream):
             size = len(self._replay) if max_bytes is None else max_bytes
             data, self._replay = self._replay[:size], self._replay[size:]
             return data
-        data = bytes(await self._stream.receive_some(max_bytes))
-        if not self._reads:
-            await trio.sleep_forever()
-        return data
+        return bytes(await self._stream.receive_some(max_bytes))
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from kufeed import Update
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from kufeed import Level, Overflow, QueueStatistics, StreamEvent, Topic, Update, UpdateType
+    from kufeed import Level, Overflow, QueueStatistics, StreamEvent, Topic, UpdateType
 
 
 @attrs.frozen
@@ -77,6 +79,22 @@ class Witness:
     def claims_book(self, symbol: str, sequence: int, bids: Sequence[Level], asks: Sequence[Level]) -> None:
         """It holds the book of *symbol* to be this at *sequence*: judged like a book that it was handed."""
         self.sightings.append(Sighting(trio.current_time(), Claim(symbol, sequence, tuple(bids), tuple(asks))))
+
+    @property
+    def streaming(self) -> tuple[Topic, ...]:
+        """The topics that it is subscribed to."""
+        return tuple(topic for topic, spans in self.spans.items() if spans[-1][1] is None)
+
+    def has_seen(self, topics: Iterable[Topic], since: float) -> bool:
+        """Whether it was handed an update of each of *topics* since then."""
+        missing = set(topics)
+        for sighting in reversed(self.sightings):
+            if sighting.at < since or not missing:
+                break
+            if isinstance(sighting.what, Update):
+                of = sighting.what.topic
+                missing = {topic for topic in missing if not (topic == of or topic.covers(of))}
+        return not missing
 
     def heard(self, event: StreamEvent) -> None:
         """*event* was put into its stream, now, whether it comes to it or not."""

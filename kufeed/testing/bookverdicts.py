@@ -1,0 +1,152 @@
+"""What is wrong with the books that a witness saw, or says it holds."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from kufeed.testing.findings import Finding, Offence
+from kufeed.testing.truth import Fate
+from kufeed.testing.witness import Claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from kufeed import Level, Topic
+    from kufeed.testing.case import Seen, Testimony
+    from kufeed.testing.market import BookSide, MarketModel, SymbolModel
+
+
+@attrs.define(eq=False)
+class Look:
+    """A book as somebody holds it to be, and how many changes ago it was like that; None where it never was."""
+
+    symbol: str
+    sequence: int
+    bids: Sequence[Level]
+    asks: Sequence[Level]
+    at: float
+    topic: Topic | None = None
+    ago: int | None = None
+
+
+def judge_books(testimony: Testimony, market: MarketModel) -> Iterator[Finding]:
+    """Everything that is wrong with views of books, and with what the witness says of books of its own."""
+    shown = {topic: [_look(seen) for seen in trail] for topic, trail in testimony.views.items()}
+    claimed = [
+        Look(what.symbol, what.sequence, what.bids, what.asks, sighting.at)
+        for sighting in testimony.witness.sightings
+        if isinstance(what := sighting.what, Claim)
+    ]
+    yield from _false(testimony, market, [*claimed, *(look for looks in shown.values() for look in looks)])
+    for topic, looks in shown.items():
+        yield from _out_of_order(topic, looks, testimony.views[topic])
+        yield from _silent(testimony, topic)
+
+
+def _look(seen: Seen) -> Look:
+    view: Any = seen.update
+    return Look(view.symbol, view.sequence, view.bids, view.asks, seen.at, view.topic)
+
+
+def _false(testimony: Testimony, market: MarketModel, looks: Sequence[Look]) -> Iterator[Finding]:
+    by_symbol: dict[str, list[Look]] = {}
+    for look in looks:
+        by_symbol.setdefault(look.symbol, []).append(look)
+    for symbol, of_one in by_symbol.items():
+        model = market.made(symbol)
+        wrong = of_one if model is None else compare(model, of_one)
+        for look in wrong:
+            if not testimony.case.was_garbled(look.at):
+                text = f"the book of {symbol} at {look.sequence} was not like this: {_best(look)}"
+                yield Finding(Offence.FALSE_BOOK, text, look.topic, look.at)
+
+
+def compare(model: SymbolModel, looks: Sequence[Look]) -> list[Look]:
+    """Go back over the book's changes, and note when it was as each of *looks* says; those that are wrong.
+
+    What is forgotten is not wrong.
+    """
+    wanted: dict[int, list[Look]] = {}
+    for look in looks:
+        wanted.setdefault(look.sequence, []).append(look)
+    equals = _comparer(model)
+    left, known = len(looks), set[int]()
+    for ago, (sequence, bids, asks) in enumerate(model.rewind()):
+        for look in wanted.get(sequence, ()):
+            known.add(sequence)
+            if look.ago is None and equals(bids, look.bids) and equals(asks, look.asks):
+                look.ago = ago
+                left -= 1
+        if not left:
+            break
+    return [look for look in looks if look.ago is None and (model.remembers_all or look.sequence in known)]
+
+
+def _comparer(model: SymbolModel) -> Callable[[BookSide, Sequence[Level]], bool]:
+    """Whether the best levels of a side are these, by number: a feed with `numbers=float` has others of equal value."""
+    instrument = model.instrument
+    numbers: dict[tuple[int, bool], tuple[Decimal | int, float]] = {}
+
+    def number(units: int, *, is_size: bool) -> tuple[Decimal | int, float]:
+        found = numbers.get((units, is_size))
+        if found is None:
+            text = instrument.size_text(units) if is_size else instrument.price_text(units)
+            found = numbers[units, is_size] = Decimal(text), float(text)
+        return found
+
+    def equals(side: BookSide, levels: Sequence[Level]) -> bool:
+        true = side.top(len(levels))
+        return len(true) == len(levels) and all(
+            price in number(ticks, is_size=False) and size in number(lots, is_size=True)
+            for (ticks, lots), (price, size) in zip(true, levels, strict=True)
+        )
+
+    return equals
+
+
+def _best(look: Look) -> str:
+    bid = look.bids[0] if look.bids else "no bids"
+    ask = look.asks[0] if look.asks else "no asks"
+    return f"{bid} / {ask}, {len(look.bids)} and {len(look.asks)} levels"
+
+
+def _out_of_order(topic: Topic, looks: Sequence[Look], trail: Sequence[Seen]) -> Iterator[Finding]:
+    last: int | None = None
+    for look, seen in zip(looks, trail, strict=True):
+        if look.ago is None:
+            continue
+        if last is not None and look.ago == last and not seen.has_hole:
+            yield Finding(Offence.DUPLICATE, f"the book of {topic} at {look.sequence} was seen before", topic, look.at)
+        elif last is not None and look.ago > last:
+            text = f"the book of {topic} at {look.sequence} was seen after a later one"
+            yield Finding(Offence.DISORDER, text, topic, look.at)
+        last = look.ago if last is None else min(last, look.ago)
+
+
+def _silent(testimony: Testimony, topic: Topic) -> Iterator[Finding]:
+    """Changes that no connection has brought, between two views without a word: the book cannot have been known."""
+    readings = testimony.case.readings_of(topic)
+    if readings.goes_backward:
+        return
+    ends = [reading.update.sequence for reading in readings.all]
+    before: int | None = None
+    for seen in testimony.views[topic]:
+        after = bisect_right(ends, seen.update.sequence)
+        missing = [
+            one
+            for one in readings.all[before:after]
+            if before is not None
+            and testimony.was_to_see(one, readings)
+            and Fate.SENT not in testimony.case.fates(one.publication)
+        ]
+        if missing and not seen.has_hole:
+            text = (
+                f"{len(missing)} changes before the view at {seen.update.sequence} were on no connection, from"
+                f" {missing[0].update.first_sequence} on, and no gap was told"
+            )
+            yield Finding(Offence.SILENT_LOSS, text, topic, seen.at)
+        before = after

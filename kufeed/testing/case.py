@@ -1,0 +1,216 @@
+"""What the verdicts are found on: the exchange's truth, and what one witness saw, topic by topic."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import attrs
+
+from kufeed import (
+    Delisted,
+    Disconnected,
+    Dropped,
+    Gap,
+    GapFill,
+    Halted,
+    OrderBook,
+    Overflow,
+    Refused,
+    StreamEnded,
+    SubscriptionRejected,
+    Update,
+    UpdateType,
+)
+from kufeed.testing.linefaults import Garble
+from kufeed.testing.readings import EVENTS, Reading, Readings, read_all, wire_of
+from kufeed.testing.truth import Fate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kufeed import Topic
+    from kufeed.testing.truth import Life, Publication, Truth
+    from kufeed.testing.witness import Sighting, Witness
+
+UNDER_WAY = 1.0
+"""Seconds that a message may be under way, and what was sent so shortly before a connection ended may be lost."""
+_KEPT = frozenset({Fate.WITHHELD, Fate.DAMAGED, Fate.LATE, Fate.FULL})
+
+
+@attrs.define
+class Case:
+    """One exchange's truth, with the bounds that hold; shared by all witnesses."""
+
+    truth: Truth
+    end: float
+    """Until when it is judged."""
+    notice_within: float
+    live_within: float
+    calm_since: float
+    """When the last fault was over; infinite where none ever is."""
+    _read: dict[Topic, dict[Topic, Readings]] = attrs.field(factory=dict)
+
+    def readings(self, topic: Topic) -> dict[Topic, Readings]:
+        """What was published for a topic that can be subscribed to, by the topic of the updates."""
+        if topic not in self._read:
+            self._read[topic] = read_all(self.truth, topic)
+        return self._read[topic]
+
+    def readings_of(self, topic: Topic) -> Readings:
+        """What was published of the topic that an update has."""
+        whole = attrs.evolve(topic, symbol="all") if topic.is_part else topic
+        return self.readings(whole).get(topic) or Readings(topic)
+
+    def fates(self, publication: Publication) -> set[Fate]:
+        """What became of it; what was sent when bytes were garbled is damaged, for all that is known."""
+        return {
+            Fate.DAMAGED if fate is Fate.SENT and self.was_garbled(publication.at, life) else fate
+            for life, fate in publication.fates.items()
+        }
+
+    def was_garbled(self, at: float, life: Life | None = None) -> bool:
+        """Whether bytes had been garbled by then, on *life* or on any connection."""
+        return any(
+            isinstance(strike.fault, Garble)
+            and strike.at <= at + 1e-6
+            and (life is None or life.opened_at <= strike.at)
+            for strike in self.truth.strikes
+        )
+
+    def is_excused(self, reading: Reading, readings: Readings) -> bool:
+        """Whether nobody can know that it is missing.
+
+        The exchange itself has kept it from all who held its topic, or sent it behind what is newer; and no number
+        tells.
+        """
+        if readings.is_contiguous:
+            return reading.publication.played and reading.backward
+        fates = self.fates(reading.publication)
+        return reading.backward or (bool(fates) and fates <= _KEPT)
+
+    def sure_life(self, publication: Publication, until: float) -> Life | None:
+        """The one connection that has brought it for certain: undisturbed, and it lived on; None where none has."""
+        if len(publication.fates) != 1:
+            return None
+        ((life, fate),) = publication.fates.items()
+        lived = life.ended_at > publication.at + UNDER_WAY
+        whole = not life.tampered_at and not self.truth.was_disturbed(life, until)
+        frozen = any(
+            one.since <= publication.at + UNDER_WAY and publication.at <= one.until for one in self.truth.frozen
+        )
+        return life if fate is Fate.SENT and lived and whole and not frozen and not life.session.lag else None
+
+
+@attrs.define
+class Seen:
+    """One update in the order of its topic, and the holes that were told since the one before it."""
+
+    at: float
+    update: Update
+    gaps: list[Gap]
+    failed: bool
+    """Whether an error about the topic was raised since the one before it."""
+
+    @property
+    def has_hole(self) -> bool:
+        """Whether anything was told to be missing before it."""
+        return self.failed or any(gap.filled is not GapFill.FILLED for gap in self.gaps)
+
+
+class Testimony:
+    """What one witness saw, taken apart: updates by topic, and when streams have ended for it."""
+
+    def __init__(self, witness: Witness, case: Case) -> None:
+        self.witness = witness
+        self.case = case
+        self.updates: dict[Topic, list[Seen]] = {}
+        self.views: dict[Topic, list[Seen]] = {}
+        self.gaps_left: dict[Topic, list[Gap]] = {}
+        """Told, and no update of the topic came after."""
+        self.delivered = 0
+        self.dropped_told = 0
+        self.lost_at: dict[str, list[float]] = {}
+        """When it was told that a connection is lost, by wire topic."""
+        self._ended: dict[str, float] = {}
+        self._failed: set[str] = set()
+        for sighting in witness.sightings:
+            self._take(sighting)
+        for sighting in witness.told:
+            self._note_loss(sighting.at, sighting.what)
+
+    def _take(self, sighting: Sighting) -> None:
+        what = sighting.what
+        match what:
+            case Update():
+                self._take_update(sighting.at, what)
+            case Gap():
+                self.gaps_left.setdefault(what.topic, []).append(what)
+            case Dropped():
+                self.gaps_left.setdefault(what.topic, []).append(what.gap)
+                self.dropped_told += what.count
+            case Exception():
+                self._failed.update(_wires(what))
+        self._note_loss(sighting.at, what)
+
+    def _take_update(self, at: float, update: Update) -> None:
+        topic = update.topic
+        self.delivered += 1
+        gaps = self.gaps_left.pop(topic, [])
+        if update.gap_before is not None:
+            gaps.append(update.gap_before)
+        wire = wire_of(topic)
+        seen = Seen(at, update, gaps, failed=bool(self._failed & {wire, topic.wire}))
+        self._failed -= {topic.wire}
+        (self.views if isinstance(update, OrderBook) else self.updates).setdefault(topic, []).append(seen)
+
+    def _note_loss(self, at: float, what: object) -> None:
+        if isinstance(what, Disconnected):
+            self.lost_at.setdefault(what.topic.wire, []).append(at)
+        elif isinstance(what, Halted | Delisted | Refused):
+            self._ended.setdefault(what.topic.wire, at)
+        elif isinstance(what, StreamEnded | SubscriptionRejected):
+            self._ended.setdefault(what.topic, at)
+        elif isinstance(what, Exception):
+            for wire in _wires(what):
+                self.lost_at.setdefault(wire, []).append(at)
+
+    def topics(self) -> Iterator[Topic]:
+        """The topics of the updates that it is to see: of those that it subscribed to."""
+        for topic in self.witness.spans:
+            yield from self.case.readings(topic)
+
+    def spans(self, topic: Topic) -> list[tuple[float, float]]:
+        """When it was subscribed to *topic*, as an update has it: from (without) and until."""
+        left = self.case.end if self.witness.left_at is None else self.witness.left_at
+        ended = min(left, self._ended.get(topic.wire, math.inf), self._ended.get(wire_of(topic), math.inf))
+        spans = [span for one, found in self.witness.spans.items() if one.covers(topic) for span in found]
+        return [(since, min(ended, ended if until is None else until)) for since, until in spans]
+
+    def was_to_see(self, reading: Reading, readings: Readings, *, by: float = math.inf) -> bool:
+        """Whether it was subscribed when this was published, *by* then, and somebody can know that it is missing."""
+        at = reading.publication.at
+        return (
+            at <= by
+            and any(since < at <= until for since, until in self.spans(readings.topic))
+            and not self.case.is_excused(reading, readings)
+            and not (self.witness.changes_only and not readings.is_news(reading))
+        )
+
+    def is_book(self, topic: Topic) -> bool:
+        """Whether it reads *topic* as views of a book, and not as changes."""
+        return topic in self.views or (UpdateType.BOOK in self.witness.policies and topic not in self.updates)
+
+    def policy(self, kind: UpdateType) -> Overflow:
+        """What may happen to updates of *kind* where it does not keep up."""
+        default = Overflow.DROP_OLDEST if kind in EVENTS else Overflow.LATEST
+        return self.witness.policies.get(kind, DEFAULT_POLICIES.get(kind, default))
+
+
+DEFAULT_POLICIES = {UpdateType.CANDLE: Overflow.DROP_OLDEST, UpdateType.BOOK_DELTA: Overflow.RAISE}
+
+
+def _wires(error: Exception) -> tuple[str, ...]:
+    """The wire topics that an error is about."""
+    one = getattr(error, "topic", None)
+    return tuple(getattr(error, "topics", ())) + ((one,) if isinstance(one, str) else ())

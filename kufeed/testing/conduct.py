@@ -1,0 +1,214 @@
+"""How the feed behaved: limits, detection, recovery and accounts. What a witness saw is a proof of these, not all."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from kufeed import Overflow
+from kufeed.testing.case import UNDER_WAY
+from kufeed.testing.exchangefaults import Complain, LowerLimits, SpoilPongs
+from kufeed.testing.findings import Finding, Offence
+from kufeed.testing.linefaults import Refuse, Silence
+from kufeed.testing.readings import wire_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kufeed import QueueStatistics, Topic
+    from kufeed.testing.case import Case, Testimony
+    from kufeed.testing.readings import Reading, Readings
+    from kufeed.testing.truth import Life
+
+_LONGEST_WINDOW = 60.0
+"""Seconds that any limit looks back."""
+
+
+def judge_limits(case: Case) -> Iterator[Finding]:
+    """What the exchange had to refuse by limits that no fault has lowered."""
+    for refusal in case.truth.refusals:
+        lowered = any(
+            isinstance(strike.fault, LowerLimits | Complain)
+            and strike.at <= refusal.at <= strike.until + _LONGEST_WINDOW
+            for strike in case.truth.strikes
+        )
+        if not lowered:
+            text = f"{refusal.text}, which is more than the limit of {refusal.limit} of the {refusal.market} market"
+            yield Finding(Offence.BROKEN_LIMIT, text, None, refusal.at)
+
+
+# Detection
+
+
+def judge_detection(testimony: Testimony) -> Iterator[Finding]:
+    """Connections on which nothing came any more, and the feed has not noticed in time."""
+    case = testimony.case
+    for life in case.truth.lives:
+        for since, until in _dead(case, life):
+            deadline = since + case.notice_within
+            if deadline > min(until, case.end):
+                continue
+            topics = [topic for topic in testimony.witness.spans if _depends(testimony, topic, life, since, deadline)]
+            if topics and not _noticed(testimony, topics, life, since, deadline):
+                names = ", ".join(wire_of(topic) for topic in topics)
+                text = (
+                    f"nothing came on {life.session} from {since:.3f} on, and by {deadline:.3f} nobody noticed: {names}"
+                )
+                yield Finding(Offence.LATE, text, topics[0], deadline)
+
+
+def _dead(case: Case, life: Life) -> Iterator[tuple[float, float]]:
+    """From and until when nothing reached the client on *life*, or no pong did."""
+    session = life.session
+    for at in (session.muted_at, session.stopped_reading_at):
+        if at is not None:
+            yield at, math.inf
+    for strike in case.truth.strikes:
+        if life.opened_at <= strike.at < life.ended_at:
+            if isinstance(strike.fault, Silence):
+                yield strike.at, math.inf
+            elif isinstance(strike.fault, SpoilPongs) and strike.fault.how in ("missing", "wrong"):
+                yield strike.at, strike.until
+    for frozen in case.truth.frozen:
+        if life.opened_at <= frozen.since < life.ended_at:
+            yield frozen.since, frozen.until
+
+
+def _depends(testimony: Testimony, topic: Topic, life: Life, since: float, deadline: float) -> bool:
+    """Whether the witness was to get *topic* on *life* all that time, and did not hold its reader up itself."""
+    return (
+        testimony.policy(topic.kind) is not Overflow.BLOCK
+        and any(one.since <= since < one.until for one in life.held.get(wire_of(topic), ()))
+        and any(first <= since and deadline <= last for first, last in testimony.spans(topic))
+    )
+
+
+def _noticed(testimony: Testimony, topics: list[Topic], life: Life, since: float, deadline: float) -> bool:
+    """Whether the feed has ended it, told of it, or turned to another connection."""
+    case = testimony.case
+    if life.ended_at <= deadline:
+        return True
+    for topic in topics:
+        wire = wire_of(topic)
+        if any(since <= at <= deadline for at in testimony.lost_at.get(wire, ())):
+            return True
+        for other in case.truth.lives:
+            held = other.held.get(wire, ())
+            if other is not life and any(one.since <= deadline and since <= one.until for one in held):
+                return True
+    if any(other.market == life.market and since <= other.opened_at <= deadline for other in case.truth.lives):
+        return True
+    # It may have dialled, and met what refuses it before the exchange sees it.
+    refused = (strike for strike in case.truth.strikes if strike.at <= deadline and since <= strike.until)
+    return any(isinstance(strike.fault, Refuse) for strike in refused)
+
+
+# Recovery
+
+
+def judge_recovery(testimony: Testimony) -> Iterator[Finding]:
+    """Streams of which nothing comes, though every fault has been over for so long."""
+    case, accounts = testimony.case, testimony.witness.statistics
+    due = case.calm_since + case.live_within
+    if due > case.end or (accounts is not None and accounts.pending):
+        return
+    for topic in testimony.topics():
+        readings = case.readings_of(topic)
+        first = next((one for one in readings.all if _is_due(testimony, readings, one, due)), None)
+        if first is not None and not _came(testimony, topic, readings, first):
+            text = (
+                f"{first.update}, published at {first.publication.at:.3f}, and all after it have not come, though the"
+                f" last fault was over at {case.calm_since:.3f}"
+            )
+            yield Finding(Offence.NOT_LIVE, text, topic, first.publication.at)
+
+
+def _is_due(testimony: Testimony, readings: Readings, reading: Reading, due: float) -> bool:
+    at = reading.publication.at
+    until = at + UNDER_WAY
+    return (
+        due <= at
+        and until <= testimony.case.end
+        and testimony.was_to_see(reading, readings)
+        and any(since <= at and until <= last for since, last in testimony.spans(readings.topic))
+    )
+
+
+def _came(testimony: Testimony, topic: Topic, readings: Readings, first: Reading) -> bool:
+    """Whether that publication, or any after it, was seen."""
+    if any(view.at >= first.publication.at for view in testimony.views.get(topic, ())):
+        return True
+    trail = testimony.updates.get(topic, ())
+    found = (readings.find(seen.update, -1) for seen in reversed(trail))
+    return any(reading is not None and reading.number >= first.number for reading in found)
+
+
+# Accounts
+
+
+def judge_accounts(testimony: Testimony) -> Iterator[Finding]:
+    """Counts that do not add up, or are less than what was seen."""
+    accounts = testimony.witness.statistics
+    if accounts is None:
+        return
+    told = (
+        accounts.delivered
+        + accounts.conflated
+        + accounts.dropped
+        + accounts.unchanged
+        + accounts.discarded
+        + accounts.pending
+    )
+    if told != accounts.received:
+        text = f"{accounts.received} updates were received, and {told} accounted for: {accounts}"
+        yield Finding(Offence.FALSE_ACCOUNTS, text)
+    if accounts.delivered < testimony.delivered:
+        text = f"{accounts.delivered} updates were delivered by the accounts, and {testimony.delivered} seen"
+        yield Finding(Offence.FALSE_ACCOUNTS, text)
+    yield from _unaccounted(testimony, accounts)
+
+
+def _unaccounted(testimony: Testimony, accounts: QueueStatistics) -> Iterator[Finding]:
+    """More was brought for certain, and not seen, than the accounts say has been conflated or waits."""
+    conflating, waiting = 0, 0
+    example: Reading | None = None
+    for topic in testimony.topics():
+        if testimony.is_book(topic):
+            continue
+        readings = testimony.case.readings_of(topic)
+        for reading, is_last in _brought_and_not_seen(testimony, topic, readings):
+            if testimony.policy(topic.kind) is Overflow.LATEST:
+                conflating += 1
+            elif is_last:
+                waiting += 1
+            else:
+                continue
+            example = example or reading
+    told = accounts.pending + accounts.discarded + accounts.unchanged + accounts.dropped
+    if conflating + waiting > told + accounts.conflated and example is not None:
+        text = (
+            f"{conflating + waiting} updates were brought and not seen, such as {example.update}, published at"
+            f" {example.publication.at:.3f}; the accounts know of {told + accounts.conflated}"
+        )
+        yield Finding(Offence.SILENT_LOSS, text, example.update.topic, example.publication.at)
+
+
+def _brought_and_not_seen(testimony: Testimony, topic: Topic, readings: Readings) -> Iterator[tuple[Reading, bool]]:
+    """Each such reading, and whether it is behind the last one that was seen."""
+    case = testimony.case
+    numbers: set[int] = set()
+    last = -1
+    for seen in testimony.updates.get(topic, ()):
+        reading = readings.find(seen.update, last)
+        if reading is not None:
+            last = max(last, reading.number)
+            numbers.add(reading.number)
+    for reading in readings.all:
+        settled = reading.publication.at + UNDER_WAY
+        if (
+            reading.number not in numbers
+            and any(since < reading.publication.at and settled <= until for since, until in testimony.spans(topic))
+            and testimony.was_to_see(reading, readings)
+            and case.sure_life(reading.publication, settled) is not None
+        ):
+            yield reading, reading.number > last

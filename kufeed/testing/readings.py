@@ -1,0 +1,129 @@
+"""What the exchange published, read by kufeed's own decoders, and found again for what a consumer saw."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from functools import cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from kufeed import FeedConfig, MessageRefused, UpdateType
+from kufeed.protocol import MergeKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kufeed import Topic, Update
+    from kufeed.testing.truth import Publication, Truth
+
+EVENTS = (UpdateType.TRADE, UpdateType.ANNOUNCEMENT)
+"""Kinds of which each update counts; others are states."""
+_loads = FeedConfig().loads
+_UNREADABLE = (MessageRefused, KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
+
+
+@attrs.define(eq=False)
+class Reading:
+    """A publication as an update of one topic."""
+
+    publication: Publication
+    update: Any
+    backward: bool
+    """Whether its number or time is not above all before it: numbered anew, a clock set back, or said again."""
+    number: int
+    """Its place among the readings of its topic."""
+
+
+class Readings:
+    """All publications of one topic that a client can read, in order."""
+
+    def __init__(self, topic: Topic) -> None:
+        self.topic = topic
+        self.all: list[Reading] = []
+        self.goes_backward = False
+        """Whether numbers or times ever went back: then a gap's bounds say little."""
+        self._by_key: dict[tuple[int | None, int | None], list[Reading]] = {}
+        self._highest = -1
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether its numbers prove a hole."""
+        return self.topic.channel.merge_key is MergeKey.CONTIGUOUS
+
+    def add(self, publication: Publication, update: Any) -> None:
+        """*update* is what the next publication says."""
+        order = update.exchange_time_ns if self.topic.channel.merge_key is MergeKey.TIME else update.sequence
+        backward = order is not None and order <= self._highest and not self._is_tie(update, order)
+        if not backward and order is not None:
+            self._highest = order
+        self.goes_backward |= backward
+        reading = Reading(publication, update, backward, len(self.all))
+        self.all.append(reading)
+        self._by_key.setdefault((update.sequence, update.exchange_time_ns), []).append(reading)
+
+    def _is_tie(self, update: Any, order: int) -> bool:
+        """Whether it says something new at the number or time of the last: a ticker has its book's."""
+        return order == self._highest and not any(
+            said(one.update) == said(update) for one in self._by_key.get((update.sequence, update.exchange_time_ns), ())
+        )
+
+    def is_news(self, reading: Reading) -> bool:
+        """Whether it says anything else than the one before it, but for number and time."""
+        return not reading.number or _content(self.all[reading.number - 1].update) != _content(reading.update)
+
+    def find(self, update: Update, after: int) -> Reading | None:
+        """The publication that *update* is: of several that say the same, the first one behind number *after*."""
+        candidates = self._by_key.get((update.sequence, update.exchange_time_ns), ())
+        same = [one for one in candidates if said(one.update) == said(update)]
+        if not same:  # perhaps of a feed with `numbers=float`
+            same = [one for one in candidates if _as_floats(one) == said(update)]
+        return next((one for one in same if one.number > after), same[0] if same else None)
+
+
+def read_all(truth: Truth, topic: Topic) -> dict[Topic, Readings]:
+    """What was published for *topic*: by the topic of the updates, which differ where it is the one of all symbols."""
+    channel = topic.channel
+    decode: Callable[..., Any] = channel.decoders[Decimal]
+    found = {} if channel.symbol_in_subject else {topic: Readings(topic)}
+    for publication in truth.published.get(wire_of(topic), ()):
+        try:
+            frame = _loads(publication.text.encode())
+            if channel.subjects and frame["subject"] not in channel.subjects:
+                continue
+            update = decode(frame, topic, 0)
+        except _UNREADABLE:
+            continue
+        readings = found.get(update.topic)
+        if readings is None:
+            readings = found[update.topic] = Readings(update.topic)
+        readings.add(publication, update)
+    return found
+
+
+def wire_of(topic: Topic) -> str:
+    """The wire topic on which updates of *topic* come."""
+    return str(topic.channel) if topic.channel.symbol_in_subject else topic.wire
+
+
+def said(update: Update) -> object:
+    """All that the exchange said in *update*."""
+    return type(update), _fields(type(update), timed=True)(update)  # type: ignore[arg-type]  # mypy looks at the hash of its instances
+
+
+def _content(update: Update) -> object:
+    """The same, without its number and time."""
+    return _fields(type(update), timed=False)(update)  # type: ignore[arg-type]  # as above
+
+
+@cache
+def _fields(record: type[Update], *, timed: bool) -> Callable[[Any], object]:
+    # That it came on the right topic is how it was found.
+    left_out = {"topic", "received_time_ns"} if timed else {"topic", "received_time_ns", "sequence", "exchange_time_ns"}
+    return attrgetter(*(field.name for field in attrs.fields(record) if field.eq and field.name not in left_out))
+
+
+def _as_floats(reading: Reading) -> object:
+    topic = reading.update.topic
+    return said(topic.channel.decoders[float](_loads(reading.publication.text.encode()), topic, 0))

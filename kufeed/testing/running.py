@@ -1,0 +1,304 @@
+"""`run()`: a whole Trio program against the simulated exchange, judged."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections import Counter
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import attrs
+import trio
+import trio.testing
+
+from kufeed._observing import CONDITIONS, Conditions
+from kufeed.testing.exchange import Exchange
+from kufeed.testing.judge import Finding, Offence, check_delivery
+from kufeed.testing.network import MemoryNetwork
+from kufeed.testing.plans import FaultPlan
+from kufeed.testing.services import open_services
+from kufeed.testing.streams import PipeStream
+from kufeed.testing.witness import Witness
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+    from kufeed import Overflow, UpdateType
+
+T = TypeVar("T")
+
+_LAST_WORDS = 2.0
+"""Seconds between the end of the program and the judgement: what was under way then has arrived."""
+_SETTLE = 60.0
+_LOOK_AGAIN = 1.0
+_IN_TIME = 0.001
+"""Seconds by which a deadline may be missed: sums of floats are not exact."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Report(Generic[T]):
+    """What became of a run: what the program returned or raised, what its feeds' consumers saw, and the verdict."""
+
+    plan: FaultPlan
+    seed: int
+    call: str
+    """What was run, and how."""
+    result: T | None
+    """What it returned; None too where it raised, or was ended because its time was over."""
+    error: Exception | None
+    """What it raised."""
+    ended: bool
+    """Whether it ended by itself."""
+    seconds: float
+    """How long it ran, in virtual time."""
+    findings: tuple[Finding, ...]
+    """The verdict: empty where nothing was wrong."""
+    witnesses: tuple[Witness, ...]
+    """What each subscription was handed, in the order in which they were made."""
+    exchange: Exchange
+    """The exchange, as it was left."""
+
+    def check(self) -> None:
+        """Raise what the program raised, or `AssertionError` with all findings and the line that runs this again."""
+        __tracebackhide__ = True
+        if self.error is not None:
+            self.error.add_note(f"again: {self.reproducer}")
+            raise self.error
+        if self.findings:
+            raise AssertionError("\n".join([*map(str, self.findings), f"again: {self.reproducer}"]))
+
+    @property
+    def reproducer(self) -> str:
+        """A line that runs the same again, with ``from kufeed.testing import FaultPlan, faults``.
+
+        An expression where the program and its arguments have such names.
+        """
+        return f"kufeed.testing.run({self.call})"
+
+    @property
+    def offences(self) -> frozenset[Offence]:
+        """What kinds of findings there are."""
+        return frozenset(finding.offence for finding in self.findings)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of all that was seen, when, and of the verdict: equal where two runs went the same way."""
+        digest = hashlib.sha256()
+        for witness in self.witnesses:
+            for sighting in (*witness.sightings, *witness.told):
+                digest.update(f"{sighting.at!r} {sighting.what!r}\n".encode())
+        digest.update(f"{self.findings!r} {self.error!r} {self.seconds!r} {self.exchange.statistics()!r}".encode())
+        return digest.hexdigest()
+
+    def __str__(self) -> str:
+        counts = Counter(str(finding.offence) for finding in self.findings)
+        verdict = ", ".join(f"{count} × {offence}" for offence, count in counts.items()) or "nothing wrong"
+        seen = sum(len(witness.sightings) for witness in self.witnesses)
+        return f"{verdict}; {self.seconds:.1f} s, {seen} seen; {self.reproducer}"
+
+
+def run(
+    app: Callable[..., Awaitable[T]],
+    *args: Any,
+    plan: FaultPlan | None = None,
+    seed: int = 0,
+    exchange: Callable[[], Exchange] | None = None,
+    settle: float = _SETTLE,
+    calm: float | None = None,
+) -> Report[T]:
+    """Run a whole Trio program, as `trio.run(app, *args)` would, against a simulated exchange on which *plan* plays.
+
+    `judged()` in a Trio run of its own, whose clock is virtual and jumps whenever every task waits, so that minutes
+    take milliseconds. Besides, tasks that are left are found (`Offence.LEAK`). Everything that is drawn is drawn from
+    *seed*: the market, jitter, the order in which Trio runs tasks, and Python's own `random` functions; the same
+    arguments give the same report, in any process. What the program takes from the world beside the feed, such as
+    `time.time()`, sockets and threads, stays real.
+
+    May not be called inside of a Trio run: there, await `judged()`.
+    """
+
+    async def alone() -> Report[T]:
+        before = _tasks()
+        report = await judged(app, *args, plan=plan, seed=seed, exchange=exchange, settle=settle, calm=calm)
+        await trio.testing.wait_all_tasks_blocked()
+        if not (left := _tasks() - before):
+            return report
+        leak = Finding(Offence.LEAK, f"{left} tasks run after the program has ended")
+        return attrs.evolve(report, findings=(*report.findings, leak))
+
+    with _fixed_chances(seed):
+        return trio.run(alone, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def judged(
+    app: Callable[..., Awaitable[T]],
+    *args: Any,
+    plan: FaultPlan | None = None,
+    seed: int = 0,
+    exchange: Callable[[], Exchange] | None = None,
+    network: type[MemoryNetwork] = MemoryNetwork,
+    settle: float = _SETTLE,
+    calm: float | None = None,
+) -> Report[T]:
+    """Run a whole Trio program against a simulated exchange on which *plan* plays, and judge what it was handed.
+
+    The program needs no change: where it calls `kufeed.open_feed()` without a network of its own, it gets one on which
+    only KuCoin's hosts exist: a *network* of this kind, in memory or over loopback sockets. It runs until it returns or
+    raises, or is cancelled as by Ctrl-C, *settle* seconds after the last fault was over; with *calm* sooner, so many
+    seconds after each of its streams has brought something since, but for delisted symbols. Then `check_delivery()`
+    judges what each of its subscriptions was handed, and beside it whether leaving took longer than
+    `FeedConfig.close_timeout`, and whether connections are left.
+
+    *exchange* makes the exchange, with ``ledger=True``; None: one of this *seed* with the symbols that every exchange
+    has. How often it goes the same way depends on the clock and on Trio's scheduling: `run()` fixes both.
+
+    An exception of the program stands in `Report.error`; `BaseException`s such as `KeyboardInterrupt` come out.
+    Cancelled, the program is.
+    """
+    chosen = FaultPlan() if plan is None else plan
+    call = [_name(app), *map(repr, args), f"plan={chosen!r}", f"seed={seed}"]
+    call += [f"exchange={_name(exchange)}"] if exchange is not None else []
+    call += [f"settle={settle!r}"] if settle != _SETTLE else []
+    call += [f"calm={calm!r}"] if calm is not None else []
+    world = Exchange(seed=seed, ledger=True) if exchange is None else exchange()
+    observer = _Observer(world)
+    result: T | None = None
+    error: Exception | None = None
+    async with network(world) as opened:
+        counted = _CountedNetwork(opened)
+        rng = random.Random(f"{seed}:feed")
+        began = trio.current_time()
+        last = began + max((fault.until if fault.until < math.inf else fault.at for fault in chosen), default=0.0)
+        token = CONDITIONS.set(Conditions(network=counted, rng=rng, observer=observer))
+        with trio.move_on_at(last + settle) as time_over:
+            try:
+                async with open_services() as nursery:
+                    nursery.start_soon(chosen.play, world, name="fault plan")
+                    if calm is not None:
+                        nursery.start_soon(observer.end_when_calm, time_over, last, calm, name="end of the run")
+                    result = await app(*args)
+            except Exception as raised:  # noqa: BLE001  # the program's own: the report has it
+                error = raised
+            finally:
+                CONDITIONS.reset(token)
+        ended = trio.current_time()
+        left = counted.open_connections
+        await trio.sleep(_LAST_WORDS)
+        findings = check_delivery(world, *observer.witnesses, end=ended, live_within=settle / 2)
+    if left:
+        findings = (*findings, Finding(Offence.LEAK, f"{left} connections are open after the program has ended"))
+    return Report(
+        plan=chosen,
+        seed=seed,
+        call=", ".join(call),
+        result=result,
+        error=error,
+        ended=not time_over.cancelled_caught,
+        seconds=ended - began,
+        findings=(*findings, *observer.findings),
+        witnesses=tuple(observer.witnesses),
+        exchange=world,
+    )
+
+
+def _name(thing: object) -> str:
+    """As the program of its author may call it."""
+    name = getattr(thing, "__name__", None)
+    owner = getattr(thing, "__self__", None)
+    return repr(thing) if name is None else f"{owner!r}.{name}" if owner is not None else str(name)
+
+
+def _tasks() -> int:
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+class _Observer:
+    """Has a witness for each subscription, and a clock for each feed that closes."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.witnesses: list[Witness] = []
+        self.findings: list[Finding] = []
+        self._deadlines: dict[object, float] = {}
+
+    def onlooker(self, policies: Mapping[UpdateType, Overflow], *, changes_only: bool) -> Witness:
+        name = f"subscription {len(self.witnesses) + 1}"
+        witness = Witness(name, policies=policies, changes_only=changes_only)
+        self.witnesses.append(witness)
+        return witness
+
+    async def end_when_calm(self, scope: trio.CancelScope, since: float, calm: float) -> None:
+        """Cancel *scope* some time after all has been live since then."""
+        await trio.sleep_until(since)
+        while True:
+            await trio.sleep(_LOOK_AGAIN)
+            if self._all_live(since):
+                break
+        await trio.sleep(calm)
+        scope.cancel()
+
+    def _all_live(self, since: float) -> bool:
+        gone = self._exchange.model.delisted
+        subscribed = [
+            (witness, [topic for topic in witness.streaming if topic.symbol not in gone])
+            for witness in self.witnesses
+            if witness.left_at is None
+        ]
+        return bool(subscribed) and all(topics and witness.has_seen(topics, since) for witness, topics in subscribed)
+
+    def closing(self, feed: object, timeout: float) -> None:
+        self._deadlines[feed] = trio.current_time() + timeout
+
+    def closed(self, feed: object) -> None:
+        late = trio.current_time() - self._deadlines.pop(feed, math.inf)
+        if late > _IN_TIME:
+            text = f"leaving open_feed() took {late:.3f} s more than close_timeout"
+            self.findings.append(Finding(Offence.SLOW_CLOSE, text, at=trio.current_time()))
+
+
+class _CountedNetwork:
+    """A network that knows which of its connections are still open."""
+
+    def __init__(self, network: MemoryNetwork | MemoryNetwork) -> None:
+        self._network = network
+        self._streams: list[trio.abc.Stream] = []
+        self.ssl_context = network.ssl_context
+        self.time_ns = network.time_ns
+        self.perf_counter = network.perf_counter
+
+    async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+        stream = await self._network.open_stream(host, port, tls)
+        self._streams.append(stream)
+        return stream
+
+    @property
+    def open_connections(self) -> int:
+        return sum(not _is_closed(stream) for stream in self._streams)
+
+
+def _is_closed(stream: trio.abc.Stream) -> bool:
+    if isinstance(stream, trio.SocketStream):
+        return stream.socket.fileno() == -1
+    return isinstance(stream, PipeStream) and stream.closed
+
+
+@contextmanager
+def _fixed_chances(seed: int) -> Iterator[None]:
+    """Have Trio's scheduling and Python's `random` depend on *seed* alone, as Hypothesis does it; then as before."""
+    from trio._core import _run as scheduling
+
+    state, trio_state = random.getstate(), scheduling._r.getstate()  # noqa: SLF001
+    deterministic = scheduling._ALLOW_DETERMINISTIC_SCHEDULING  # noqa: SLF001
+    scheduling._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]  # noqa: SLF001
+    try:
+        random.seed(seed)
+        scheduling._r.seed(seed)  # noqa: SLF001
+        yield
+    finally:
+        random.setstate(state)
+        scheduling._r.setstate(trio_state)  # noqa: SLF001
+        scheduling._ALLOW_DETERMINISTIC_SCHEDULING = deterministic  # type: ignore[attr-defined]  # noqa: SLF001

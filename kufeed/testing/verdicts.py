@@ -1,0 +1,184 @@
+"""What is wrong with the updates that a witness saw of one topic: one function for each offence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from kufeed import GapCause, GapFill, Overflow
+from kufeed.testing.case import UNDER_WAY
+from kufeed.testing.exchangefaults import Complain, Delist, Halt, IgnoreTopics, MuteTopics, SkewClock, SpoilAcks
+from kufeed.testing.findings import Finding, Offence
+from kufeed.testing.linefaults import Garble
+from kufeed.testing.readings import wire_of
+from kufeed.testing.truth import Fate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from kufeed import Gap, Topic
+    from kufeed.testing.case import Case, Seen, Testimony
+    from kufeed.testing.readings import Reading, Readings
+    from kufeed.testing.truth import Life
+
+_MAY_MEND = (Complain, Delist, Garble, Halt, IgnoreTopics, MuteTopics, SkewClock, SpoilAcks)
+"""Faults for which a feed may rightly ask for a stream anew, or begin it anew, though its connection lives."""
+_NOT_OURS = (GapCause.OVERFLOW, GapCause.BOOK)
+"""Causes of holes that the consumer has made, or a book."""
+
+
+@attrs.define
+class Match:
+    """An update that was seen, and the publication that it is."""
+
+    seen: Seen
+    reading: Reading
+
+
+@attrs.define
+class Hole:
+    """Where publications between two updates were not seen; before the first one where there is none before."""
+
+    before: Match | None
+    after: Match
+    missing: list[Reading]
+
+
+def judge_updates(testimony: Testimony) -> Iterator[Finding]:
+    """Everything that is wrong with the updates of each topic, books apart."""
+    for topic, trail in testimony.updates.items():
+        readings = testimony.case.readings_of(topic)
+        matches = _matches(trail, readings)
+        yield from _phantoms(testimony.case, topic, trail, matches)
+        found = [match for match in matches if match is not None]
+        in_order = list(_in_order(found))
+        yield from _repeated_or_late(topic, found)
+        for hole in _holes(readings, in_order):
+            yield from _silent(testimony, readings, hole)
+            yield from _avoidable(testimony, readings, hole)
+
+
+def _matches(trail: Sequence[Seen], readings: Readings) -> list[Match | None]:
+    last = -1
+    matches: list[Match | None] = []
+    for seen in trail:
+        reading = readings.find(seen.update, last)
+        matches.append(None if reading is None else Match(seen, reading))
+        if reading is not None:
+            last = max(last, reading.number)
+    return matches
+
+
+def _phantoms(case: Case, topic: Topic, trail: Sequence[Seen], matches: Sequence[Match | None]) -> Iterator[Finding]:
+    for seen, match in zip(trail, matches, strict=True):
+        if match is None and not case.was_garbled(seen.at):
+            yield Finding(Offence.PHANTOM, f"no publication of {topic} says {seen.update}", topic, seen.at)
+
+
+def _repeated_or_late(topic: Topic, matches: Sequence[Match]) -> Iterator[Finding]:
+    numbers: set[int] = set()
+    last: Match | None = None
+    for match in matches:
+        number, update, at = match.reading.number, match.seen.update, match.seen.at
+        if number in numbers:
+            yield Finding(Offence.DUPLICATE, f"{update} was seen before", topic, at)
+        elif last is not None and number < last.reading.number:
+            text = f"{update} was seen after {last.seen.update}, which was published later"
+            yield Finding(Offence.DISORDER, text, topic, at)
+        numbers.add(number)
+        if last is None or number > last.reading.number:
+            last = match
+
+
+def _in_order(matches: Sequence[Match]) -> Iterator[Match]:
+    """Those that go on from the ones before them."""
+    last = -1
+    for match in matches:
+        if match.reading.number > last:
+            last = match.reading.number
+            yield match
+
+
+def _holes(readings: Readings, matches: Sequence[Match]) -> Iterator[Hole]:
+    """What was skipped, also where it is nothing, if a hole was told there."""
+    before: Match | None = None
+    for after in matches:
+        first = 0 if before is None else before.reading.number + 1
+        if first < after.reading.number or after.seen.gaps:
+            yield Hole(before, after, readings.all[first : after.reading.number])
+        before = after
+
+
+def _silent(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Finding]:
+    """Publications that are missing in *hole* without a word."""
+    seen = hole.after.seen
+    missing = [one for one in hole.missing if testimony.was_to_see(one, readings)]
+    if testimony.policy(readings.topic.kind) is Overflow.LATEST:
+        missing = [one for one in missing if Fate.SENT not in testimony.case.fates(one.publication)]
+    if not seen.failed:
+        told = [gap for gap in seen.gaps if gap.filled is not GapFill.FILLED]
+        missing = [one for one in missing if not any(_covers(gap, one, readings) for gap in told)]
+        if missing:
+            because = f"the gaps that were told, {seen.gaps}, do not say so" if seen.gaps else "no gap was told"
+            text = f"{_count(missing)} missing before {seen.update}, and {because}"
+            yield Finding(Offence.SILENT_LOSS, text, readings.topic, seen.at)
+
+
+def _covers(gap: Gap, reading: Reading, readings: Readings) -> bool:
+    """Whether *gap* says that this may be missing."""
+    update = reading.update
+    if readings.goes_backward:
+        return True  # its bounds are of several numberings, or of a clock that jumped
+    if gap.first_missing is not None and gap.last_missing is not None:
+        first = getattr(update, "first_sequence", update.sequence)
+        return bool(gap.first_missing <= update.sequence and first <= gap.last_missing)
+    time = update.exchange_time_ns
+    if time is None:
+        return True
+    return (gap.since_ns is None or gap.since_ns <= time) and (gap.until_ns is None or time <= gap.until_ns)
+
+
+def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Finding]:
+    """A hole that was told, though one connection has brought everything there was."""
+    told = [gap for gap in hole.after.seen.gaps if gap.cause not in _NOT_OURS and gap.filled is not GapFill.FILLED]
+    if not told or hole.before is None:
+        return
+    case, topic = testimony.case, readings.topic
+    span = readings.all[hole.before.reading.number : hole.after.reading.number + 1]
+    since, until = span[0].publication.at, span[-1].publication.at
+    if any(one.backward for one in span) or _may_mend(case, since, until):
+        return
+    if not any(a <= since and until <= b for a, b in testimony.spans(topic)):
+        return  # left meanwhile, and begun anew
+    for life in span[0].publication.fates:
+        if _brought_all(case, life, wire_of(topic), span):
+            text = f"{told[0]} was told, though {life.session} has brought everything untouched"
+            yield Finding(Offence.AVOIDABLE_LOSS, text, topic, hole.after.seen.at)
+            return
+
+
+def _may_mend(case: Case, since: float, until: float) -> bool:
+    return any(
+        isinstance(strike.fault, _MAY_MEND) and strike.at <= until and since <= strike.until + case.notice_within
+        for strike in case.truth.strikes
+    ) or any(one.since <= until and since <= one.until for one in case.truth.frozen)
+
+
+def _brought_all(case: Case, life: Life, wire: str, span: Sequence[Reading]) -> bool:
+    since, until = span[0].publication.at, span[-1].publication.at
+    return (
+        life.held_throughout(wire, since, until + UNDER_WAY)
+        and not life.was_tampered_with(since, until)
+        and not case.truth.was_disturbed(life, until)
+        and not life.session.lag
+        and all(one.publication.fates.get(life) is Fate.SENT for one in span)
+    )
+
+
+def _count(missing: Sequence[Reading]) -> str:
+    first = missing[0]
+    if len(missing) == 1:
+        return f"{first.update}, published at {first.publication.at:.3f}, is"
+    times = f"{first.publication.at:.3f} and {missing[-1].publication.at:.3f}"
+    return f"{len(missing)} updates, published between {times} and the first of them {first.update}, are"
