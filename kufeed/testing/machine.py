@@ -126,7 +126,8 @@ class FeedMachine(RuleBasedStateMachine):
         self._gone = trio.Event()
         self._faults: trio.Nursery | None = None
         self._findings: tuple[Finding, ...] = ()
-        self._open: list[Consumer] = []
+        self.open_consumers: list[Consumer] = []
+        """Those that are subscribed."""
 
     # What may be overridden
 
@@ -194,7 +195,7 @@ class FeedMachine(RuleBasedStateMachine):
         except KufeedError:
             return None
         consumer = Consumer(subscription, self.received)
-        self._open.append(consumer)
+        self.open_consumers.append(consumer)
         self.start_soon(consumer.read)
         return consumer
 
@@ -242,7 +243,7 @@ class FeedMachine(RuleBasedStateMachine):
     @rule(consumer=consumes(consumers))
     def unsubscribe(self, consumer: Consumer) -> None:
         """Leave a subscription."""
-        self._open.remove(consumer)
+        self.open_consumers.remove(consumer)
         self.call(_soon, consumer.subscription.close)
 
     @rule(consumer=consumers, count=st.sampled_from([math.inf, 0, 1, 5]))
@@ -288,8 +289,9 @@ class FeedMachine(RuleBasedStateMachine):
                 if failed is None:
                     raise
                 failed.add_note(f"ending the run raised {error!r}")
-        if self._findings:
-            raise AssertionError("\n".join(map(str, self._findings)))
+        findings, self._findings = self._findings, ()
+        if findings:
+            raise AssertionError("\n".join(map(str, findings)))
 
     def _begin(self) -> GuestRun:
         """Where nothing runs yet, open everything: not before a step needs it, so that only steps can leave it open."""
@@ -320,11 +322,11 @@ class FeedMachine(RuleBasedStateMachine):
 
     async def _see_out(self) -> None:
         """Let the streams recover, where that is asked, and the consumers read what is left."""
-        for consumer in self._open:
+        for consumer in self.open_consumers:
             consumer.let(math.inf)
         await trio.sleep(self.recovery)
         await wait_all_tasks_blocked()
-        for consumer in self._open:
+        for consumer in self.open_consumers:
             consumer.subscription.close()
 
     async def _end(self) -> None:

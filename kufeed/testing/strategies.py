@@ -295,12 +295,16 @@ def _plans(draw: DrawFn, fault: SearchStrategy[Fault], most: int) -> FaultPlan:
     return FaultPlan(*(draw(fault) for _ in range(draw(st.integers(0, most)))))
 
 
-def _faults(kind: type[Fault], duration: float | None) -> SearchStrategy[Fault]:
-    fields = {field.name: _values(field.metadata["domain"], field.default) for field in attrs.fields(kind)}
-    if duration is None:
-        del fields["at"]
-        return st.fixed_dictionaries(fields).map(lambda drawn: kind(**drawn))
-    return st.fixed_dictionaries(fields).map(lambda drawn: kind(**fitted(dict(drawn), duration)))
+@st.composite
+def _faults(draw: DrawFn, kind: type[Fault], duration: float | None) -> Fault:
+    """Of one *kind*; without a *duration* one that strikes at once. Composite, so that it is printed as it prints."""
+    drawn = {name: draw(values) for name, values in _fields_of(kind).items() if duration is not None or name != "at"}
+    return kind(**(drawn if duration is None else fitted(drawn, duration)))
+
+
+@cache
+def _fields_of(kind: type[Fault]) -> dict[str, SearchStrategy[Any]]:
+    return {field.name: _values(field.metadata["domain"], field.default) for field in attrs.fields(kind)}
 
 
 def _values(domain: Among | Between, default: Any) -> SearchStrategy[Any]:
