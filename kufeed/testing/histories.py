@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from kufeed import Topic
 
 SideName = Literal["buy", "sell"]
+Change = tuple[SideName, int, int]
+"""Side, price, and what stands there now."""
 _DEPTH = 12  # levels of a side to begin with
 _MIDDLE = 100
 
@@ -43,7 +45,7 @@ class ReferenceBook:
         """By sequence: the book after each message."""
         self._remember()
 
-    def change(self, wanted: Iterable[tuple[SideName, int, int]]) -> list[tuple[SideName, int, int, int]]:
+    def change(self, wanted: Iterable[Change]) -> list[tuple[SideName, int, int, int]]:
         """Make one message of changes: side, price, and the new size there. Returns those that it has, with numbers."""
         made: list[tuple[SideName, int, int, int]] = []
         for side, price, size in wanted:
@@ -80,8 +82,8 @@ class ReferenceBook:
     def _remember(self) -> None:
         exact = Decimal if "-" in self.symbol else int
         bids, asks = (
-            tuple(Level(Decimal(price), exact(size)) for price, size in sorted(self.sides[side].items(), reverse=down))
-            for side, down in (("buy", True), ("sell", False))
+            tuple(Level(Decimal(price), exact(size)) for price, size in sorted(side.items(), reverse=down))
+            for side, down in ((self.sides["buy"], True), (self.sides["sell"], False))
         )
         self.moments[self.sequence] = TrueBook(self.symbol, self.sequence, bids, asks)
 

@@ -6,6 +6,7 @@ Needs Hypothesis: ``pip install "kufeed[testing]"``. Nothing else in `kufeed.tes
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -38,12 +39,14 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
 
     from kufeed import Update
+    from kufeed.testing.histories import Change, SideName
 
 __all__ = [
     "DamagedMessage",
     "DeltaHistory",
     "damaged_messages",
     "delta_histories",
+    "faults",
     "markets",
     "messages",
     "plans",
@@ -102,11 +105,17 @@ def topics(
 
 
 def _topics_of(channel: Channel, own: SearchStrategy[str]) -> SearchStrategy[Topic]:
+    # By the call that users write: Hypothesis prints it.
+    kind = st.just(str(channel.kind))
     if channel.symbol_in_subject:
-        return st.just(Topic(channel, "all"))
+        return st.builds(topic, kind, st.just("all"))
+    choices: dict[str, SearchStrategy[Any]] = {}
+    if channel.levels is not None:
+        choices["levels"] = st.just(channel.levels)
+    if channel.intervals is not None:
+        choices["interval"] = st.sampled_from(list(channel.intervals))
     fitting = own.filter(lambda symbol: ("-" in symbol) == (channel.market.name == "spot"))
-    intervals = st.none() if channel.intervals is None else st.sampled_from(list(channel.intervals))
-    return st.builds(lambda symbol, interval: Topic(channel, symbol, interval), fitting, intervals)
+    return st.builds(topic, kind, fitting, **choices)
 
 
 def _check_market(market: object) -> None:
@@ -198,7 +207,8 @@ def _views(draw: DrawFn) -> Update:
 
 
 # A change of the book: around its middle, so that some would cross it.
-_changes = st.tuples(st.sampled_from(["buy", "sell"]), st.integers(80, 121), st.integers(0, 5))
+_sides: SearchStrategy[SideName] = st.sampled_from(["buy", "sell"])
+_changes: SearchStrategy[Change] = st.tuples(_sides, st.integers(80, 121), st.integers(0, 5))
 
 
 @st.composite
@@ -258,11 +268,25 @@ def plans(
     milder ones and to those first in `faults.KINDS`, with as many fields as by default as can be, and round times; to
     none where no fault is needed. Raises `ValueError` for a severity that there is not, and for no kinds.
     """
+    return _plans(_any_of(_chosen_kinds(severity, kinds), duration), most)
+
+
+def faults(severity: Severity = "brutal", *, kinds: Iterable[type[Fault]] | None = None) -> SearchStrategy[Fault]:
+    """Single faults as `plans()` has them, for tests that have them strike themselves: `at` is 0."""
+    return _any_of(_chosen_kinds(severity, kinds), None)
+
+
+def _chosen_kinds(severity: Severity, kinds: Iterable[type[Fault]] | None) -> tuple[type[Fault], ...]:
     chosen = kinds_of(severity) if kinds is None else tuple(kinds)
     if not chosen:
         raise ValueError("kinds must name at least one fault")
-    mildest_first = sorted(chosen, key=lambda kind: (SEVERITIES.index(kind.severity), KINDS.index(kind)))
-    return _plans(st.one_of([_faults(kind, duration) for kind in mildest_first]), most)
+    return chosen
+
+
+@cache
+def _any_of(kinds: tuple[type[Fault], ...], duration: float | None) -> SearchStrategy[Fault]:
+    mildest_first = sorted(kinds, key=lambda kind: (SEVERITIES.index(kind.severity), KINDS.index(kind)))
+    return st.one_of([_faults(kind, duration) for kind in mildest_first])
 
 
 @st.composite
@@ -271,9 +295,16 @@ def _plans(draw: DrawFn, fault: SearchStrategy[Fault], most: int) -> FaultPlan:
     return FaultPlan(*(draw(fault) for _ in range(draw(st.integers(0, most)))))
 
 
-def _faults(kind: type[Fault], duration: float) -> SearchStrategy[Fault]:
-    fields = {field.name: _values(field.metadata["domain"], field.default) for field in attrs.fields(kind)}
-    return st.fixed_dictionaries(fields).map(lambda drawn: kind(**fitted(dict(drawn), duration)))
+@st.composite
+def _faults(draw: DrawFn, kind: type[Fault], duration: float | None) -> Fault:
+    """Of one *kind*; without a *duration* one that strikes at once. Composite, so that it is printed as it prints."""
+    drawn = {name: draw(values) for name, values in _fields_of(kind).items() if duration is not None or name != "at"}
+    return kind(**(drawn if duration is None else fitted(drawn, duration)))
+
+
+@cache
+def _fields_of(kind: type[Fault]) -> dict[str, SearchStrategy[Any]]:
+    return {field.name: _values(field.metadata["domain"], field.default) for field in attrs.fields(kind)}
 
 
 def _values(domain: Among | Between, default: Any) -> SearchStrategy[Any]:
