@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from kufeed.testing.case import Seen, Testimony
     from kufeed.testing.market import BookSide, MarketModel, SymbolModel
 
+_BROUGHT = frozenset({Fate.SENT, Fate.LATE})
+"""Changes that came late can be put in their place; of what was garbled somewhere, nobody knows what it was."""
+
 
 @attrs.define(eq=False)
 class Look:
@@ -139,7 +142,7 @@ def _silent(testimony: Testimony, topic: Topic) -> Iterator[Finding]:
             for one in readings.all[before:after]
             if before is not None
             and testimony.was_to_see(one, readings)
-            and Fate.SENT not in testimony.case.fates(one.publication)
+            and _BROUGHT.isdisjoint(one.publication.fates.values())
         ]
         if missing and not seen.has_hole:
             text = (

@@ -208,6 +208,10 @@ class Testimony:
             self._spans[topic] = self._find_spans(topic)
         return self._spans[topic]
 
+    def begun(self, topic: Topic, at: float) -> float:
+        """When it subscribed to *topic* for the last time before *at*: what came before that it has left."""
+        return max((since for since, _ in self.spans(topic) if since <= at), default=-math.inf)
+
     def _find_spans(self, topic: Topic) -> list[tuple[float, float]]:
         left = self.case.end if self.witness.left_at is None else self.witness.left_at
         ended = min(left, self._ended.get(topic.wire, math.inf), self._ended.get(wire_of(topic), math.inf))

@@ -293,7 +293,7 @@ def _fixed_chances(seed: int) -> Iterator[None]:
 
     state, trio_state = random.getstate(), scheduling._r.getstate()  # noqa: SLF001
     deterministic = scheduling._ALLOW_DETERMINISTIC_SCHEDULING  # noqa: SLF001
-    scheduling._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]  # noqa: SLF001
+    scheduling._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # noqa: SLF001
     try:
         random.seed(seed)
         scheduling._r.seed(seed)  # noqa: SLF001
@@ -301,4 +301,4 @@ def _fixed_chances(seed: int) -> Iterator[None]:
     finally:
         random.setstate(state)
         scheduling._r.setstate(trio_state)  # noqa: SLF001
-        scheduling._ALLOW_DETERMINISTIC_SCHEDULING = deterministic  # type: ignore[attr-defined]  # noqa: SLF001
+        scheduling._ALLOW_DETERMINISTIC_SCHEDULING = deterministic  # type: ignore[misc]  # noqa: SLF001

@@ -94,7 +94,8 @@ def _holes(readings: Readings, matches: Sequence[Match]) -> Iterator[Hole]:
 def _silent(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Finding]:
     """Publications that are missing in *hole* without a word."""
     seen = hole.after.seen
-    missing = [one for one in hole.missing if testimony.was_to_see(one, readings)]
+    begun = testimony.begun(readings.topic, seen.at)
+    missing = [one for one in hole.missing if one.publication.at > begun and testimony.was_to_see(one, readings)]
     if testimony.policy(readings.topic.kind) is Overflow.LATEST:
         missing = [one for one in missing if Fate.SENT not in testimony.case.fates(one.publication)]
     if not seen.failed:
