@@ -180,6 +180,7 @@ class _Numbered(_Ordered):
         super().__init__(channel)
         self._recent: deque[int] | None = deque(maxlen=_WINDOW) if channel.kind in _EVENTS else None
         self._unnumbered: _Timed | None = None
+        self._renumbered = False  # there was another epoch before this one
 
     def take(self, update: Update, generation: int) -> Verdict:
         number = update.sequence
@@ -212,7 +213,9 @@ class _Numbered(_Ordered):
             return self._begin(update, generation, number, NEW)
         before = self._before(generation)
         if generation != self._generation and self._is_of_old_epoch(update):
-            return self._reject(update, generation, number, before, DUPLICATE)
+            # Where there was no numbering before this one, what is higher and dated earlier tells of a clock set back.
+            if self._renumbered or number <= self._key:
+                return self._reject(update, generation, number, before, DUPLICATE)
         if number > self._key:
             return self._higher(update, generation, number, before)
         tied = self._tie(update, generation, before) if number == self._key else None
@@ -227,6 +230,7 @@ class _Numbered(_Ordered):
     def _begin(self, update: Update, generation: int, number: int, verdict: Verdict) -> Verdict:
         """*update* is the first of a numbering."""
         self._epoch = update
+        self._renumbered = verdict is NEW_EPOCH
         if self._recent is not None:
             self._recent.clear()
         self._join(update, generation, number)
@@ -328,6 +332,7 @@ class _Contiguous(_Numbered):
     def _begin(self, update: Any, generation: int, number: int, verdict: Verdict) -> Verdict:
         if verdict is not AFTER_HOLE:
             self._epoch = update
+            self._renumbered = verdict is NEW_EPOCH
         self._first = update.first_sequence
         self._deliver(update, generation, number)
         return verdict
