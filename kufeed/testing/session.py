@@ -151,7 +151,8 @@ class Session:
 
         The exchange does not notice: it goes on reading and "sending".
         """
-        self.muted_at = trio.current_time()
+        if self.muted_at is None:
+            self.muted_at = trio.current_time()
         self._stream.mute()
 
     def stop_reading(self) -> None:
@@ -160,7 +161,8 @@ class Session:
         In memory its sends are stuck at once, over TCP when the buffers of the system are full.
         """
         self._reads = False
-        self.stopped_reading_at = trio.current_time()
+        if self.stopped_reading_at is None:
+            self.stopped_reading_at = trio.current_time()
         self._stream.stop_reading()
 
     async def wait_room(self) -> None:

@@ -57,6 +57,7 @@ from kufeed import (
     Trade,
     Update,
     UpdateType,
+    testing,
 )
 
 if TYPE_CHECKING:
@@ -691,3 +692,17 @@ def sign() -> None:
     kufeed.FeedConfig(credentials="key")  # type: ignore[arg-type]
     kufeed.Credentials("key", "secret")  # type: ignore[call-arg]
     credentials.key = "other"  # type: ignore[misc]
+
+
+def judging(exchange: testing.Exchange, updates: Sequence[kufeed.Trade], book: kufeed.OrderBook) -> None:
+    witness = testing.Witness("mine", policies={kufeed.UpdateType.TRADE: kufeed.Overflow.DROP_OLDEST})
+    witness.subscribed([kufeed.topic("trade", "XBTUSDTM")])
+    for update in updates:
+        witness.saw(update)
+    witness.claims_book("XBTUSDTM", 1, book.bids, book.asks)
+    findings = testing.check_delivery(exchange, witness, notice_within=30.0, live_within=60.0)
+    assert_type(findings, tuple[testing.Finding, ...])
+    assert_type(findings[0].offence, testing.Offence)
+    assert_type(findings[0].topic, Topic | None)
+    assert_type(exchange.truth, testing.Truth | None)
+    witness.saw("a trade")  # type: ignore[arg-type]
