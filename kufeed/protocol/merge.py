@@ -213,9 +213,10 @@ class _Numbered(_Ordered):
             return self._begin(update, generation, number, NEW)
         before = self._before(generation)
         if generation != self._generation and self._is_of_old_epoch(update):
-            # Where there was no numbering before this one, what is higher and dated earlier tells of a clock set back.
-            if self._renumbered or number <= self._key:
-                return self._reject(update, generation, number, before, DUPLICATE)
+            # What is higher may be of a numbering before the first that was seen, or the exchange's clock was set back:
+            # either way nobody has had it.
+            missed = number > self._key and self._recent is not None and not self._renumbered
+            return self._reject(update, generation, number, before, DISORDERED if missed else DUPLICATE)
         if number > self._key:
             return self._higher(update, generation, number, before)
         tied = self._tie(update, generation, before) if number == self._key else None

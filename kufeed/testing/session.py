@@ -170,7 +170,8 @@ class Session:
 
         The exchange does not notice: it goes on reading and "sending".
         """
-        self.muted_at = trio.current_time()
+        if self.muted_at is None:
+            self.muted_at = trio.current_time()
         self._line.mute()
 
     def stop_reading(self) -> None:
@@ -179,7 +180,8 @@ class Session:
         In memory its sends are stuck at once, over TCP when the buffers of the system are full.
         """
         self._reads = False
-        self.stopped_reading_at = trio.current_time()
+        if self.stopped_reading_at is None:
+            self.stopped_reading_at = trio.current_time()
         self._line.stop_reading()
 
     def reset(self) -> None:

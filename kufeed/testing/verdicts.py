@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from kufeed import GapCause, GapFill, Overflow
+from kufeed.protocol import MergeKey
 from kufeed.testing.case import UNDER_WAY
 from kufeed.testing.exchangefaults import Complain, Delist, Halt, IgnoreTopics, MuteTopics, SkewClock, SpoilAcks
 from kufeed.testing.findings import Finding, Offence
 from kufeed.testing.linefaults import Garble
-from kufeed.testing.readings import wire_of
+from kufeed.testing.readings import EVENTS, wire_of
 from kufeed.testing.truth import Fate
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def judge_updates(testimony: Testimony) -> Iterator[Finding]:
         yield from _phantoms(testimony.case, topic, trail, matches)
         found = [match for match in matches if match is not None]
         in_order = list(_in_order(found))
-        yield from _repeated_or_late(topic, found)
+        yield from _repeated_or_late(topic, readings, found)
         for hole in _holes(readings, in_order):
             yield from _silent(testimony, readings, hole)
             yield from _avoidable(testimony, readings, hole)
@@ -57,11 +58,14 @@ def _phantoms(case: Case, topic: Topic, trail: Sequence[Seen], matches: Sequence
             yield Finding(Offence.PHANTOM, f"no publication of {topic} says {seen.update}", topic, seen.at)
 
 
-def _repeated_or_late(topic: Topic, matches: Sequence[Match]) -> Iterator[Finding]:
+def _repeated_or_late(topic: Topic, readings: Readings, matches: Sequence[Match]) -> Iterator[Finding]:
     numbers: set[int] = set()
     last: Match | None = None
     for match in matches:
         number, update, at = match.reading.number, match.seen.update, match.seen.at
+        known = number in numbers or (last is not None and number < last.reading.number)
+        if known and _clock_went_back(readings, number, at):
+            continue
         if number in numbers:
             yield Finding(Offence.DUPLICATE, f"{update} was seen before", topic, at)
         elif last is not None and number < last.reading.number:
@@ -70,6 +74,12 @@ def _repeated_or_late(topic: Topic, matches: Sequence[Match]) -> Iterator[Findin
         numbers.add(number)
         if last is None or number > last.reading.number:
             last = match
+
+
+def _clock_went_back(readings: Readings, number: int, at: float) -> bool:
+    """Whether the exchange's clock has gone back since publication *number*, by *at*: so it looks like a new one."""
+    by_time = readings.topic.channel.merge_key is MergeKey.TIME
+    return by_time and any(one.backward and one.publication.at <= at for one in readings.all[number + 1 :])
 
 
 def _in_order(matches: Sequence[Match]) -> Iterator[Match]:
@@ -133,7 +143,10 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
         return
     if not any(a <= since and until <= b for a, b in testimony.spans(topic)):
         return  # left meanwhile, and begun anew
-    for life in span[0].publication.fates:
+    lives = span[0].publication.fates
+    if len(lives) > 1 and not readings.is_contiguous and topic.kind not in EVENTS:
+        return  # that an old state comes on another connection, too, does not prove to a client that it missed none
+    for life in lives:
         # What it brings may wait until the consumer comes, or be lost with it.
         if life.held_throughout(wire_of(topic), since, max(until + UNDER_WAY, hole.after.seen.at)) and _brought_all(
             case, life, span

@@ -753,3 +753,15 @@ async def play(exchange: testing.Exchange) -> None:
     assert_type(plan.until, float)
     testing.FaultPlan("Cut")  # type: ignore[arg-type]
     testing.faults.Cut(1.0)  # type: ignore[call-arg]
+def judging(exchange: testing.Exchange, updates: Sequence[kufeed.Trade], book: kufeed.OrderBook) -> None:
+    witness = testing.Witness("mine", policies={kufeed.UpdateType.TRADE: kufeed.Overflow.DROP_OLDEST})
+    witness.subscribed([kufeed.topic("trade", "XBTUSDTM")])
+    for update in updates:
+        witness.saw(update)
+    witness.claims_book("XBTUSDTM", 1, book.bids, book.asks)
+    findings = testing.check_delivery(exchange, witness, notice_within=30.0, live_within=60.0)
+    assert_type(findings, tuple[testing.Finding, ...])
+    assert_type(findings[0].offence, testing.Offence)
+    assert_type(findings[0].topic, Topic | None)
+    assert_type(exchange.truth, testing.Truth | None)
+    witness.saw("a trade")  # type: ignore[arg-type]
