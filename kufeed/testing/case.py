@@ -49,6 +49,8 @@ class Case:
     live_within: float
     calm_since: float
     """When the last fault was over; infinite where none ever is."""
+    apart: frozenset[str] = frozenset()
+    """Wire topics that several subscriptions may have connections of their own for: whose is whose, nobody knows."""
     _read: dict[Topic, dict[Topic, Readings]] = attrs.field(factory=dict)
 
     def readings(self, topic: Topic) -> dict[Topic, Readings]:
@@ -87,7 +89,8 @@ class Case:
         if readings.is_contiguous:
             return reading.publication.played and reading.backward
         fates = self.fates(reading.publication)
-        return reading.backward or (bool(fates) and fates <= _KEPT)
+        apart = wire_of(readings.topic) in self.apart
+        return reading.backward or bool(fates & _KEPT if apart else fates and fates <= _KEPT)
 
     def sure_life(self, publication: Publication, until: float) -> Life | None:
         """The one connection that has brought it for certain: undisturbed, and it lived on; None where none has."""

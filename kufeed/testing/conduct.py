@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from kufeed import Overflow
@@ -68,7 +69,9 @@ def _dead(case: Case, life: Life) -> Iterator[tuple[float, float]]:
             if isinstance(strike.fault, Silence):
                 yield strike.at, math.inf
             elif isinstance(strike.fault, SpoilPongs) and strike.fault.how in ("missing", "wrong"):
-                yield strike.at, strike.until
+                # Whatever comes proves as much as a pong: it is silent only between two messages.
+                came = (at for at in life.sent_at if strike.at < at < strike.until)
+                yield from pairwise((strike.at, *came, strike.until))
     for frozen in case.truth.frozen:
         if life.opened_at <= frozen.since < life.ended_at:
             yield frozen.since, frozen.until

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from kufeed import Overflow
 from kufeed.testing.bookverdicts import judge_books
 from kufeed.testing.case import Case, Testimony
 from kufeed.testing.conduct import judge_accounts, judge_detection, judge_limits, judge_recovery
 from kufeed.testing.exchangefaults import SkewClock
 from kufeed.testing.findings import Finding, Offence
+from kufeed.testing.readings import wire_of
 from kufeed.testing.verdicts import judge_updates
 
 if TYPE_CHECKING:
@@ -56,6 +58,12 @@ def check_delivery(
         notice_within=notice_within,
         live_within=live_within,
         calm_since=_calm(truth) if calm_since is None else calm_since,
+        apart=frozenset(
+            wire_of(topic)
+            for witness in witnesses
+            if Overflow.BLOCK in witness.policies.values()
+            for topic in witness.spans
+        ),
     )
     found = [*judge_limits(case), *(one for witness in witnesses for one in _judge(exchange, Testimony(witness, case)))]
     return tuple(sorted(found, key=lambda one: math.inf if one.at is None else one.at))

@@ -72,6 +72,8 @@ class Life:
     ended_at: float = math.inf
     held: dict[str, list[Held]] = attrs.field(factory=dict)
     """By wire topic, when it held it."""
+    sent_at: list[float] = attrs.field(factory=list)
+    """When something was pushed on it."""
     tampered_at: list[float] = attrs.field(factory=list)
     """When something else was put on it than what was published just then."""
 
@@ -185,6 +187,8 @@ class Truth:
                 self._held_back[session, publication.text] = publication
         if foreign or count != 1 or fate is Fate.DAMAGED:
             life.tampered_at.append(publication.at)
+        if any(accepted):
+            life.sent_at.append(publication.at)
         publication.fates[life] = fate
 
     def opened(self, session: Session) -> None:

@@ -146,14 +146,12 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
     lives = span[0].publication.fates
     if len(lives) > 1 and not readings.is_contiguous and topic.kind not in EVENTS:
         return  # that an old state comes on another connection, too, does not prove to a client that it missed none
-    for life in lives:
-        # What it brings may wait until the consumer comes, or be lost with it.
-        if life.held_throughout(wire_of(topic), since, max(until + UNDER_WAY, hole.after.seen.at)) and _brought_all(
-            case, life, span
-        ):
-            text = f"{told[0]} was told, though {life.session} has brought everything untouched"
-            yield Finding(Offence.AVOIDABLE_LOSS, text, topic, hole.after.seen.at)
-            return
+    wire, over = wire_of(topic), max(until + UNDER_WAY, hole.after.seen.at)
+    # What it brings may wait until the consumer comes, or be lost with it.
+    good = [life for life in lives if life.held_throughout(wire, since, over) and _brought_all(case, life, span)]
+    if good and (len(good) == len(lives) or wire not in case.apart):
+        text = f"{told[0]} was told, though {good[0].session} has brought everything untouched"
+        yield Finding(Offence.AVOIDABLE_LOSS, text, topic, hole.after.seen.at)
 
 
 def _may_mend(case: Case, since: float, until: float) -> bool:
