@@ -71,7 +71,6 @@ class CableStream(trio.abc.Stream):
         self._mute_at = math.inf
         self._whole = True  # none of these three: there is nothing to look for in what is sent
         self._stops: dict[object, None] = {}  # why nothing is read
-        self._deaf = False
         self._reading = trio.CancelScope()
         self._read_on = trio.Event()
         self._under_way: deque[_Parcel] = deque()
@@ -109,7 +108,6 @@ class CableStream(trio.abc.Stream):
     def silence(self) -> None:
         """Let nothing arrive any more, either way, for good."""
         self.mute()
-        self._deaf = True
         self._stops[self] = None
         self._reading.cancel()
 
@@ -303,7 +301,7 @@ class CableStream(trio.abc.Stream):
 
     @property
     def _is_dead(self) -> bool:
-        return self._deaf or self._sent >= self._mute_at
+        return self._sent >= self._mute_at
 
     def _close(self) -> None:
         if self._closed:

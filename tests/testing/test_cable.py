@@ -138,6 +138,28 @@ async def test_a_cut_at_once(opened: Opener, how: str) -> None:
 
 
 @either
+@pytest.mark.parametrize("piece", [None, 100_000])
+async def test_a_cut_wakes_who_is_stuck_in_a_send_or_closes(opened: Opener, piece: int | None) -> None:
+    async with plugged() as cable:
+        if piece:
+            cable.split(piece)
+        for told in (trio.BrokenResourceError, trio.ClosedResourceError):
+            ours, _ = await opened(cable)
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def sends(ours: CableStream = ours, told: type[Exception] = told) -> None:
+                    with pytest.raises(told):
+                        await ours.send_all(bytes(50_000_000))
+
+                await trio.sleep(0.1)
+                if told is trio.ClosedResourceError:
+                    await ours.aclose()
+                else:
+                    cable.cut("reset")
+
+
+@either
 @pytest.mark.parametrize("after", [1, 3, 100, 1024])
 async def test_a_cut_after_so_many_bytes(opened: Opener, after: int) -> None:
     async with plugged() as cable:
@@ -226,11 +248,19 @@ async def test_it_stops_reading_and_reads_on_when_the_last_stop_is_over(opened: 
 
             await trio.sleep(0.05)
             first, second = cable.stop_reading(), cable.stop_reading()
-            nursery.start_soon(theirs.send_all, b"hello")
+            sent = trio.Event()
+
+            @nursery.start_soon
+            async def sends() -> None:
+                await theirs.send_all(b"hello")
+                sent.set()
+
             await trio.sleep(0.05)
             first()
             first()
             await trio.sleep(0.05)
+            if opened is over_a_pipe:
+                assert not sent.is_set(), "it is stuck at once"
             await ours.send_all(b"it goes on sending")
             assert taken == []
             second()
@@ -351,6 +381,18 @@ async def test_a_drip(autojump_clock: MockClock) -> None:
         assert await theirs.receive_some() == DATA[25:30]
 
 
+async def test_what_is_sent_when_it_is_over_waits_for_what_was_sent_before(autojump_clock: MockClock) -> None:
+    async with plugged() as cable:
+        ours, theirs = await over_a_pipe(cable)
+        over = cable.delay(0.1)
+        await ours.send_all(bytes(200_000))
+        await ours.send_all(bytes(200_000))
+        await trio.sleep(1)  # the pipe is full
+        over()
+        await ours.send_all(b"last")
+        assert await read(theirs, 400_004) == bytes(400_000) + b"last"
+
+
 async def test_what_is_under_way_is_bounded(autojump_clock: MockClock) -> None:
     async with plugged() as cable:
         ours, theirs = await over_a_pipe(cable)
@@ -378,6 +420,9 @@ async def test_a_cut_ends_what_is_under_way(opened: Opener) -> None:
         with pytest.raises(trio.BrokenResourceError):
             await ours.send_all(b"x")
         await ours.aclose()
+        await trio.sleep(0.01)
+        assert cable._nursery is not None
+        assert not cable._nursery.child_tasks, "nothing waits for the end of the delay"
 
 
 async def test_a_slow_line_to_who_is_gone_breaks(autojump_clock: MockClock) -> None:
@@ -464,7 +509,7 @@ async def plugged_for_long() -> AsyncIterator[Cable]:
 
 
 async def test_it_costs_next_to_nothing_while_nothing_is_wrong() -> None:
-    """Less than three times what the pipe alone takes: some 2 µs, a tenth of what a send over a socket takes."""
+    """Some 0.4 µs for a send, which takes 7 over a pipe alone and more over a socket."""
 
     async def cost(ours: trio.abc.Stream, theirs: trio.abc.Stream) -> float:
         begun = time.perf_counter()
@@ -474,6 +519,8 @@ async def test_it_costs_next_to_nothing_while_nothing_is_wrong() -> None:
         return time.perf_counter() - begun
 
     async with plugged() as cable:
-        through = [await cost(*await over_a_pipe(cable)) for _ in range(15)]
-        alone = [await cost(*open_pipe()) for _ in range(15)]
-        assert min(through) < 3 * min(alone)
+        through, alone = [], []
+        for _ in range(15):  # by turns: the machine has its moods
+            through.append(await cost(*await over_a_pipe(cable)))
+            alone.append(await cost(*open_pipe()))
+        assert min(through) < 2 * min(alone)
