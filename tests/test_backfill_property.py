@@ -211,7 +211,7 @@ plans = given(
     pause=st.sampled_from([0.0, 0.0, 0.4]),
     bound=st.sampled_from([10_000, 10_000, 10_000, 7]),
 )
-QUICK = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @QUICK

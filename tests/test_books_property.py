@@ -200,7 +200,7 @@ plans = given(
     depth=st.sampled_from([1, 20, 50]),
     pause=st.sampled_from([0.0, 0.0, 0.4]),
 )
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @QUICK

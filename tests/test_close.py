@@ -23,6 +23,8 @@ Peer = Callable[[trio.abc.Stream], Awaitable[None]]
 class Scripted:
     """A network whose token endpoint works, and whose WebSockets are welcomed, acked, and then left to *peer*."""
 
+    ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
     def __init__(self, nursery: trio.Nursery, peer: Peer) -> None:
         self.nursery = nursery
         self.peer = peer

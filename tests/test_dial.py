@@ -227,6 +227,8 @@ FAULTS = [
 class Faulty:
     """The network of one fault. The first connection asks for the token, the second is the WebSocket."""
 
+    ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
     def __init__(self, fault: Fault, nursery: trio.Nursery) -> None:
         self.fault = fault
         self.nursery = nursery

@@ -605,14 +605,15 @@ async def test_dials_stay_within_the_budget_of_the_run(autojump_clock: MockClock
     """40 links at once: never more than 30 dials in any 60 s, which the exchange would refuse."""
     config = FeedConfig(topics_per_connection=1, linger=1000.0)
     symbols = [f"T{number:04}USDTM" for number in range(1, 41)]
-    async with simulated(Exchange(generated=40), config) as (exchange, feed), feed.ticker(*symbols):
+    exchange = Exchange(generated=40, update_interval=1.0)
+    async with simulated(exchange, config) as (_, feed), feed.ticker(*symbols):
         times = [dial.at for dial in exchange.dials]
         assert len(times) == 40
         assert all(later - earlier >= 60.0 for earlier, later in zip(times, times[30:], strict=False))
 
 
 async def test_two_feeds_of_one_run_share_the_dial_budget(autojump_clock: MockClock) -> None:
-    exchange = Exchange(generated=40)
+    exchange = Exchange(generated=40, update_interval=1.0)
     config = FeedConfig(topics_per_connection=1)
     async with MemoryNetwork(exchange) as network, trio.open_nursery() as nursery:
         for start in (1, 21):
@@ -717,7 +718,7 @@ async def test_the_exchanges_own_wait_wins_over_the_back_off(
 @pytest.mark.parametrize("where", ["token_error", "upgrade_error"])
 async def test_those_who_were_on_their_way_wait_too(autojump_clock: MockClock, where: str) -> None:
     """Twenty links and one place to dial from: the first is refused, and none of the others asks again."""
-    exchange = Exchange(generated=20)
+    exchange = Exchange(generated=20, update_interval=1.0)
     setattr(exchange.faults, where, 429)
     exchange.faults.retry_after = "60"
     config = FeedConfig(topics_per_connection=1, max_concurrent_dials=1)

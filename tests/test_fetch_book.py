@@ -33,6 +33,11 @@ MINE = Credentials(**VALUES)
 CUT = {SPOT: 100, FUTURES: None}
 
 
+def settings() -> ssl.SSLContext:
+    """Nothing is encrypted here."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 class Skewed:
     """A memory network whose wall clock can be set, and which may be slow."""
 
@@ -59,7 +64,7 @@ async def exchange_and_rest(stream: Any = SPOT, **arguments: Any) -> AsyncIterat
     exchange = Exchange(live=False, **arguments)
     async with MemoryNetwork(exchange) as memory:
         network = Skewed(memory)
-        yield exchange, Rest(network, BASES[stream], ssl.create_default_context, ujson.loads), network
+        yield exchange, Rest(network, BASES[stream], settings, ujson.loads), network
 
 
 async def signed(rest: Rest, credentials: Credentials) -> BookSnapshot:
@@ -114,7 +119,7 @@ async def test_over_tcp_the_base_has_a_path_which_is_not_signed() -> None:
 
     exchange = Exchange(live=False)
     async with exchange.listen() as address:
-        rest = Rest(RealNetwork(), address.spot_url, ssl.create_default_context, ujson.loads)
+        rest = Rest(RealNetwork(), address.spot_url, settings, ujson.loads)
         with trio.fail_after(30):
             book = await signed(rest, exchange.issue_credentials())
     assert book.limit is None
@@ -271,7 +276,7 @@ async def ask(
     caught: list[Exception] = []
     async with trio.open_nursery() as nursery:
         network = Answering(nursery, answers, wrap)
-        rest = Rest(network, base or BASES[stream], ssl.create_default_context, ujson.loads)
+        rest = Rest(network, base or BASES[stream], settings, ujson.loads)
         try:
             await (rest.fetch_book(stream) if credentials is None else signed(rest, credentials))
         except (ExchangeError, trio.BrokenResourceError) as error:

@@ -20,6 +20,11 @@ from kufeed._untrusted import Url, read_url
 Serve = Callable[[trio.abc.Stream], Awaitable[None]]
 
 
+def settings() -> ssl.SSLContext:
+    """Nothing is encrypted here."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 class Served:
     """A network with one host, whose behaviour the test chooses."""
 
@@ -76,7 +81,7 @@ async def fetch(
     error: list[ExchangeError] = []
     async with trio.open_nursery() as nursery:
         network = Served(nursery, serve if isinstance(answer, bytes) else answer)
-        rest = Rest(network, base, ssl.create_default_context, ujson.loads, hosts)
+        rest = Rest(network, base, settings, ujson.loads, hosts)
         try:
             outcome.append(await rest.fetch_token())
         except ExchangeError as failure:
@@ -268,7 +273,7 @@ async def test_no_traceback_shows_a_token_whatever_became_of_the_answer(
     async with trio.open_nursery() as nursery:
         network = Network(nursery, serve)
         with pytest.raises((ExchangeError, trio.BrokenResourceError)) as error:
-            await Rest(network, "https://api.kucoin.com", ssl.create_default_context, ujson.loads).fetch_token()
+            await Rest(network, "https://api.kucoin.com", settings, ujson.loads).fetch_token()
         if answer == TOKEN_CUT_OFF and broken:
             assert isinstance(error.value.__cause__, ConnectionResetError)
         nursery.cancel_scope.cancel()
@@ -308,7 +313,7 @@ async def test_a_server_that_takes_no_goodbye_holds_nobody(autojump_clock: MockC
 
     async with trio.open_nursery() as nursery:
         network = Network(nursery, serve)
-        await Rest(network, "https://api.kucoin.com", ssl.create_default_context, ujson.loads).fetch_token()
+        await Rest(network, "https://api.kucoin.com", settings, ujson.loads).fetch_token()
     assert trio.current_time() == 0
 
 

@@ -78,6 +78,8 @@ Serve = Callable[[trio.abc.Stream], Awaitable[None]]
 class Answering:
     """A network on which every host does the same with a request; it keeps what it was asked, and both ends."""
 
+    ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
     def __init__(self, nursery: trio.Nursery, serve: Serve) -> None:
         self.nursery = nursery
         self.serve = serve

@@ -48,7 +48,7 @@ def run_app() -> int:
     # Trouble is told in one line, not also by the warnings of the library. `--verbose` of a command shows them.
     logging.getLogger("kufeed").addHandler(logging.NullHandler())
     try:
-        code: int | None = app()
+        code: int | None = app(sys.argv[1:])
         sys.stdout.flush()
     except (CycloptsError, UsageError) as error:
         complain(f"{error} Try: kufeed --help" if isinstance(error, CycloptsError) else error)

@@ -13,7 +13,7 @@ import kufeed
 from kufeed.protocol import CHANNELS
 from kufeed.testing import Exchange
 
-from .process import painted, run, running
+from .process import called, painted, run, running
 
 
 async def test_topics_lists_the_channel_table() -> None:
@@ -149,12 +149,21 @@ async def test_a_port_that_is_taken() -> None:
         (("dance",), "dance"),
     ],
 )
-async def test_wrong_use_is_one_clear_line(arguments: tuple[str, ...], word: str) -> None:
-    ended = await run(*arguments)
+def test_wrong_use_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], word: str
+) -> None:
+    ended = called(capsys, monkeypatch, *arguments)
     assert (ended.code, ended.out) == (2, [])
     (line,) = ended.err
     assert line.startswith("kufeed: ")
     assert word in line
+
+
+async def test_wrong_use_is_the_exit_code_of_the_process_too() -> None:
+    ended = await run("watch", "ticker", "BTC/USDT")
+    assert (ended.code, ended.out) == (2, [])
+    (line,) = ended.err
+    assert "BTC-USDT" in line
 
 
 async def test_an_exchange_that_cannot_be_reached_is_one_clear_line() -> None:

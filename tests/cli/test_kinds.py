@@ -14,7 +14,7 @@ from kufeed.cli._watching import KINDS, Kind
 from kufeed.protocol import CHANNELS, market_of
 from kufeed.testing import Exchange
 
-from .process import run, running
+from .process import called, run, running
 
 MS = 1_750_000_000_000
 PLAYED: dict[str, tuple[str, str, str, dict[str, Any]]] = {
@@ -99,8 +99,11 @@ async def test_a_book_is_one_object_a_line_with_its_levels() -> None:
         (("all",), "no topic of all symbols"),
     ],
 )
-async def test_a_book_that_cannot_be_watched_is_refused_before_dialling(arguments: tuple[str, ...], said: str) -> None:
-    ended = await run("watch", "book", *arguments, "--seconds", "5", "--spot-url", "http://127.0.0.1:1")
+def test_a_book_that_cannot_be_watched_is_refused_before_dialling(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    nowhere = ("--seconds", "5", "--spot-url", "http://127.0.0.1:1")
+    ended = called(capsys, monkeypatch, "watch", "book", *arguments, *nowhere)
     assert ended.code == 2
     assert said in ended.err[0]
 

@@ -11,7 +11,7 @@ import pytest
 
 from kufeed.testing import Exchange
 
-from .process import painted, run
+from .process import called, painted, run
 
 
 async def test_lines_for_a_pipe_are_parted_by_tabs() -> None:
@@ -79,8 +79,10 @@ async def test_what_the_exchange_refuses_is_one_clear_line() -> None:
     ("arguments", "word"),
     [(("margin",), "margin"), (("spot", "--spot-url", "kucoin"), "spot_url"), (("--mach", "X"), "--mach")],
 )
-async def test_wrong_use_is_one_clear_line(arguments: tuple[str, ...], word: str) -> None:
-    ended = await run("symbols", *arguments)
+def test_wrong_use_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], word: str
+) -> None:
+    ended = called(capsys, monkeypatch, "symbols", *arguments)
     assert (ended.code, ended.out) == (2, [])
     (line,) = ended.err
     assert line.startswith("kufeed: ")
