@@ -75,6 +75,8 @@ class Stream:
         self._told_lost: set[Sink] = set()
         # Who is to be told that something is missing, and why: what it is is known at the next update.
         self._missing: dict[Sink, GapCause] = {}
+        self._too_late_ns: int | None = None
+        """The earliest time of those that are missing because they came after later ones."""
         self._jumped = False
         self._numbers: tuple[int, int] | None = None
 
@@ -155,14 +157,15 @@ class Stream:
             self._missing.setdefault(sink, cause)
         self._choose_stagers()
 
-    def admit(self, verdict: Verdict, refusals: Refusals) -> bool:
-        """Whether what `take()` said this of is to be staged; else it is counted."""
+    def admit(self, verdict: Verdict, update: Update, refusals: Refusals) -> bool:
+        """Whether *update*, of which `take()` said this, is to be staged; else it is counted."""
         contiguous = self.topic.channel.merge_key is MergeKey.CONTIGUOUS
         if verdict is Verdict.DUPLICATE or verdict is Verdict.DISORDERED:
             self._heard_again = True
             if verdict is Verdict.DISORDERED:
                 refusals.disordered += 1
                 if not contiguous:  # by its number it was told already that it is missing
+                    self._too_late_ns = min(update.time_ns, self._too_late_ns or update.time_ns)
                     self.miss(self.sinks, GapCause.SEQUENCE)
             else:
                 refusals.duplicates += 1
@@ -196,7 +199,8 @@ class Stream:
     def _stage_after_hole(self, update: Update) -> None:
         if not self._jumped and self.latest is not None and self.topic.channel.merge_key is MergeKey.CONTIGUOUS:
             self._missing.clear()  # its number is the next one
-        since = None if self.latest is None else self.latest.time_ns
+        since = None if self.latest is None else min(self.latest.time_ns, self._too_late_ns or self.latest.time_ns)
+        self._too_late_ns = None
         first, last = self._numbers or (None, None)
         missing, self._missing = self._missing, {}
         self._jumped, self._numbers = False, None
@@ -295,7 +299,7 @@ def stage(
         else:
             if not oldest <= (update.exchange_time_ns or received_time_ns) <= newest:
                 lateness.mark(update)
-            if (verdict := stream.take(update, generation)) is _NEW or stream.admit(verdict, refusals):
+            if (verdict := stream.take(update, generation)) is _NEW or stream.admit(verdict, update, refusals):
                 touched.add(stream)
                 for append in stream.stagers:
                     append(update)
@@ -304,7 +308,7 @@ def stage(
             for stream, update in others:
                 if not oldest <= (update.exchange_time_ns or received_time_ns) <= newest:
                     lateness.mark(update)
-                if (verdict := stream.take(update, generation)) is _NEW or stream.admit(verdict, refusals):
+                if (verdict := stream.take(update, generation)) is _NEW or stream.admit(verdict, update, refusals):
                     touched.add(stream)
                     for append in stream.stagers:
                         append(update)

@@ -133,6 +133,15 @@ def test_the_first_arrival_wins_and_the_other_is_counted() -> None:
     assert desk.counts() == (3, 0)
 
 
+def test_a_gap_reaches_back_to_what_came_too_late() -> None:
+    """Found by a fault plan: it began at the last update, which was later than what was missing."""
+    desk = Desk(TRADES)
+    desk.bring(1, trade(1), trade(2))
+    assert desk.bring(1, trade(6), trade(4), trade(3), trade(5)) == [6]
+    assert desk.bring(1, trade(7)) == [gap(TRADES, GapCause.SEQUENCE, 3, 7), 7]
+    assert desk.bring(1, trade(9), trade(8), trade(10)) == [9, gap(TRADES, GapCause.SEQUENCE, 8, 10), 10]
+
+
 def test_streams_that_share_a_message_are_merged_each_for_itself() -> None:
     desk = Desk(MARK, INDEX)
     assert desk.bring(1, prices(1), prices(2)) == [1, 1, 2, 2]
@@ -157,7 +166,7 @@ def test_a_trade_that_was_missed_is_told_before_the_next() -> None:
     desk = Desk(TRADES)
     desk.bring(1, trade(1), trade(2), trade(4))
     assert desk.bring(2, trade(3), trade(4)) == []
-    assert desk.bring(1, trade(5), trade(6)) == [gap(TRADES, GapCause.SEQUENCE, 4, 5), 5, 6]
+    assert desk.bring(1, trade(5), trade(6)) == [gap(TRADES, GapCause.SEQUENCE, 3, 5), 5, 6]
     assert desk.counts() == (1, 1)
 
 
@@ -223,7 +232,7 @@ def test_a_proof_does_not_forgive_what_was_missing_before() -> None:
     desk = Desk(TRADES)
     desk.bring(1, trade(1), trade(3), trade(2))
     desk.lose()
-    assert desk.bring(2, trade(3), trade(4)) == [gap(TRADES, GapCause.SEQUENCE, 3, 4), 4]
+    assert desk.bring(2, trade(3), trade(4)) == [gap(TRADES, GapCause.SEQUENCE, 2, 4), 4]
 
 
 def test_a_stream_that_only_repeats_itself_came_on_its_link_all_the_same() -> None:
