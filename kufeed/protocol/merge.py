@@ -178,7 +178,7 @@ class _Numbered(_Ordered):
 
     def __init__(self, channel: Channel) -> None:
         super().__init__(channel)
-        self._recent: deque[int] | None = deque(maxlen=_WINDOW) if channel.kind in _EVENTS else None
+        self._recent: deque[Update] | None = deque(maxlen=_WINDOW) if channel.kind in _EVENTS else None
         self._unnumbered: _Timed | None = None
         self._renumbered = False  # there was another epoch before this one
 
@@ -188,7 +188,7 @@ class _Numbered(_Ordered):
             self._key = number
             self._last = update
             if self._recent is not None:
-                self._recent.append(number)
+                self._recent.append(update)
             return NEW
         return self._look(update, generation)
 
@@ -247,7 +247,7 @@ class _Numbered(_Ordered):
 
     def _join(self, update: Update, generation: int, number: int) -> Verdict:
         if self._recent is not None:
-            self._recent.append(number)
+            self._recent.append(update)
         self._deliver(update, generation, number)
         return NEW
 
@@ -264,6 +264,9 @@ class _Numbered(_Ordered):
 
     def _lower(self, update: Update, generation: int, number: int, before: _Link | None) -> Verdict:
         fell = self._fell(generation, number, before)
+        if self._was_recent(update):  # whatever the times say: the exchange's clock may have been set back since
+            self.rejoins = before is None
+            return self._reject(update, generation, number, before, DUPLICATE)
         if self._is_later(update) and (before is None or fell or self._is_later(update, _LATE)):
             return self._begin(update, generation, number, NEW_EPOCH)
         if generation != self._generation and self._is_in_epoch(number):
@@ -296,11 +299,17 @@ class _Numbered(_Ordered):
 
     def _is_known(self, number: int, *, timed: bool) -> bool:
         """Whether the update with this number, which is lower than the last, is known to have been delivered."""
-        return self._recent is not None and number in self._recent
+        return self._recent is not None and any(one.sequence == number for one in self._recent)
+
+    def _was_recent(self, update: Update) -> bool:
+        """Whether it equals, in all but receipt, one that was delivered lately."""
+        return self._recent is not None and any(
+            one.sequence == update.sequence and _equal(update, one) for one in self._recent
+        )
 
     def _is_missed(self, number: int) -> bool:
         """Whether another link has missed what has this number and is not known to have been delivered."""
-        return self._recent is not None and number > self._recent[0]
+        return self._recent is not None and number > (self._recent[0].sequence or 0)
 
     def _is_later(self, update: Update, slack: int = 0) -> bool:
         """Whether it was sent after what was delivered last, by the exchange's clock."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 UNDER_WAY = 1.0
 """Seconds that a message may be under way, and what was sent so shortly before a connection ended may be lost."""
-_KEPT = frozenset({Fate.WITHHELD, Fate.DAMAGED, Fate.LATE, Fate.FULL})
+KEPT = frozenset({Fate.WITHHELD, Fate.DAMAGED, Fate.LATE, Fate.FULL})
 
 
 @attrs.define
@@ -90,7 +90,7 @@ class Case:
             return reading.publication.played and reading.backward
         fates = self.fates(reading.publication)
         apart = wire_of(readings.topic) in self.apart
-        return reading.backward or bool(fates & _KEPT if apart else fates and fates <= _KEPT)
+        return reading.backward or bool(fates & KEPT if apart else fates and fates <= KEPT)
 
     def sure_life(self, publication: Publication, until: float) -> Life | None:
         """The one connection that has brought it for certain: undisturbed, and it lived on; None where none has."""
@@ -210,6 +210,11 @@ class Testimony:
         if topic not in self._spans:
             self._spans[topic] = self._find_spans(topic)
         return self._spans[topic]
+
+    def later_gaps(self, topic: Topic, seen: Seen) -> list[Gap]:
+        """Holes of *topic* that were told after *seen*."""
+        later = [gap for one in self.updates[topic] if one.at >= seen.at and one is not seen for gap in one.gaps]
+        return [*later, *self.gaps_left.get(topic, ())]
 
     def begun(self, topic: Topic, at: float) -> float:
         """When it subscribed to *topic* for the last time before *at*: what came before that it has left."""

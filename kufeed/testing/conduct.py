@@ -138,7 +138,9 @@ def _is_due(testimony: Testimony, readings: Readings, reading: Reading, due: flo
 
 
 def _came(testimony: Testimony, topic: Topic, first: Reading) -> bool:
-    """Whether that publication, or any after it, was seen."""
+    """Whether that publication, or any after it, was seen; or anything since, where what waits is with the exchange."""
+    if testimony.policy(topic.kind) is Overflow.BLOCK:
+        return any(seen.at >= first.publication.at for seen in testimony.updates.get(topic, ()))
     if any(view.at >= first.publication.at for view in testimony.views.get(topic, ())):
         return True
     return any(match is not None and match.reading.number >= first.number for match in testimony.matches(topic))

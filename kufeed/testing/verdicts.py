@@ -8,7 +8,7 @@ import attrs
 
 from kufeed import GapCause, GapFill, Overflow
 from kufeed.protocol import MergeKey
-from kufeed.testing.case import UNDER_WAY
+from kufeed.testing.case import KEPT, UNDER_WAY
 from kufeed.testing.exchangefaults import Complain, Delist, Halt, IgnoreTopics, MuteTopics, SkewClock, SpoilAcks
 from kufeed.testing.findings import Finding, Offence
 from kufeed.testing.linefaults import Garble
@@ -110,11 +110,17 @@ def _silent(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Fi
         missing = [one for one in missing if Fate.SENT not in testimony.case.fates(one.publication)]
     if not seen.failed:
         told = [gap for gap in seen.gaps if gap.filled is not GapFill.FILLED]
+        told += [gap for gap in testimony.later_gaps(readings.topic, seen) if _reaches_back(gap)]
         missing = [one for one in missing if not any(_covers(gap, one, readings) for gap in told)]
         if missing:
             because = f"the gaps that were told, {seen.gaps}, do not say so" if seen.gaps else "no gap was told"
             text = f"{_count(missing)} missing before {seen.update}, and {because}"
             yield Finding(Offence.SILENT_LOSS, text, readings.topic, seen.at)
+
+
+def _reaches_back(gap: Gap) -> bool:
+    """Whether it tells of what came too late for its place, when that had been passed."""
+    return gap.cause is GapCause.SEQUENCE and gap.since_ns is not None
 
 
 def _covers(gap: Gap, reading: Reading, readings: Readings) -> bool:
@@ -139,7 +145,9 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
     case, topic = testimony.case, readings.topic
     span = readings.all[hole.before.reading.number : hole.after.reading.number + 1]
     since, until = span[0].publication.at, span[-1].publication.at
-    if any(one.backward for one in span) or _may_mend(case, since, until):
+    if any(one.backward or KEPT.intersection(one.publication.fates.values()) for one in span):
+        return
+    if _may_mend(case, since, until):
         return
     if not any(a <= since and until <= b for a, b in testimony.spans(topic)):
         return  # left meanwhile, and begun anew

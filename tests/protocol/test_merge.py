@@ -222,6 +222,12 @@ def test_a_clock_that_is_set_back_before_another_link_goes_on_loses_nothing_sile
     assert verdicts(*before, *back) == [NEW, NEW, DISORDERED, DISORDERED, NEW]
 
 
+def test_what_a_clock_set_back_makes_look_later_is_still_the_same() -> None:
+    """Found by a fault plan, on two links: it was taken for the first of a new numbering."""
+    sent = [trade(1, 100), trade(2, 101), trade(3, 71), trade(4, 72)]
+    assert verdicts(*on(A, *sent), *on(B, *sent, trade(5, 105))) == [*[NEW] * 4, *[DUPLICATE] * 4, NEW]
+
+
 # -- by time ----------------------------------------------------------------------------------------------------------
 
 

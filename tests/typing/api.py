@@ -753,6 +753,8 @@ async def play(exchange: testing.Exchange) -> None:
     assert_type(plan.until, float)
     testing.FaultPlan("Cut")  # type: ignore[arg-type]
     testing.faults.Cut(1.0)  # type: ignore[call-arg]
+
+
 def judging(exchange: testing.Exchange, updates: Sequence[kufeed.Trade], book: kufeed.OrderBook) -> None:
     witness = testing.Witness("mine", policies={kufeed.UpdateType.TRADE: kufeed.Overflow.DROP_OLDEST})
     witness.subscribed([kufeed.topic("trade", "XBTUSDTM")])
