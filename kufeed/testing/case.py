@@ -238,7 +238,8 @@ class Testimony:
 
     def is_book(self, topic: Topic) -> bool:
         """Whether it reads *topic* as views of a book, and not as changes."""
-        return topic in self.views or (UpdateType.BOOK in self.witness.policies and topic not in self.updates)
+        reads_changes = topic in self.updates or UpdateType.BOOK_DELTA in self.witness.policies
+        return topic in self.views or (topic.kind is UpdateType.BOOK_DELTA and not reads_changes)
 
     def policy(self, kind: UpdateType) -> Overflow:
         """What may happen to updates of *kind* where it does not keep up."""

@@ -142,6 +142,8 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
     told = [gap for gap in hole.after.seen.gaps if gap.cause not in _NOT_OURS and gap.filled is not GapFill.FILLED]
     if not told or hole.before is None:
         return
+    if testimony.policy(readings.topic.kind) is Overflow.BLOCK:
+        return  # what waits for it waits with the exchange, and may be lost there at any time until it is taken
     case, topic = testimony.case, readings.topic
     span = readings.all[hole.before.reading.number : hole.after.reading.number + 1]
     since, until = span[0].publication.at, span[-1].publication.at
