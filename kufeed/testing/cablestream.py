@@ -186,7 +186,7 @@ class CableStream(trio.abc.Stream):
         """Send what is under way, each when its time has come, until there is nothing. For `Cable.start()`."""
         try:
             with trio.CancelScope() as self._run:
-                while self._under_way:
+                while self._under_way and not self._cut:  # it may have been cut before this task began
                     await self._wait_due()
                     piece = self._take()
                     if piece is not None:
