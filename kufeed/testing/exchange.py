@@ -264,7 +264,7 @@ class Exchange:
             if route is None:
                 continue
             data = wire.text_frame(text)
-            publication = None if self.truth is None else self.truth.publish(route.topic.name, text, played=True)
+            publication = None if self.truth is None else self.truth.publish(route.topic.name, text, trio.current_time(), played=True)
             for session in tuple(route.sessions):
                 if session.pending >= self._send_buffer:
                     await session.wait_room()
@@ -927,7 +927,8 @@ class Exchange:
             return
         now, now_ns = trio.current_time(), self._now_ns()
         for number in self._grid.missed(model, now):
-            model.advance(now_ns - round((now - self._grid.at(number)) * 1e9))
+            at = self._grid.at(number)
+            self._note_unheld(model, model.advance(now_ns - round((now - at) * 1e9)), at)
 
     def _routes_of(self, model: SymbolModel) -> list[_Route]:
         """The held topics that tell about a symbol."""
@@ -940,11 +941,14 @@ class Exchange:
     def _tell(self, model: SymbolModel, beat: Beat) -> None:
         for route in self._routes_of(model):
             self._publish(route, model, beat)
+        self._note_unheld(model, beat, trio.current_time())
+
+    def _note_unheld(self, model: SymbolModel, beat: Beat, at: float) -> None:
+        """What those miss who held a topic, and come back."""
         if self.truth is not None:
-            # What those miss who held it, and come back.
             for topic in self.truth.unheld_about(model):
                 for text in self._news(topic, model, beat):
-                    self.truth.publish(topic.name, text)
+                    self.truth.publish(topic.name, text, at)
 
     def _publish(self, route: _Route, model: SymbolModel, beat: Beat) -> None:
         topic = route.topic
@@ -952,7 +956,7 @@ class Exchange:
         if muted and self.truth is None:
             return
         for text in self._news(topic, model, beat):
-            publication = None if self.truth is None else self.truth.publish(topic.name, text)
+            publication = None if self.truth is None else self.truth.publish(topic.name, text, trio.current_time())
             frame = wire.text_frame(text)
             for session in route.sessions:
                 texts, accepted = ([], []) if muted else self._send(session, model, text, frame)

@@ -155,10 +155,10 @@ class Truth:
 
     # What follows is called by the exchange, and by who plays faults.
 
-    def publish(self, wire: str, text: str, *, played: bool = False) -> Publication:
+    def publish(self, wire: str, text: str, at: float, *, played: bool = False) -> Publication:
         """The market has published *text* for *wire*."""
         row = self.published.setdefault(wire, [])
-        publication = Publication(wire, len(row), trio.current_time(), text, played)
+        publication = Publication(wire, len(row), at, text, played)
         row.append(publication)
         return publication
 
