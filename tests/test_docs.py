@@ -26,7 +26,7 @@ from sybil.parsers import markdown, rest
 from trio.testing import MockClock
 
 import kufeed
-from kufeed.testing import Exchange, MemoryNetwork
+from kufeed.testing import Exchange, MemoryNetwork, faults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -141,6 +141,13 @@ def test_the_picture_of_a_book_shows_every_transition_of_its_table(monkeypatch: 
     assert words == Counter([*BookState, *(event for _, event in moves)])
     (size,) = [float(side) for side in root.attrib["viewBox"].split()[2:3]]
     assert all(0 < float(node.attrib["x"]) < size for node in root.iter("text"))
+
+
+def test_the_table_of_faults_has_each_of_them_with_its_severity() -> None:
+    text = (ROOT / "docs" / "testing.rst").read_text(encoding="utf-8")
+    rows = re.findall(r"^   \* - `(\w+) <kufeed\.testing\.faults\.(\w+)>`\n     - (\w+)$", text, re.MULTILINE)
+    assert rows == [(kind.__name__, kind.__name__, kind.severity) for kind in faults.KINDS]
+    assert {"KINDS", "Fault", "LastingFault", "Severity", *(name for name, _, _ in rows)} == set(faults.__all__)
 
 
 def test_the_picture_of_the_layers_is_the_one_that_is_tested() -> None:

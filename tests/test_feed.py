@@ -663,7 +663,8 @@ async def test_after_a_cut_everything_is_subscribed_again(autojump_clock: MockCl
             for _ in range(3):
                 before = set(exchange.sessions[0].topics)
                 await exchange.disconnect_all(code)
-                await exchange.wait_subscribed(*before)
+                with trio.fail_after(60):
+                    await exchange.wait_subscribed(*before)
                 await trio.sleep(1)
                 assert set(exchange.sessions[0].topics) == before
                 while tickers.statistics().pending:

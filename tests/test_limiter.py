@@ -187,6 +187,33 @@ async def test_a_cancelled_acquire_takes_nothing() -> None:
     assert limiter.statistics().used == limiter.statistics().held == 0
 
 
+async def test_who_gives_up_waiting_leaves_the_others_their_turn(autojump_clock: MockClock) -> None:
+    limiter = SlidingWindowLimiter(1, 1.0)
+    await limiter.acquire()
+    async with trio.open_nursery() as nursery:
+        impatient = trio.CancelScope()
+
+        @nursery.start_soon
+        async def first() -> None:
+            with impatient:
+                await limiter.acquire()
+
+        await wait_all_tasks_blocked()
+
+        @nursery.start_soon
+        async def second() -> None:
+            with trio.fail_after(1.5):
+                await limiter.acquire()
+
+        await wait_all_tasks_blocked()
+        assert limiter.statistics().waiting == 2
+        impatient.cancel()
+        await wait_all_tasks_blocked()
+        assert limiter.statistics().waiting == 1
+    assert trio.current_time() == 1.0
+    assert limiter.statistics().waiting == 0
+
+
 async def test_a_block_releases_and_its_error_comes_out() -> None:
     limiter = SlidingWindowLimiter(10, 1.0, burst=1)
     error = KeyError("mine")

@@ -659,10 +659,11 @@ async def test_an_entering_that_fails_leaves_no_reader_waiting_for_ever(autojump
 # -- what it costs ----------------------------------------------------------------------------------------------------
 
 
-async def test_ten_thousand_silent_streams_cost_what_one_costs(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=pytest.mark.long)])
+async def test_thousands_of_silent_streams_cost_what_one_costs(autojump_clock: MockClock, count: int) -> None:
     """One look a minute at each market, whatever the number; and one pass over all holds up nobody (-s: figures)."""
-    exchange = Exchange(generated=2500, update_interval=20_000.0)
-    symbols = [f"T{number:04}{end}" for number in range(1, 2501) for end in ("-USDT", "USDTM")]
+    exchange = Exchange(generated=count // 4, update_interval=20_000.0)
+    symbols = [f"T{number:04}{end}" for number in range(1, count // 4 + 1) for end in ("-USDT", "USDTM")]
     asked_at: list[float] = []
     answer = exchange._answer
 
@@ -675,7 +676,7 @@ async def test_ten_thousand_silent_streams_cost_what_one_costs(autojump_clock: M
     topics = [topic(kind, symbol) for kind in ("ticker", "trade") for symbol in symbols]
     async with watched(exchange) as here, here.feed.subscribe(*topics):
         await trio.sleep(420)
-        assert len(here.feed.stale_streams()) == 10_000
+        assert len(here.feed.stale_streams()) == count
         assert here.told == []
         took = []
         for _ in range(3):
@@ -684,7 +685,7 @@ async def test_ten_thousand_silent_streams_cost_what_one_costs(autojump_clock: M
             took.append(time.perf_counter() - start)
     assert max(sum(start <= at < start + 60 for at in asked_at) for start in asked_at) == 3  # spot has two lists
     print(f"one pass over {len(topics)} silent streams: {min(took) * 1000:.1f} ms, in parts of 250")
-    assert min(took) < 0.5
+    assert min(took) < count * 50e-6
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 from contextlib import suppress
+from pathlib import Path  # noqa: TC003  # cyclopts reads the annotations
 from typing import Annotated, Literal
 
 import trio
@@ -16,7 +17,7 @@ from rich.table import Table
 from .. import FeedConfig, __version__
 from ..errors import UsageError
 from ..protocol import CHANNELS
-from ..testing import Exchange, Limits
+from ..testing import Exchange, FaultPlan, Limits
 from ._output import Output, OutputClosed, complain
 from ._running import DONE, MISUSED, NOBODY_READS, CommandFailed, run
 from ._stress import stress_limiter
@@ -177,6 +178,7 @@ def exchange(
     symbols: Whole = 0,
     interval: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 0.1,
     limits: bool = True,
+    plan: Path | None = None,
     seconds: Seconds = None,
     verbose: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
@@ -198,6 +200,8 @@ def exchange(
         Seconds between two moves of the market.
     limits
         Whether KuCoin's limits are enforced, such as 30 connections a minute.
+    plan
+        File with a fault plan (JSON): what goes wrong, and when, counted from when it listens.
     seconds
         Stop by itself after so long.
     verbose
@@ -205,17 +209,33 @@ def exchange(
     """
     _log_if(verbose)
     output = Output()
+    faults = FaultPlan() if plan is None else _read_plan(plan)
 
     async def command() -> None:
         made = Exchange(seed=seed, generated=symbols, update_interval=interval, limits=None if limits else Limits.off())
         try:
-            async with made.listen(host, port) as address:
+            faults.check(made)
+        except (LookupError, ValueError) as error:
+            raise UsageError(f"{plan}: {error}") from error
+        try:
+            async with made.listen(host, port) as address, trio.open_nursery() as nursery:
                 await output.write(f"futures {address.futures_url}\nspot    {address.spot_url}\n")
+                nursery.start_soon(faults.play, made, name="kufeed exchange: fault plan")
                 await trio.sleep(math.inf if seconds is None else seconds)
+                nursery.cancel_scope.cancel()
         except OSError as error:
             raise CommandFailed(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
 
     return run(command)
+
+
+def _read_plan(path: Path) -> FaultPlan:
+    try:
+        return FaultPlan.from_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 @app.command

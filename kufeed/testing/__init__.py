@@ -2,10 +2,11 @@
 
 from kufeed.testing import faults
 from kufeed.testing.books import TrueBook
+from kufeed.testing.cable import Cable
 from kufeed.testing.exchange import Exchange
 from kufeed.testing.judge import Finding, Offence, check_delivery
 from kufeed.testing.limits import Limits
-from kufeed.testing.network import MemoryNetwork
+from kufeed.testing.network import LoopbackNetwork, MemoryNetwork
 from kufeed.testing.plans import FaultPlan
 from kufeed.testing.records import Address, BookFault, Dial, ExchangeStatistics, Faults
 from kufeed.testing.running import Report, judged, run
@@ -16,6 +17,7 @@ from kufeed.testing.witness import Claim, Sighting, Witness
 __all__ = [
     "Address",
     "BookFault",
+    "Cable",
     "Claim",
     "Dial",
     "Exchange",
@@ -27,6 +29,7 @@ __all__ = [
     "Held",
     "Life",
     "Limits",
+    "LoopbackNetwork",
     "MemoryNetwork",
     "Offence",
     "Publication",

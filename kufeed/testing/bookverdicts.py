@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from kufeed.testing.case import Seen, Testimony
     from kufeed.testing.market import BookSide, MarketModel, SymbolModel
 
+_BROUGHT = frozenset({Fate.SENT, Fate.LATE})
+"""Changes that came late can be put in their place; of what was garbled somewhere, nobody knows what it was."""
+
 
 @attrs.define(eq=False)
 class Look:
@@ -57,7 +60,7 @@ def _false(testimony: Testimony, market: MarketModel, looks: Sequence[Look]) -> 
     for look in looks:
         by_symbol.setdefault(look.symbol, []).append(look)
     for symbol, of_one in by_symbol.items():
-        model = market.made(symbol)
+        model = market.known(symbol)
         wrong = of_one if model is None else compare(model, of_one)
         for look in wrong:
             if not testimony.case.was_garbled(look.at):
@@ -87,23 +90,21 @@ def compare(model: SymbolModel, looks: Sequence[Look]) -> list[Look]:
 
 
 def _comparer(model: SymbolModel) -> Callable[[BookSide, Sequence[Level]], bool]:
-    """Whether the best levels of a side are these, by number: a feed with `numbers=float` has others of equal value."""
+    """Whether the best levels of a side are these."""
     instrument = model.instrument
-    numbers: dict[tuple[int, bool], tuple[Decimal | int, float]] = {}
-
-    def number(units: int, *, is_size: bool) -> tuple[Decimal | int, float]:
-        found = numbers.get((units, is_size))
-        if found is None:
-            text = instrument.size_text(units) if is_size else instrument.price_text(units)
-            found = numbers[units, is_size] = Decimal(text), float(text)
-        return found
+    known: dict[tuple[type, int, int], tuple[Any, Any]] = {}
 
     def equals(side: BookSide, levels: Sequence[Level]) -> bool:
-        true = side.top(len(levels))
-        return len(true) == len(levels) and all(
-            price in number(ticks, is_size=False) and size in number(lots, is_size=True)
-            for (ticks, lots), (price, size) in zip(true, levels, strict=True)
-        )
+        # A feed with `numbers=float` has the nearest float, which does not equal the number that was sent.
+        kind: type[Any] = type(levels[0].price) if levels else Decimal
+        true: list[tuple[Any, Any]] = []
+        for price, size in side.top(len(levels)):
+            level = known.get((kind, price, size))
+            if level is None:
+                level = kind(instrument.price_text(price)), kind(instrument.size_text(size))
+                known[kind, price, size] = level
+            true.append(level)
+        return true == list(levels)
 
     return equals
 
@@ -141,7 +142,7 @@ def _silent(testimony: Testimony, topic: Topic) -> Iterator[Finding]:
             for one in readings.all[before:after]
             if before is not None
             and testimony.was_to_see(one, readings)
-            and Fate.SENT not in testimony.case.fates(one.publication)
+            and _BROUGHT.isdisjoint(one.publication.fates.values())
         ]
         if missing and not seen.has_hole:
             text = (

@@ -118,6 +118,14 @@ class Seen:
         return self.failed or any(gap.filled is not GapFill.FILLED for gap in self.gaps)
 
 
+@attrs.define
+class Match:
+    """An update that was seen, and the publication that it is."""
+
+    seen: Seen
+    reading: Reading
+
+
 class Testimony:
     """What one witness saw, taken apart: updates by topic, and when streams have ended for it."""
 
@@ -133,6 +141,8 @@ class Testimony:
         self.lost_at: dict[str, list[float]] = {}
         """When it was told that a connection is lost, by wire topic."""
         self._ended: dict[str, float] = {}
+        self._matches: dict[Topic, list[Match | None]] = {}
+        self._spans: dict[Topic, list[tuple[float, float]]] = {}
         self._failed: set[str] = set()
         for sighting in witness.sightings:
             self._take(sighting)
@@ -180,8 +190,29 @@ class Testimony:
         for topic in self.witness.spans:
             yield from self.case.readings(topic)
 
+    def matches(self, topic: Topic) -> list[Match | None]:
+        """Which publication each update of *topic* is; None where there is no such."""
+        if topic not in self._matches:
+            readings, last = self.case.readings_of(topic), -1
+            found = self._matches[topic] = list[Match | None]()
+            for seen in self.updates.get(topic, ()):
+                reading = readings.find(seen.update, last)
+                found.append(None if reading is None else Match(seen, reading))
+                if reading is not None and reading.number > last:
+                    last = reading.number
+        return self._matches[topic]
+
     def spans(self, topic: Topic) -> list[tuple[float, float]]:
         """When it was subscribed to *topic*, as an update has it: from (without) and until."""
+        if topic not in self._spans:
+            self._spans[topic] = self._find_spans(topic)
+        return self._spans[topic]
+
+    def begun(self, topic: Topic, at: float) -> float:
+        """When it subscribed to *topic* for the last time before *at*: what came before that it has left."""
+        return max((since for since, _ in self.spans(topic) if since <= at), default=-math.inf)
+
+    def _find_spans(self, topic: Topic) -> list[tuple[float, float]]:
         left = self.case.end if self.witness.left_at is None else self.witness.left_at
         ended = min(left, self._ended.get(topic.wire, math.inf), self._ended.get(wire_of(topic), math.inf))
         spans = [span for one, found in self.witness.spans.items() if one.covers(topic) for span in found]

@@ -115,7 +115,7 @@ def judge_recovery(testimony: Testimony) -> Iterator[Finding]:
     for topic in testimony.topics():
         readings = case.readings_of(topic)
         first = next((one for one in readings.all if _is_due(testimony, readings, one, due)), None)
-        if first is not None and not _came(testimony, topic, readings, first):
+        if first is not None and not _came(testimony, topic, first):
             text = (
                 f"{first.update}, published at {first.publication.at:.3f}, and all after it have not come, though the"
                 f" last fault was over at {case.calm_since:.3f}"
@@ -134,13 +134,11 @@ def _is_due(testimony: Testimony, readings: Readings, reading: Reading, due: flo
     )
 
 
-def _came(testimony: Testimony, topic: Topic, readings: Readings, first: Reading) -> bool:
+def _came(testimony: Testimony, topic: Topic, first: Reading) -> bool:
     """Whether that publication, or any after it, was seen."""
     if any(view.at >= first.publication.at for view in testimony.views.get(topic, ())):
         return True
-    trail = testimony.updates.get(topic, ())
-    found = (readings.find(seen.update, -1) for seen in reversed(trail))
-    return any(reading is not None and reading.number >= first.number for reading in found)
+    return any(match is not None and match.reading.number >= first.number for match in testimony.matches(topic))
 
 
 # Accounts
@@ -173,8 +171,8 @@ def _unaccounted(testimony: Testimony, accounts: QueueStatistics) -> Iterator[Fi
     conflating, waiting = 0, 0
     example: Reading | None = None
     for topic in testimony.topics():
-        if testimony.is_book(topic):
-            continue
+        if testimony.is_book(topic) or testimony.policy(topic.kind) is Overflow.BLOCK:
+            continue  # views are fewer than changes, and what nobody takes waits with the exchange
         readings = testimony.case.readings_of(topic)
         for reading, is_last in _brought_and_not_seen(testimony, topic, readings):
             if testimony.policy(topic.kind) is Overflow.LATEST:
@@ -195,20 +193,14 @@ def _unaccounted(testimony: Testimony, accounts: QueueStatistics) -> Iterator[Fi
 
 def _brought_and_not_seen(testimony: Testimony, topic: Topic, readings: Readings) -> Iterator[tuple[Reading, bool]]:
     """Each such reading, and whether it is behind the last one that was seen."""
-    case = testimony.case
-    numbers: set[int] = set()
-    last = -1
-    for seen in testimony.updates.get(topic, ()):
-        reading = readings.find(seen.update, last)
-        if reading is not None:
-            last = max(last, reading.number)
-            numbers.add(reading.number)
+    numbers = {match.reading.number for match in testimony.matches(topic) if match is not None}
+    last = max(numbers, default=-1)
     for reading in readings.all:
         settled = reading.publication.at + UNDER_WAY
         if (
             reading.number not in numbers
             and any(since < reading.publication.at and settled <= until for since, until in testimony.spans(topic))
             and testimony.was_to_see(reading, readings)
-            and case.sure_life(reading.publication, settled) is not None
+            and testimony.case.sure_life(reading.publication, settled) is not None
         ):
             yield reading, reading.number > last

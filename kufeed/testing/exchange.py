@@ -189,7 +189,9 @@ class Exchange:
                     if self.refuse_dial(server):
                         reset(stream)
                         return
-                    await self.serve_stream(stream, f"{host}:{bound}", server or 0, tls=tls)
+                    # Trio closes what it gave when this returns, which may be before the line is at its end.
+                    own = trio.SocketStream(trio.socket.socket(fileno=stream.socket.detach()))
+                    await self.serve_stream(own, f"{host}:{bound}", server or 0, tls=tls)
 
                 await nursery.start(trio.serve_listeners, serve, listeners, name="kufeed exchange: listeners")
                 return bound
@@ -198,7 +200,7 @@ class Exchange:
             servers = range(self._servers)
             self._ports = [bound] if self._servers == 1 else [await bind(0, server) for server in servers]
             base = f"{'http' if tls is None else 'https'}://{host}:{bound}"
-            yield Address(host, bound, f"{base}/futures", f"{base}/spot")
+            yield Address(host, bound, f"{base}/futures", f"{base}/spot", tuple(self._ports))
 
     @asynccontextmanager
     async def open(self, time_ns: Callable[[], int]) -> AsyncIterator[trio.Nursery]:
@@ -725,7 +727,7 @@ class Exchange:
                     nursery.start_soon(session.run_sender, self._gate)
                     nursery.start_soon(session.run_watch)
                     await self._converse(session, websocket)
-                    nursery.cancel_scope.cancel()
+                    session.cut()  # it is not open any more from now on, whatever has yet to end
         finally:
             for name in session.topics:
                 self._leave(session, name)
@@ -889,7 +891,7 @@ class Exchange:
         """Advance the held symbols on a fixed grid of beats; sleep without any timer while none is held."""
         while True:
             await trio.lowlevel.checkpoint()
-            if not self._live or not self._routes:
+            if not self._live or not (self._routes or (self.truth is not None and self.truth.unheld)):
                 await self._changed.wait()
                 continue
             await self._gate.wait_open()
@@ -903,7 +905,9 @@ class Exchange:
         beat_number = self._grid.number(trio.current_time())
         everything = self._routes.get("/market/ticker:all")
         models = dict.fromkeys(self._by_symbol)
-        if everything is not None:
+        unheld = {} if self.truth is None else self.truth.unheld
+        models.update(dict.fromkeys(topic.model for topic in unheld.values() if topic.model is not None))
+        if everything is not None or "/market/ticker:all" in unheld:
             for symbol in self.model.symbols("spot"):
                 model = self.model.find("spot", symbol)
                 if model is not None:
@@ -911,7 +915,8 @@ class Exchange:
         for number, model in enumerate(models):
             if number % _BREATH == _BREATH - 1:
                 await trio.lowlevel.checkpoint()
-            if not self._routes_of(model) or model.status != OPEN:
+            told = self._routes_of(model) or (self.truth is not None and self.truth.unheld_about(model))
+            if not told or model.status != OPEN:
                 continue  # its last holder left during a checkpoint, or it is halted
             self._grid.live(model, beat_number)
             self._tell(model, model.advance(now))
@@ -922,9 +927,7 @@ class Exchange:
             return
         now, now_ns = trio.current_time(), self._now_ns()
         for number in self._grid.missed(model, now):
-            at = self._grid.at(number)
-            beat = model.advance(now_ns - round((now - at) * 1e9))
-            self._record_unheld(model, beat, at)
+            model.advance(now_ns - round((now - self._grid.at(number)) * 1e9))
 
     def _routes_of(self, model: SymbolModel) -> list[_Route]:
         """The held topics that tell about a symbol."""
@@ -937,7 +940,11 @@ class Exchange:
     def _tell(self, model: SymbolModel, beat: Beat) -> None:
         for route in self._routes_of(model):
             self._publish(route, model, beat)
-        self._record_unheld(model, beat, None)
+        if self.truth is not None:
+            # What those miss who held it, and come back.
+            for topic in self.truth.unheld_about(model):
+                for text in self._news(topic, model, beat):
+                    self.truth.publish(topic.name, text)
 
     def _publish(self, route: _Route, model: SymbolModel, beat: Beat) -> None:
         topic = route.topic
@@ -976,13 +983,6 @@ class Exchange:
                 return iter(())
             topic.next_due_ns = beat.time_ns + round(every * 1e9)
         return topic.channel.encode(topic, model, beat)
-
-    def _record_unheld(self, model: SymbolModel, beat: Beat, at: float | None) -> None:
-        """Note what is published while nobody holds it: it is what those miss who did, and come back."""
-        if self.truth is not None:
-            for topic in self.truth.unheld(model):
-                for text in self._news(topic, model, beat):
-                    self.truth.publish(topic.name, text, at=at)
 
 
 def _topic_of(text: str) -> str:

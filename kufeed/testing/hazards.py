@@ -52,7 +52,10 @@ Domain = Among | Between
 
 def among(default: Any, *values: Any) -> Any:
     """A field of a fault that takes one of *values*, as a literal in Python and JSON; others raise `ValueError`."""
-    return attrs.field(default=default, validator=attrs.validators.in_(values), metadata={"domain": Among(values)})
+    words = f"one of {', '.join(map(repr, dict.fromkeys(values)))}"
+    return attrs.field(
+        default=default, validator=must(lambda value: value in values, words), metadata={"domain": Among(values)}
+    )
 
 
 def between(default: float, low: float, high: float, *, least: float = 0) -> Any:

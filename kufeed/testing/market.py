@@ -568,7 +568,7 @@ class MarketModel:
             model = self._models[symbol] = self._make(market, symbol)
         return model
 
-    def made(self, symbol: str) -> SymbolModel | None:
+    def known(self, symbol: str) -> SymbolModel | None:
         """The model of *symbol*, delisted or not; None where it was never asked for."""
         return self._models.get(symbol)
 

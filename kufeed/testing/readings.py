@@ -46,6 +46,7 @@ class Readings:
         """Whether numbers or times ever went back: then a gap's bounds say little."""
         self._by_key: dict[tuple[int | None, int | None], list[Reading]] = {}
         self._highest = -1
+        self._latest_ns = 0
 
     @property
     def is_contiguous(self) -> bool:
@@ -58,7 +59,9 @@ class Readings:
         backward = order is not None and order <= self._highest and not self._is_tie(update, order)
         if not backward and order is not None:
             self._highest = order
-        self.goes_backward |= backward
+        time = update.exchange_time_ns or 0
+        self.goes_backward |= backward or time < self._latest_ns
+        self._latest_ns = max(time, self._latest_ns)
         reading = Reading(publication, update, backward, len(self.all))
         self.all.append(reading)
         self._by_key.setdefault((update.sequence, update.exchange_time_ns), []).append(reading)

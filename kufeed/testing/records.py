@@ -174,12 +174,16 @@ class Dial:
 
 @attrs.frozen
 class Address:
-    """Where a listening exchange is reached: REST bases of both markets. The token reply names the WebSocket."""
+    """Where a listening exchange is reached: REST bases of both markets. The token reply names the WebSocket.
+
+    `server_ports` has the port of each instance server; where there is only one, that is `port`.
+    """
 
     host: str
     port: int
     futures_url: str
     spot_url: str
+    server_ports: tuple[int, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

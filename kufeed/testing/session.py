@@ -161,8 +161,8 @@ class Session:
         self.cut()
 
     def _start(self, function: Callable[..., Awaitable[object]], *arguments: object) -> None:
-        """In the connection's own nursery, which it has as long as the exchange knows it."""
-        if self.nursery is not None:
+        """In the connection's own nursery, which takes nothing more once it is ending."""
+        if self.nursery is not None and self.is_open:
             self.nursery.start_soon(function, *arguments)
 
     def mute(self) -> None:

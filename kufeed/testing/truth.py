@@ -12,7 +12,7 @@ import trio
 from kufeed.testing.linefaults import Bandwidth, Cut, Delay, Drip, Garble, Silence, StopReading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from kufeed.testing.hazards import Fault
     from kufeed.testing.market import MarketName, SymbolModel
@@ -129,11 +129,12 @@ class Truth:
         """The faults of plans that were played, and of those noted by hand, in the order in which they struck."""
         self.frozen: list[Held] = []
         """When the whole exchange was silent (`Exchange.freeze`)."""
+        self.unheld: dict[str, ActiveTopic] = {}
+        """Wire topics that were held once, and are not now."""
         self.connections = 0
         """Byte streams that are open now, those for requests too."""
         self._live: dict[Session, Life] = {}
         self._held_back: dict[tuple[Session, str], Publication] = {}
-        self._unheld: dict[SymbolModel | None, dict[str, ActiveTopic]] = {}
 
     def __repr__(self) -> str:
         count = sum(map(len, self.published.values()))
@@ -152,10 +153,10 @@ class Truth:
 
     # What follows is called by the exchange, and by who plays faults.
 
-    def publish(self, wire: str, text: str, *, at: float | None = None, played: bool = False) -> Publication:
-        """The market has published *text* for *wire*, now or at *at*."""
+    def publish(self, wire: str, text: str, *, played: bool = False) -> Publication:
+        """The market has published *text* for *wire*."""
         row = self.published.setdefault(wire, [])
-        publication = Publication(wire, len(row), trio.current_time() if at is None else at, text, played)
+        publication = Publication(wire, len(row), trio.current_time(), text, played)
         row.append(publication)
         return publication
 
@@ -199,19 +200,18 @@ class Truth:
         """*session* holds *topic* from now on."""
         self._live[session].held.setdefault(topic.name, []).append(Held(trio.current_time()))
         self.published.setdefault(topic.name, [])
-        self._unheld.get(topic.model, {}).pop(topic.name, None)
+        self.unheld.pop(topic.name, None)
 
     def left(self, session: Session, topic: ActiveTopic, *, last: bool) -> None:
         """*session* holds *topic* no more; with *last* nobody does."""
         self._live[session].held[topic.name][-1].until = trio.current_time()
         if last:
-            self._unheld.setdefault(topic.model, {})[topic.name] = topic
+            self.unheld[topic.name] = topic
 
-    def unheld(self, model: SymbolModel) -> Iterator[ActiveTopic]:
-        """The topics about *model* that were held once, and are not now."""
-        yield from self._unheld.get(model, {}).values()
-        if model.instrument.market == "spot":
-            yield from (topic for topic in self._unheld.get(None, {}).values() if topic.argument == "all")
+    def unheld_about(self, model: SymbolModel) -> list[ActiveTopic]:
+        """Those of the `unheld` topics that tell about *model*."""
+        is_spot = model.instrument.market == "spot"
+        return [one for one in self.unheld.values() if one.model is model or (is_spot and one.argument == "all")]
 
     def refused(self, limit: Limit, market: MarketName, text: str) -> None:
         """Something was more than *limit* allows."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from kufeed import Gap, Topic
-    from kufeed.testing.case import Case, Seen, Testimony
+    from kufeed.testing.case import Case, Match, Seen, Testimony
     from kufeed.testing.readings import Reading, Readings
     from kufeed.testing.truth import Life
 
@@ -26,14 +26,6 @@ _MAY_MEND = (Complain, Delist, Garble, Halt, IgnoreTopics, MuteTopics, SkewClock
 """Faults for which a feed may rightly ask for a stream anew, or begin it anew, though its connection lives."""
 _NOT_OURS = (GapCause.OVERFLOW, GapCause.BOOK)
 """Causes of holes that the consumer has made, or a book."""
-
-
-@attrs.define
-class Match:
-    """An update that was seen, and the publication that it is."""
-
-    seen: Seen
-    reading: Reading
 
 
 @attrs.define
@@ -49,7 +41,7 @@ def judge_updates(testimony: Testimony) -> Iterator[Finding]:
     """Everything that is wrong with the updates of each topic, books apart."""
     for topic, trail in testimony.updates.items():
         readings = testimony.case.readings_of(topic)
-        matches = _matches(trail, readings)
+        matches = testimony.matches(topic)
         yield from _phantoms(testimony.case, topic, trail, matches)
         found = [match for match in matches if match is not None]
         in_order = list(_in_order(found))
@@ -57,17 +49,6 @@ def judge_updates(testimony: Testimony) -> Iterator[Finding]:
         for hole in _holes(readings, in_order):
             yield from _silent(testimony, readings, hole)
             yield from _avoidable(testimony, readings, hole)
-
-
-def _matches(trail: Sequence[Seen], readings: Readings) -> list[Match | None]:
-    last = -1
-    matches: list[Match | None] = []
-    for seen in trail:
-        reading = readings.find(seen.update, last)
-        matches.append(None if reading is None else Match(seen, reading))
-        if reading is not None:
-            last = max(last, reading.number)
-    return matches
 
 
 def _phantoms(case: Case, topic: Topic, trail: Sequence[Seen], matches: Sequence[Match | None]) -> Iterator[Finding]:
@@ -113,7 +94,8 @@ def _holes(readings: Readings, matches: Sequence[Match]) -> Iterator[Hole]:
 def _silent(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Finding]:
     """Publications that are missing in *hole* without a word."""
     seen = hole.after.seen
-    missing = [one for one in hole.missing if testimony.was_to_see(one, readings)]
+    begun = testimony.begun(readings.topic, seen.at)
+    missing = [one for one in hole.missing if one.publication.at > begun and testimony.was_to_see(one, readings)]
     if testimony.policy(readings.topic.kind) is Overflow.LATEST:
         missing = [one for one in missing if Fate.SENT not in testimony.case.fates(one.publication)]
     if not seen.failed:
@@ -152,7 +134,10 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
     if not any(a <= since and until <= b for a, b in testimony.spans(topic)):
         return  # left meanwhile, and begun anew
     for life in span[0].publication.fates:
-        if _brought_all(case, life, wire_of(topic), span):
+        # What it brings may wait until the consumer comes, or be lost with it.
+        if life.held_throughout(wire_of(topic), since, max(until + UNDER_WAY, hole.after.seen.at)) and _brought_all(
+            case, life, span
+        ):
             text = f"{told[0]} was told, though {life.session} has brought everything untouched"
             yield Finding(Offence.AVOIDABLE_LOSS, text, topic, hole.after.seen.at)
             return
@@ -165,11 +150,10 @@ def _may_mend(case: Case, since: float, until: float) -> bool:
     ) or any(one.since <= until and since <= one.until for one in case.truth.frozen)
 
 
-def _brought_all(case: Case, life: Life, wire: str, span: Sequence[Reading]) -> bool:
+def _brought_all(case: Case, life: Life, span: Sequence[Reading]) -> bool:
     since, until = span[0].publication.at, span[-1].publication.at
     return (
-        life.held_throughout(wire, since, until + UNDER_WAY)
-        and not life.was_tampered_with(since, until)
+        not life.was_tampered_with(since, until)
         and not case.truth.was_disturbed(life, until)
         and not life.session.lag
         and all(one.publication.fates.get(life) is Fate.SENT for one in span)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,37 @@ async def test_the_exchange_serves_whoever_comes() -> None:
 async def test_the_exchange_stops_when_its_time_is_up() -> None:
     ended = await run("exchange", "--seconds", "0.1")
     assert (ended.code, len(ended.out), ended.err) == (0, 2, [])
+
+
+async def test_the_exchange_plays_a_plan(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text('[{"fault": "RefuseTokens", "lasting": "inf", "error": ["400100", "not today"]}]')
+    async with running("exchange", "--plan", str(path)) as exchange:
+        bases = dict([(await exchange.read_line()).split() for _ in range(2)])
+        urls = ("--futures-url", bases["futures"], "--spot-url", bases["spot"])
+        ended = await run("watch", "ticker", "XBTUSDTM", "--attempts", "0", *urls)
+    assert ended.code == 1
+    assert "not today" in ended.err[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "cannot read"),
+        ("[", "this is not JSON"),
+        ('[{"fault": "Close", "code": 7}]', "fault 0: Close: code must be a code that may be sent, not 7"),
+        ('[{"fault": "Halt", "symbol": "DOGEUSDTM"}]', "this exchange does not have DOGEUSDTM"),
+    ],
+)
+async def test_a_plan_that_cannot_be_played_is_one_clear_line(tmp_path: Path, text: str | None, words: str) -> None:
+    path = tmp_path / "plan.json"
+    if text is not None:
+        path.write_text(text)
+    ended = await run("exchange", "--plan", str(path), "--seconds", "1")
+    assert (ended.code, ended.out) == (2, [])
+    (line,) = ended.err
+    assert line.startswith("kufeed: ")
+    assert words in line
 
 
 async def test_a_port_that_is_taken() -> None:

@@ -1,9 +1,9 @@
 """Planted defects: what a test suite is worth is what it notices. `python tests/planted/run.py [name...]`
 
-Each `*.patch` beside this file makes kufeed wrong in one way, and its head names the test that catches that. This plants
-each in a copy of `kufeed/`, runs its test there, and expects it to fail. Exit code 1 where one was not caught.
+Each `*.patch` beside this file makes kufeed wrong in one way, and its head names the test that catches that. Here each
+is planted in a copy of `kufeed/`, and its test is run there and expected to fail. Exit code 1 where one is not caught.
 
-`--table` writes the table of README.md anew. `--check` looks only whether the patches apply.
+`--table` writes the table of README.md anew instead.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 README = HERE / "README.md"
-TIME_OUT = 120.0
+TIME_OUT = 60.0
 """Seconds for one test with all its parameters, on a machine that does other things besides. Longer is no catch."""
 
 _HEAD = re.compile(r"Wrong: (.+)\nPromise: (.+)\nCaught by: (\S+::\w+)\nMatters: (.+)\n\n(?=--- a/kufeed/)")
 _TABLE_BEGINS = "<!-- written by run.py --table -->\n"
 
 
-class NotAPatch(Exception):  # it says what is the matter with a file
+class NotAPatch(Exception):
     """A patch whose head is not as it should be, or that does not apply to the code as it is."""
 
 
@@ -64,20 +64,27 @@ class Defect:
             raise NotAPatch(f"{path.name} does not begin with the lines Wrong, Promise, Caught by, Matters, and a diff")
         return cls(path, *found.groups())
 
+    def check(self) -> None:
+        """Raise `NotAPatch` where the code has moved on."""
+        self._apply(ROOT, "--check")
+
     def plant(self, where: Path) -> None:
-        """Copy `kufeed/` to *where*, and make it wrong. Raises `NotAPatch` where the code has moved on."""
+        """Copy `kufeed/` to *where*, and make it wrong. Raises `NotAPatch` as `check()` does."""
         shutil.copytree(ROOT / "kufeed", where / "kufeed")
-        # Git must not take the copy for a part of a repository around it, where it would look for other paths.
-        alone = {**os.environ, "GIT_CEILING_DIRECTORIES": str(where.parent)}
-        command = ["git", "apply", "--whitespace=nowarn", str(self.path)]
-        applied = subprocess.run(command, cwd=where, env=alone, capture_output=True, text=True, check=False)
-        if applied.returncode:
-            raise NotAPatch(f"{self.path.name} does not apply any more: {applied.stderr.strip()}")
+        self._apply(where)
         for changed in re.findall(r"^\+\+\+ b/(\S+)$", self.path.read_text(encoding="utf-8"), re.MULTILINE):
             file = where / changed
-            # One that was compiled in the same second would look up to date.
+            # What was compiled within the same second would look up to date.
             for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
                 compiled.unlink()
+
+    def _apply(self, where: Path, *options: str) -> None:
+        # Git must not take *where* for a part of a repository around it: it would look for other paths.
+        alone = {**os.environ, "GIT_CEILING_DIRECTORIES": str(where.parent)}
+        command = ["git", "apply", "--whitespace=nowarn", *options, str(self.path)]
+        applied = subprocess.run(command, cwd=where, env=alone, capture_output=True, text=True, check=False)
+        if applied.returncode:
+            raise NotAPatch(f"{self.path.name} does not apply to the code as it is: {applied.stderr.strip()}")
 
 
 @attrs.frozen
@@ -149,10 +156,7 @@ def try_all(chosen: Sequence[Defect]) -> list[Outcome]:
 
 def table() -> str:
     """The table of README.md."""
-    rows = [
-        "| patch | what is wrong | breaks promise | caught by | why it matters |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    rows = ["| patch | what is wrong | promise | caught by | why it matters |", "| --- | --- | --- | --- | --- |"]
     for one in defects():
         file, _, test = one.test.rpartition("::")
         caught_by = f"`{file}`<br>`{test}`"
@@ -168,11 +172,6 @@ def readme() -> str:
 def main(arguments: Sequence[str]) -> int:
     if arguments == ["--table"]:
         README.write_text(readme(), encoding="utf-8")
-        return 0
-    if arguments == ["--check"]:
-        for defect in defects():
-            with TemporaryDirectory(prefix="planted-") as name:
-                defect.plant(Path(name).resolve())
         return 0
     began = time.monotonic()
     chosen = defects(arguments)

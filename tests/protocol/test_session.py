@@ -20,6 +20,7 @@ from kufeed.protocol.session import (
     Failed,
     Frame,
     LinkFull,
+    Ponged,
     Rejected,
     Session,
     Slowed,
@@ -83,8 +84,11 @@ class Client:
         """Let time go by, doing what is due when it is due. With *heard*, data arrive all the while."""
         until = self.now + seconds
         events: list[Event] = []
+        turns = 0
         while (due := self.session.deadline()) <= until:
             assert due >= self.now
+            turns += 1
+            assert turns < 100_000, "what is due is never done"
             self.now = due
             if heard:
                 self.session.heard()
@@ -197,6 +201,20 @@ def test_silence_after_a_ping_fails_the_link_at_the_pong_deadline() -> None:
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, LinkSilent)
     assert failed.error.waited_for == "pong"
+
+
+def test_a_probe_is_answered_by_its_own_pong_alone() -> None:
+    """The pong of an earlier ping says nothing of what the server had sent before it saw the probe."""
+    client = Client()
+    client.pass_time(PING)
+    (ping,) = client.pings()
+    probe, later = client.session.probe(), client.session.probe()
+    client.flush()
+    assert client.receive({"id": ping["id"], "type": "pong"}) == []
+    assert client.receive({"id": later, "type": "pong"}) == [Ponged(later)]
+    assert client.receive({"type": "pong"}) == []
+    assert client.receive({"id": probe, "type": "pong"}) == [Ponged(probe)]
+    assert client.receive({"id": probe, "type": "pong"}) == [], "it was answered already"
 
 
 def test_a_later_ping_does_not_put_off_the_pong_deadline() -> None:

@@ -12,7 +12,7 @@ import attrs
 import pytest
 import trio
 import trio_websocket
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -505,6 +505,20 @@ async def test_a_symbol_is_halted_for_a_while_and_delisted_for_good(tools: Any, 
         assert (await client.subscribe(TICKER, "9"))["code"] == 404
 
 
+@pytest.mark.parametrize("fault", [faults.Close(), faults.Complain(meaning="509 rate")], ids=repr)
+async def test_a_fault_may_strike_while_a_connection_ends(tools: Any, autojump_clock: object, fault: Any) -> None:
+    exchange = Exchange(limits=Limits.off())
+    async with MemoryNetwork(exchange) as network:
+        for steps in range(25):
+            async with tools.Dialler(network).open("spot") as client:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(client.websocket.aclose)
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+                    fault.strike(exchange)
+    assert exchange.sessions == ()
+
+
 # Plans
 
 
@@ -613,9 +627,9 @@ def test_json_that_is_nested_beyond_measure_is_a_value_error() -> None:
         FaultPlan.from_json("[" * 200_000)
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10**6))
-def test_a_plan_drawn_at_random_plays_on_any_exchange_and_leaves_nothing_behind(seed: int) -> None:
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6))
+def test_a_plan_drawn_at_random_plays_on_any_exchange_and_leaves_nothing_behind(tools: Any, seed: int) -> None:
     drawn = [fault for fault in FaultPlan.random(seed, "brutal", most=8) if type(fault) in OWN]
 
     async def main() -> None:
@@ -624,9 +638,13 @@ def test_a_plan_drawn_at_random_plays_on_any_exchange_and_leaves_nothing_behind(
             async with open_services() as nursery:
                 nursery.start_soon(read_on, feed)
                 await FaultPlan(*drawn).play(exchange)
-        exchange.faults.books.clear()  # these wait for requests, not for a time
-        assert exchange.faults == Faults()
-        assert not exchange.is_frozen
+            exchange.faults.books.clear()  # these wait for requests, not for a time
+            assert exchange.faults == Faults()
+            await trio.sleep(60)  # until dials are allowed again, whoever has used them up
+            async with tools.Dialler(network).open("spot") as client:
+                await client.subscribe("/market/ticker:BTC-USDT")  # it is never delisted
+                with trio.fail_after(5):
+                    await client.pushes(3)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import trio
 
 import kufeed
+from kufeed import Overflow
 from kufeed.testing import Witness
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from kufeed import Feed, Subscription, Topic
+    from kufeed import Feed, Subscription
 
 
 async def watch(subscription: Subscription[Any], witness: Witness, pause: float = 0.0) -> None:
@@ -48,6 +50,15 @@ async def watch_plainly(subscription: Subscription[Any], witness: Witness) -> No
             return
 
 
+async def until_closed(subscription: Subscription[Any]) -> AsyncIterator[Any]:
+    """Its updates, until this end of it is closed."""
+    try:
+        async for update in subscription:
+            yield update
+    except trio.ClosedResourceError:
+        return
+
+
 @asynccontextmanager
 async def witnessed(
     subscription: Subscription[Any],
@@ -69,23 +80,33 @@ async def witnessed(
         nursery.cancel_scope.cancel()
 
 
-def subscriptions(feed: Feed, futures: str = "XBTUSDTM", spot: str = "BTC-USDT") -> list[Subscription[Any]]:
-    """One of each channel of both markets."""
-    return [
-        feed.ticker(futures, spot),
-        feed.trades(futures, spot),
-        feed.book_deltas(futures, spot),
-        feed.book(futures, spot),
-        feed.level1(spot),
-        feed.depth(futures, spot, levels=5),
-        feed.mark_price(futures, spot),
-        feed.funding_rate(futures),
-        feed.candles(futures, spot, interval="1min"),
-        feed.stats_24h(futures, spot),
-        feed.all_tickers(),
-    ]
+@attrs.frozen
+class Made:
+    """A subscription, and the policy that holds for it."""
+
+    made: Subscription[Any]
+    overflow: Overflow
 
 
-def books(topics: Sequence[Topic]) -> list[str]:
-    """Their symbols."""
-    return [topic.symbol for topic in topics]
+def subscriptions(feed: Feed, futures: str = "XBTUSDTM", spot: str = "BTC-USDT", **options: Any) -> dict[str, Made]:
+    """One of each kind, on both markets where they have it, with *options*, and by default with their own policies."""
+    made: dict[str, Subscription[Any]] = {
+        "ticker": feed.ticker(futures, spot, **options),
+        "trade": feed.trades(futures, spot, **options),
+        "book_delta": feed.book_deltas(futures, spot, **options),
+        "book": feed.book(futures, spot, **{key: it for key, it in options.items() if key != "changes_only"}),
+        "level1": feed.level1(spot, **options),
+        "depth": feed.depth(futures, spot, levels=5, **options),
+        "mark_price": feed.mark_price(futures, spot, **options),
+        "funding_rate": feed.funding_rate(futures, **options),
+        "candle": feed.candles(futures, spot, interval="1min", **options),
+        "stats_24h": feed.stats_24h(futures, spot, **options),
+    }
+    if options.get("overflow") is not Overflow.BLOCK:
+        made["ticker of all"] = feed.all_tickers(**options)
+    return {
+        name: Made(one, options.get("overflow") or _POLICIES.get(name, Overflow.LATEST)) for name, one in made.items()
+    }
+
+
+_POLICIES = {"trade": Overflow.DROP_OLDEST, "candle": Overflow.DROP_OLDEST, "book_delta": Overflow.RAISE}

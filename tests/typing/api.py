@@ -57,7 +57,9 @@ from kufeed import (
     Trade,
     Update,
     UpdateType,
+    testing,
 )
+from kufeed.testing import Exchange, FaultPlan, faults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -675,6 +677,25 @@ async def wrong_symbols(feed: Feed) -> None:
     listed["BTC-USDT"].base_size(1.5)  # type: ignore[arg-type]
 
 
+# -- testing ----------------------------------------------------------------------------------------------------------
+
+
+async def fault_plans(exchange: Exchange) -> None:
+    plan = FaultPlan(faults.Close(at=2, code=1012), faults.RefuseTokens(error=("429000", "Too Many Requests")))
+    assert_type(FaultPlan.from_json(plan.to_json()), FaultPlan)
+    assert_type(FaultPlan.random(7, "rough", duration=5), FaultPlan)
+    assert_type([fault.until for fault in plan], list[float])
+    plan.check(exchange)
+    await plan.play(exchange)
+    end = exchange.overlay(token_error=503)
+    assert_type(end, Callable[[], None])
+    exchange.restart()
+    FaultPlan.random(7, "wild")  # type: ignore[arg-type]
+    FaultPlan("Close")  # type: ignore[arg-type]
+    faults.SpoilAcks(how="odd")  # type: ignore[arg-type]
+    faults.Close(2)  # type: ignore[call-arg]
+
+
 # -- the rest ---------------------------------------------------------------------------------------------------------
 
 
@@ -691,3 +712,44 @@ def sign() -> None:
     kufeed.FeedConfig(credentials="key")  # type: ignore[arg-type]
     kufeed.Credentials("key", "secret")  # type: ignore[call-arg]
     credentials.key = "other"  # type: ignore[misc]
+
+
+# -- testing ----------------------------------------------------------------------------------------------------------
+
+
+async def over_sockets() -> None:
+    exchange = testing.Exchange()
+    async with testing.LoopbackNetwork(exchange) as network, kufeed.open_feed(network=network):
+        assert_type(network, testing.LoopbackNetwork)
+        assert_type(network.time_ns(), int)
+        assert_type(network.perf_counter(), float)
+    async with exchange.listen() as address:
+        assert_type(address.server_ports, tuple[int, ...])
+
+
+def pull_at_the_cable(exchange: testing.Exchange) -> None:
+    cable = exchange.cable
+    assert_type(cable, testing.Cable)
+    assert_type(cable.refuse(), Callable[[], None])
+    assert_type(cable.hang("handshake"), Callable[[], None])
+    assert_type(cable.stop_reading(), Callable[[], None])
+    assert_type(cable.delay(0.5, jitter=0.1), Callable[[], None])
+    assert_type(cable.narrow(1000), Callable[[], None])
+    assert_type(cable.drip(size=1, every=0.1), Callable[[], None])
+    assert_type(cable.split(1), Callable[[], None])
+    assert_type(cable.refuses, bool)
+    cable.cut("reset", after=3)
+    cable.cut("sever")  # type: ignore[arg-type]
+    cable.silence()
+    cable.garble(after=3, count=1)
+    exchange.sessions[0].reset()
+
+
+async def play(exchange: testing.Exchange) -> None:
+    plan = testing.FaultPlan(testing.faults.Cut(at=1.0), testing.faults.Delay(lasting=2.0))
+    assert_type(testing.FaultPlan.random(7, "mild"), testing.FaultPlan)
+    assert_type(testing.FaultPlan.from_json(plan.to_json()), testing.FaultPlan)
+    await plan.play(exchange)
+    assert_type(plan.until, float)
+    testing.FaultPlan("Cut")  # type: ignore[arg-type]
+    testing.faults.Cut(1.0)  # type: ignore[call-arg]

@@ -1,0 +1,581 @@
+"""Who is wrong is found out, by the name of what is wrong; who is right is left in peace."""
+
+from __future__ import annotations
+
+import random
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+import kufeed
+from kufeed import Overflow, UpdateType
+from kufeed.protocol import BookSide, topic
+from kufeed.testing import Exchange, Limits, MemoryNetwork, Offence, Witness, check_delivery, faults
+
+from .witnessed import subscriptions, until_closed, watch, watch_plainly, witnessed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
+    from kufeed import Feed, Subscription
+    from kufeed.testing import Finding, Truth
+
+    Play = Callable[[Exchange, Feed], Awaitable[None]]
+    Consume = Callable[[Subscription[Any], Witness], Awaitable[None]]
+
+TRADES = "/contractMarket/execution:XBTUSDTM"
+
+
+def truth_of(exchange: Exchange) -> Truth:
+    assert exchange.truth is not None
+    return exchange.truth
+
+
+def offences(findings: tuple[Finding, ...]) -> set[Offence]:
+    return {finding.offence for finding in findings}
+
+
+def judged(
+    subscribe: Callable[[Feed], Subscription[Any]],
+    play: Play,
+    *,
+    consume: Consume = watch,
+    policies: dict[UpdateType, Overflow] | None = None,
+    spoil: Callable[[Witness], object] = lambda _: None,
+    config: kufeed.FeedConfig | None = None,
+    **bounds: Any,
+) -> tuple[Finding, ...]:
+    """What is found on one consumer while *play* goes on, its witness spoilt by *spoil* in the end."""
+    exchange = Exchange(seed=1, ledger=True)
+    seen: list[Witness] = []
+
+    async def main() -> None:
+        async with (
+            MemoryNetwork(exchange) as network,
+            kufeed.open_feed(config or kufeed.FeedConfig(), network=network, rng=random.Random(0)) as feed,
+            witnessed(subscribe(feed), how=consume, policies=policies) as witness,
+        ):
+            await play(exchange, feed)
+            seen.append(witness)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    spoil(seen[0])
+    return check_delivery(exchange, seen[0], **bounds)
+
+
+async def some_seconds(exchange: Exchange, feed: Feed) -> None:
+    await trio.sleep(5)
+
+
+async def cut(exchange: Exchange, feed: Feed) -> None:
+    """Between two spells of five seconds, and the exchange is away for a while."""
+    await trio.sleep(5)
+    exchange.faults.refuse_dials = True
+    await exchange.disconnect_all()
+    await trio.sleep(3)
+    exchange.faults.refuse_dials = False
+    await trio.sleep(8)
+
+
+def trades(feed: Feed) -> Subscription[Any]:
+    return feed.trades("XBTUSDTM")
+
+
+def tickers(feed: Feed) -> Subscription[Any]:
+    return feed.ticker("XBTUSDTM")
+
+
+def deltas(feed: Feed) -> Subscription[Any]:
+    return feed.book_deltas("XBTUSDTM")
+
+
+def updates_at(witness: Witness) -> list[int]:
+    return [place for place, sighting in enumerate(witness.sightings) if isinstance(sighting.what, kufeed.Update)]
+
+
+# Each offence
+
+
+@pytest.mark.parametrize("subscribe", [trades, deltas, lambda feed: feed.trades("BTC-USDT")])
+@pytest.mark.parametrize("place", [0, 5, -1], ids=["first", "middle", "last but some"])
+def test_a_consumer_that_drops_an_update_is_found(subscribe: Callable[[Feed], Subscription[Any]], place: int) -> None:
+    def drop(witness: Witness) -> None:
+        places = updates_at(witness)
+        del witness.sightings[places[place if place >= 0 else len(places) // 2]]
+
+    findings = judged(subscribe, some_seconds, spoil=drop)
+    assert offences(findings) == {Offence.SILENT_LOSS}
+    assert len(findings) == 1
+    assert "no gap was told" in findings[0].text
+
+
+def test_a_consumer_that_stops_taking_what_was_delivered_is_found_by_its_accounts() -> None:
+    def forget(witness: Witness) -> None:
+        del witness.sightings[updates_at(witness)[3] :]
+
+    (finding,) = judged(trades, some_seconds, spoil=forget)
+    assert finding.offence is Offence.SILENT_LOSS
+    assert "were brought and not seen" in finding.text
+
+
+def test_a_conflated_stream_has_no_more_missing_than_its_accounts_say() -> None:
+    def drop(witness: Witness) -> None:
+        del witness.sightings[updates_at(witness)[3]]
+
+    assert offences(judged(tickers, some_seconds, spoil=drop)) == {Offence.SILENT_LOSS}
+
+
+@pytest.mark.parametrize("subscribe", [trades, tickers])
+def test_a_reconnect_without_a_gap_is_a_silent_loss(subscribe: Callable[[Feed], Subscription[Any]]) -> None:
+    def hush(witness: Witness) -> None:
+        witness.sightings = [
+            attrs.evolve(sighting, what=attrs.evolve(what, gap_before=None))
+            if isinstance(what, kufeed.Update)
+            else sighting
+            for sighting in witness.sightings
+            if not isinstance(what := sighting.what, kufeed.Gap)
+        ]
+
+    assert not judged(subscribe, cut)
+    assert offences(judged(subscribe, cut, spoil=hush)) == {Offence.SILENT_LOSS}
+
+
+def test_a_gap_that_does_not_reach_over_what_is_missing_explains_nothing() -> None:
+    def shorten(witness: Witness) -> None:
+        for place in updates_at(witness):
+            update: Any = witness.sightings[place].what
+            if (gap := update.gap_before) is not None:
+                shorter = attrs.evolve(update, gap_before=attrs.evolve(gap, until_ns=gap.since_ns))
+                witness.sightings[place] = attrs.evolve(witness.sightings[place], what=shorter)
+        witness.sightings = [one for one in witness.sightings if not isinstance(one.what, kufeed.Gap)]
+
+    (finding,) = judged(trades, cut, spoil=shorten)
+    assert finding.offence is Offence.SILENT_LOSS
+    assert "do not say so" in finding.text
+
+
+def test_a_gap_that_says_it_was_filled_explains_nothing() -> None:
+    def boast(witness: Witness) -> None:
+        for place, sighting in enumerate(witness.sightings):
+            what: Any = sighting.what
+            if isinstance(what, kufeed.Gap):
+                witness.sightings[place] = attrs.evolve(sighting, what=attrs.evolve(what, filled=kufeed.GapFill.FILLED))
+            elif isinstance(what, kufeed.Update) and what.gap_before is not None:
+                filled = attrs.evolve(what.gap_before, filled=kufeed.GapFill.FILLED)
+                witness.sightings[place] = attrs.evolve(sighting, what=attrs.evolve(what, gap_before=filled))
+
+    assert offences(judged(trades, cut, spoil=boast)) == {Offence.SILENT_LOSS}
+
+
+def _invent(update: Any) -> Any:
+    return attrs.evolve(update, price=update.price + 1)
+
+
+@pytest.mark.parametrize("invent", [_invent, lambda one: attrs.evolve(one, sequence=one.sequence + 1_000_000)])
+def test_an_update_that_was_never_published_is_a_phantom(invent: Callable[[Any], Any]) -> None:
+    def add(witness: Witness) -> None:
+        place = updates_at(witness)[4]
+        witness.sightings.insert(
+            place, attrs.evolve(witness.sightings[place], what=invent(witness.sightings[place].what))
+        )
+
+    assert offences(judged(trades, some_seconds, spoil=add)) >= {Offence.PHANTOM}
+
+
+def test_an_update_of_another_topic_is_a_phantom() -> None:
+    def move(witness: Witness) -> None:
+        place = updates_at(witness)[4]
+        moved = attrs.evolve(witness.sightings[place].what, topic=topic("trade", "ETHUSDTM"), symbol="ETHUSDTM")  # type: ignore[misc,arg-type]
+        witness.sightings.insert(place, attrs.evolve(witness.sightings[place], what=moved))
+
+    findings = judged(trades, some_seconds, spoil=move)
+    assert Offence.PHANTOM in offences(findings)
+
+
+@pytest.mark.parametrize("subscribe", [trades, tickers, deltas])
+def test_an_update_seen_twice_is_a_duplicate(subscribe: Callable[[Feed], Subscription[Any]]) -> None:
+    def repeat(witness: Witness) -> None:
+        place = updates_at(witness)[4]
+        witness.sightings.insert(place, witness.sightings[place])
+        witness.statistics = None  # or the accounts would not agree
+
+    (finding,) = judged(subscribe, some_seconds, spoil=repeat)
+    assert finding.offence is Offence.DUPLICATE
+
+
+@pytest.mark.parametrize("subscribe", [trades, tickers, deltas])
+def test_two_updates_in_the_wrong_order_are_disorder(subscribe: Callable[[Feed], Subscription[Any]]) -> None:
+    def swap(witness: Witness) -> None:
+        first, second = updates_at(witness)[4:6]
+        seen = witness.sightings
+        seen[first], seen[second] = seen[second], seen[first]
+
+    assert Offence.DISORDER in offences(judged(subscribe, some_seconds, spoil=swap))
+
+
+class OwnBook:
+    """A consumer with a book of its own, of the exchange's and the changes since: heedless of holes, or not."""
+
+    def __init__(self, *, heeds_gaps: bool) -> None:
+        self.exchange = Exchange()  # that of the run, once there is one
+        self.heeds_gaps = heeds_gaps
+        self.begin("XBTUSDTM", -1)
+
+    def begin(self, symbol: str, sequence: int | None = None) -> None:
+        book = self.exchange.book(symbol)
+        self.sequence = book.sequence if sequence is None else sequence
+        self.bids, self.asks = BookSide(kufeed.Side.BUY, book.bids), BookSide(kufeed.Side.SELL, book.asks)
+
+    async def play(self, exchange: Exchange, feed: Feed) -> None:
+        self.exchange = exchange
+        await cut(exchange, feed)
+
+    async def consume(self, subscription: Subscription[Any], witness: Witness) -> None:
+        async for delta in until_closed(subscription):
+            witness.saw(delta)
+            if self.sequence < 0 or (self.heeds_gaps and delta.gap_before is not None):
+                self.begin(delta.symbol)
+            for change in delta.changes:
+                if change.sequence > self.sequence and change.price:
+                    (self.bids if change.side == "buy" else self.asks).set(change.price, change.size)
+            self.sequence = max(self.sequence, delta.sequence)
+            witness.claims_book(delta.symbol, self.sequence, self.bids.top(20), self.asks.top(20))
+
+
+@pytest.mark.parametrize("heeds_gaps", [True, False])
+def test_a_book_of_ones_own_is_false_behind_a_hole_that_was_not_heeded(heeds_gaps: bool) -> None:
+    consumer = OwnBook(heeds_gaps=heeds_gaps)
+    findings = judged(deltas, consumer.play, consume=consumer.consume)
+    assert offences(findings) == (set() if heeds_gaps else {Offence.FALSE_BOOK})
+
+
+def _with_size(view: Any) -> Any:
+    (price, size), *rest = view.bids
+    return attrs.evolve(view, bids=(kufeed.Level(price, size + 1), *rest))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [_with_size, lambda view: attrs.evolve(view, sequence=7), lambda view: attrs.evolve(view, asks=view.asks[1:])],
+)
+def test_a_view_that_the_book_never_had_is_false(spoil: Callable[[Any], Any]) -> None:
+    def bend(witness: Witness) -> None:
+        place = updates_at(witness)[4]
+        witness.sightings[place] = attrs.evolve(witness.sightings[place], what=spoil(witness.sightings[place].what))
+
+    (finding,) = judged(lambda feed: feed.book("XBTUSDTM"), some_seconds, spoil=bend)
+    assert finding.offence is Offence.FALSE_BOOK
+
+
+def test_views_have_an_order_and_come_once() -> None:
+    def repeat(witness: Witness) -> None:
+        first, second = updates_at(witness)[4:6]
+        seen = witness.sightings
+        seen[first : second + 1] = [seen[first], seen[first], seen[second], seen[first]]
+        witness.statistics = None
+
+    findings = judged(lambda feed: feed.book("XBTUSDTM"), some_seconds, spoil=repeat)
+    assert [finding.offence for finding in findings] == [Offence.DUPLICATE, Offence.DISORDER]
+
+
+def test_a_book_that_goes_on_over_changes_which_no_connection_brought_is_a_silent_loss() -> None:
+    def hush(witness: Witness) -> None:
+        witness.sightings = [
+            attrs.evolve(one, what=attrs.evolve(one.what, gap_before=None))  # type: ignore[misc,arg-type]
+            for one in witness.sightings
+            if isinstance(one.what, kufeed.Update)
+        ]
+
+    assert not judged(lambda feed: feed.book("XBTUSDTM"), cut)
+    assert offences(judged(lambda feed: feed.book("XBTUSDTM"), cut, spoil=hush)) == {Offence.SILENT_LOSS}
+
+
+def test_a_hole_that_is_told_where_nothing_is_missing_is_an_avoidable_loss() -> None:
+    def fear(witness: Witness) -> None:
+        place = updates_at(witness)[4]
+        update: Any = witness.sightings[place].what
+        gap = kufeed.Gap(update.topic, kufeed.GapCause.RECONNECT, None, None, None, update.time_ns)
+        witness.sightings.insert(place, attrs.evolve(witness.sightings[place], what=gap))
+
+    (finding,) = judged(trades, some_seconds, spoil=fear)
+    assert finding.offence is Offence.AVOIDABLE_LOSS
+
+
+@pytest.mark.parametrize("counts", [{"received": 1}, {"delivered": -1, "conflated": 1}])
+def test_accounts_that_do_not_add_up_are_false(counts: dict[str, int]) -> None:
+    def cook(witness: Witness) -> None:
+        assert witness.statistics is not None
+        more = {name: getattr(witness.statistics, name) + by for name, by in counts.items()}
+        witness.statistics = attrs.evolve(witness.statistics, **more)
+
+    (finding,) = judged(trades, some_seconds, spoil=cook)
+    assert finding.offence is Offence.FALSE_ACCOUNTS
+
+
+async def mute_all(exchange: Exchange, feed: Feed) -> None:
+    await trio.sleep(3)
+    for session in exchange.sessions:
+        session.mute()
+    await trio.sleep(60)
+
+
+async def stop_reading_all(exchange: Exchange, feed: Feed) -> None:
+    await trio.sleep(3)
+    for session in exchange.sessions:
+        session.stop_reading()
+    await trio.sleep(60)
+
+
+async def freeze(exchange: Exchange, feed: Feed) -> None:
+    await trio.sleep(3)
+    exchange.freeze()
+    await trio.sleep(60)
+    exchange.thaw()
+    await trio.sleep(20)
+
+
+@pytest.mark.parametrize("play", [mute_all, stop_reading_all, freeze])
+def test_a_dead_connection_that_is_noticed_late_is_found(play: Play) -> None:
+    patient = kufeed.FeedConfig(pong_timeout=50.0, stale_after=1000.0)
+    assert Offence.LATE not in offences(judged(trades, play))
+    assert Offence.LATE in offences(judged(trades, play, config=patient))
+    assert Offence.LATE not in offences(judged(trades, play, config=patient, notice_within=70.0))
+
+
+def test_a_stream_that_does_not_come_back_is_not_live() -> None:
+    async def stay_away(exchange: Exchange, feed: Feed) -> None:
+        await trio.sleep(3)
+        exchange.faults.refuse_dials = True
+        await exchange.disconnect_all()
+        await trio.sleep(40)
+
+    assert offences(judged(trades, stay_away, live_within=10.0)) == {Offence.NOT_LIVE}
+    assert not judged(trades, stay_away, live_within=60.0)
+    assert not judged(trades, stay_away, live_within=10.0, calm_since=40.0)
+
+
+async def test_what_the_exchange_refuses_by_its_limits_is_a_broken_limit(autojump_clock: MockClock) -> None:
+    exchange = Exchange(ledger=True, limits=Limits(spot_topics=1))
+    truth = truth_of(exchange)
+    async with MemoryNetwork(exchange) as network, kufeed.open_feed(network=network) as feed:
+        async with feed.ticker("BTC-USDT", "ETH-USDT"):
+            await trio.sleep(1)
+    assert offences(check_delivery(exchange)) == {Offence.BROKEN_LIMIT}
+    strike = truth.struck(faults.LowerLimits())
+    strike.at = 0.0
+    assert not check_delivery(exchange)
+
+
+def test_only_an_exchange_that_keeps_the_truth_can_be_judged() -> None:
+    with pytest.raises(ValueError, match="ledger=True"):
+        check_delivery(Exchange())
+
+
+# Those who are right
+
+
+async def calm(exchange: Exchange, feed: Feed) -> None:
+    await trio.sleep(10)
+
+
+async def two_cuts(exchange: Exchange, feed: Feed) -> None:
+    for code in (None, 1001):
+        await trio.sleep(4)
+        await exchange.disconnect_all(code)
+    await trio.sleep(6)
+
+
+async def bursts(exchange: Exchange, feed: Feed) -> None:
+    await trio.sleep(2)
+    for symbol in ("XBTUSDTM", "BTC-USDT"):
+        exchange.trade(symbol, 50)
+        exchange.change_book(symbol, 80)
+    await trio.sleep(3)
+
+
+async def renumber(exchange: Exchange, feed: Feed) -> None:
+    await trio.sleep(2)
+    for symbol in ("XBTUSDTM", "BTC-USDT"):
+        exchange.renumber_book(symbol)
+    await trio.sleep(3)
+    await exchange.disconnect_all()
+    for symbol in ("XBTUSDTM", "BTC-USDT"):
+        exchange.renumber_book(symbol)
+    await trio.sleep(5)
+
+
+async def mute_topics(exchange: Exchange, feed: Feed) -> None:
+    await trio.sleep(2)
+    exchange.faults.mute_topics = {TRADES, "/contractMarket/level2:XBTUSDTM", "/market/ticker:BTC-USDT"}
+    await trio.sleep(3)
+    exchange.faults.mute_topics = ()
+    await trio.sleep(5)
+
+
+async def skew(exchange: Exchange, feed: Feed) -> None:
+    for seconds in (5.0, -3.0, 0.0):
+        truth_of(exchange).struck(faults.SkewClock(seconds=seconds)).until = trio.current_time() + 3
+        exchange.faults.clock_skew = seconds
+        await trio.sleep(3)
+    await exchange.disconnect_all()
+    await trio.sleep(8)
+
+
+async def halts(exchange: Exchange, feed: Feed) -> None:
+    await trio.sleep(2)
+    exchange.halt("XBTUSDTM")
+    await trio.sleep(100)
+    exchange.resume("XBTUSDTM")
+    await trio.sleep(5)
+
+
+async def spoilt_books(exchange: Exchange, feed: Feed) -> None:
+    await trio.sleep(2)
+    await exchange.disconnect_all()
+    exchange.faults.book = kufeed.testing.BookFault(times=3, stale=5, damage="crossed")
+    await trio.sleep(8)
+
+
+async def everything(exchange: Exchange, feed: Feed) -> None:
+    for play in (two_cuts, bursts, renumber, skew):
+        await play(exchange, feed)
+
+
+PLAYS = [calm, two_cuts, cut, mute_all, freeze, bursts, renumber, mute_topics, skew, halts, spoilt_books]
+
+
+def run_all(
+    play: Play,
+    *,
+    kinds: Collection[str] | None = None,
+    options: dict[str, Any] | None = None,
+    how: Consume = watch,
+    seed: int = 0,
+    **config: Any,
+) -> tuple[Exchange, list[Witness]]:
+    """Consumers of every channel, or of those *kinds*, each with a subscription of its own."""
+    exchange = Exchange(seed=seed, ledger=True)
+    witnesses: list[Witness] = []
+
+    async def main() -> None:
+        async with (
+            MemoryNetwork(exchange) as network,
+            kufeed.open_feed(kufeed.FeedConfig(**config), network=network, rng=random.Random(seed)) as feed,
+            AsyncExitStack() as stack,
+        ):
+            made = subscriptions(feed, **(options or {}))
+            for name, subscription in made.items() if kinds is None else ((kind, made[kind]) for kind in kinds):
+                policies = {UpdateType(name.split()[0]): subscription.overflow}
+                watching = witnessed(subscription.made, policies=policies, how=how, name=name)
+                witnesses.append(await stack.enter_async_context(watching))
+            await play(exchange, feed)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    return exchange, witnesses
+
+
+@pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.__name__)
+def test_consumers_of_every_channel_who_are_right_are_left_in_peace(play: Play) -> None:
+    exchange, witnesses = run_all(play)
+    assert check_delivery(exchange, *witnesses, live_within=60.0) == ()
+    assert all(witness.sightings for witness in witnesses)
+
+
+@pytest.mark.parametrize("overflow", list(Overflow))
+def test_slow_consumers_with_small_buffers_who_are_right_are_left_in_peace(overflow: Overflow) -> None:
+    async def slowly(subscription: Subscription[Any], witness: Witness) -> None:
+        await watch(subscription, witness, 0.2)
+
+    exchange, witnesses = run_all(everything, options={"overflow": overflow, "buffer": 4}, how=slowly)
+    assert check_delivery(exchange, *witnesses) == ()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"redundancy": 2}, {"numbers": float}, {"rotate_after": 5.0, "healthy_after": 1.0}],
+    ids=["redundancy", "floats", "rotation"],
+)
+def test_neither_redundancy_nor_floats_nor_rotation_confuse_the_judge(config: dict[str, Any]) -> None:
+    exchange, witnesses = run_all(everything, **config)
+    assert check_delivery(exchange, *witnesses) == ()
+
+
+def test_who_iterates_plainly_and_who_wants_changes_only_are_left_in_peace() -> None:
+    exchange, witnesses = run_all(everything, how=watch_plainly)
+    assert check_delivery(exchange, *witnesses) == ()
+    exchange, witnesses = run_all(everything, options={"changes_only": True})
+    for witness in witnesses:
+        witness.changes_only = True
+    assert check_delivery(exchange, *witnesses) == ()
+
+
+def test_backfilled_trades_are_published_ones() -> None:
+    def subscribe(feed: Feed) -> Subscription[Any]:
+        return feed.trades("XBTUSDTM", "BTC-USDT", backfill=True)
+
+    seen: list[Witness] = []
+    assert not judged(subscribe, cut, spoil=seen.append)
+    assert any(getattr(one.what, "backfilled", False) for one in seen[0].sightings)
+
+
+def test_who_leaves_topics_and_comes_back_is_left_in_peace() -> None:
+    exchange = Exchange(seed=1, ledger=True)
+
+    async def main() -> Witness:
+        async with MemoryNetwork(exchange) as network, kufeed.open_feed(network=network) as feed:
+            subscription = feed.trades("XBTUSDTM", "BTC-USDT")
+            async with witnessed(subscription) as witness:
+                for _ in range(3):
+                    await trio.sleep(3)
+                    (gone,) = (one for one in subscription.topics if one.symbol == "XBTUSDTM")
+                    subscription.remove("XBTUSDTM")
+                    witness.unsubscribed([gone])
+                    await trio.sleep(3)
+                    await subscription.add("XBTUSDTM")
+                    witness.subscribed([gone])
+                await trio.sleep(3)
+            return witness
+
+    witness = trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert check_delivery(exchange, witness) == ()
+    assert len(witness.spans[topic("trade", "XBTUSDTM")]) == 4
+
+
+STEPS = st.sampled_from(["cut", "close", "freeze", "mute", "refuse", "trade", "change", "wait", "renumber", "thaw"])
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.tuples(STEPS, st.floats(0.0, 3.0)), max_size=8), st.integers(0, 100))
+def test_whatever_happens_those_who_are_right_are_left_in_peace(steps: list[tuple[str, float]], seed: int) -> None:
+    async def play(exchange: Exchange, feed: Feed) -> None:
+        for step, seconds in steps:
+            match step:
+                case "cut" | "close":
+                    await exchange.disconnect_all(None if step == "cut" else 1001)
+                case "freeze":
+                    exchange.freeze()
+                case "thaw":
+                    exchange.thaw()
+                case "mute":
+                    for session in exchange.sessions:
+                        session.mute()
+                case "refuse":
+                    exchange.faults.refuse_dials = 2
+                case "trade":
+                    exchange.trade("XBTUSDTM", 5)
+                case "change":
+                    exchange.change_book("BTC-USDT", 5)
+                case "renumber":
+                    exchange.renumber_book("BTC-USDT")
+            await trio.sleep(seconds)
+        exchange.thaw()
+        await trio.sleep(40)
+
+    exchange, witnesses = run_all(play, kinds=("ticker", "trade", "book_delta", "book"), seed=seed, reconnect_delay=0.2)
+    assert check_delivery(exchange, *witnesses, live_within=35.0) == ()
