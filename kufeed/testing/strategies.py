@@ -55,6 +55,7 @@ __all__ = [
     "updates",
 ]
 
+DamagedMessage.__module__ = DeltaHistory.__module__ = __name__
 _loads = FeedConfig().loads
 
 
