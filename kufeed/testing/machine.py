@@ -47,6 +47,8 @@ __all__ = ["Consumer", "FeedMachine"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+_PATIENCE = 600.0
+"""Virtual seconds that a step may take."""
 _LAST_WORDS = 2.0
 """Seconds between the end of the feed and the judgement: what was under way then has arrived."""
 _TOPICS = strategies.topics()
@@ -308,7 +310,7 @@ class FeedMachine(RuleBasedStateMachine):
         """Where nothing runs yet, open everything: not before a step needs it, so that only steps can leave it open."""
         if self._guest is None:
             self._exchange = self.make_exchange()
-            self._guest = GuestRun()
+            self._guest = GuestRun(patience=_PATIENCE + self.recovery)
             self._guest.call(self._opened)
         return self._guest
 
