@@ -153,3 +153,9 @@ class Topic:
 
     def __repr__(self) -> str:
         return f"<Topic {self.wire} of {self.channel}>" if self.is_part else f"<Topic {self.wire}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """As IPython and Hypothesis print it: the call that makes it, which an example can be run again with."""
+        choices = (("levels", self.channel.levels), ("interval", self.interval))
+        named = [f"{name}={value!r}" for name, value in choices if value is not None]
+        printer.text(f"topic({', '.join([repr(str(self.kind)), repr(self.symbol), *named])})")

@@ -264,7 +264,11 @@ class Exchange:
             if route is None:
                 continue
             data = wire.text_frame(text)
-            publication = None if self.truth is None else self.truth.publish(route.topic.name, text, trio.current_time(), played=True)
+            publication = (
+                None
+                if self.truth is None
+                else self.truth.publish(route.topic.name, text, trio.current_time(), played=True)
+            )
             for session in tuple(route.sessions):
                 if session.pending >= self._send_buffer:
                     await session.wait_room()

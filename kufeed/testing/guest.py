@@ -67,6 +67,13 @@ class GuestRun:
 
         Where another task has raised, that comes out instead: the run is over then. Raises `RuntimeError` where it was.
         """
+        return self._call(self._patience, fn, *args)
+
+    def advance(self, seconds: float) -> None:
+        """Let so much virtual time pass."""
+        self._call(math.inf, trio.sleep, seconds)
+
+    def _call(self, patience: float, fn: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts) -> T:
         if self._outcome is not None:
             raise RuntimeError("this run is over")
         made: list[T] = []
@@ -75,7 +82,7 @@ class GuestRun:
 
         async def run() -> None:
             try:
-                with trio.fail_after(self._patience):
+                with trio.fail_after(patience):
                     made.append(await fn(*args))
             except Exception as error:  # noqa: BLE001  # it is raised to the caller
                 failed.append(error)
@@ -87,10 +94,6 @@ class GuestRun:
         if failed:
             raise failed[0]
         return made[0]
-
-    def advance(self, seconds: float) -> None:
-        """Let so much virtual time pass."""
-        self.call(trio.sleep, seconds)
 
     def close(self) -> None:
         """Cancel its tasks and see them out; once is enough. Raises what one of them raises in ending."""

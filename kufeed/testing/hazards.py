@@ -102,6 +102,10 @@ class Fault:
         inner = ", ".join(f"{field.name}={_shown(getattr(self, field.name))}" for field in fields)
         return f"faults.{type(self).__name__}({inner})"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """As IPython and Hypothesis print it, which spell out the fields of attrs classes: as `repr()` does."""
+        printer.text(repr(self))
+
 
 @attrs.frozen(kw_only=True, repr=False)
 class LastingFault(Fault):

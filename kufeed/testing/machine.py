@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kufeed import FeedConfig, KufeedError, Overflow, Subscription, Topic, Update, UsageError, open_feed
+from kufeed import FeedConfig, KufeedError, Subscription, Topic, Update, UsageError, open_feed
 from kufeed._observing import CONDITIONS, Conditions
 from kufeed.testing import strategies
 from kufeed.testing.exchange import Exchange
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from hypothesis.strategies import SearchStrategy
 
-    from kufeed import Feed, StreamEvent, UpdateType
+    from kufeed import Feed, Overflow, StreamEvent, UpdateType
     from kufeed.testing.hazards import Fault, Severity
 
 __all__ = ["Consumer", "FeedMachine"]
@@ -47,6 +47,8 @@ __all__ = ["Consumer", "FeedMachine"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+_PATIENCE = 600.0
+"""Virtual seconds that a step may take."""
 _LAST_WORDS = 2.0
 """Seconds between the end of the feed and the judgement: what was under way then has arrived."""
 _TOPICS = strategies.topics()
@@ -65,11 +67,13 @@ class Consumer:
         self._hand_over = hand_over
         self._left: float = math.inf
         self._more = trio.Event()
+        self._step = trio.CancelScope()
 
     def let(self, count: float) -> None:
         """Have it read so many more, those which are to come too; `math.inf` for all."""
         self._left = count
         self._more.set()
+        self._step.cancel()
 
     async def read(self) -> None:
         """Read until the subscription ends or is closed."""
@@ -79,7 +83,10 @@ class Consumer:
                 self._more = trio.Event()
                 await self._more.wait()
             try:
-                what: Any = await anext(events)
+                with trio.CancelScope() as self._step:
+                    what: Any = await anext(events)
+                if self._step.cancelled_caught:
+                    continue  # it has lost nothing
             except (StopAsyncIteration, trio.ClosedResourceError):
                 return
             except UsageError:
@@ -96,7 +103,8 @@ class FeedMachine(RuleBasedStateMachine):
 
     Extend it with `rule` and `invariant` of `hypothesis.stateful`, and run ``YourMachine.TestCase``, as with any
     `RuleBasedStateMachine`; settings are those of Hypothesis. Its own rules subscribe, change subscriptions and
-    unsubscribe, watch books, have consumers read or not, trade, change books, let time pass, and have faults strike.
+    unsubscribe, watch books, have consumers read or not, trade, change books, let time pass, and have faults strike;
+    set to None those that you do not want.
     Rules and invariants are plain functions; what is async they do by `call()`. Between steps time stands still, and
     all tasks are blocked. The clock is virtual, and the same steps go the same way in every process.
 
@@ -126,6 +134,7 @@ class FeedMachine(RuleBasedStateMachine):
         self._gone = trio.Event()
         self._faults: trio.Nursery | None = None
         self._findings: tuple[Finding, ...] = ()
+        self._raised: list[Exception] = []
         self.open_consumers: list[Consumer] = []
         """Those that are subscribed."""
 
@@ -176,7 +185,9 @@ class FeedMachine(RuleBasedStateMachine):
 
         Raises `trio.TooSlowError` where it takes more than ten minutes.
         """
-        return self._begin().call(fn, *args)
+        made = self._begin().call(fn, *args)
+        self._raise_what_consumers_raised()
+        return made
 
     def start_soon(self, fn: Callable[[Unpack[Ts]], Awaitable[object]], *args: *Ts) -> None:
         """Start a task that runs beside the steps, until it ends or the test does. What it raises fails the test."""
@@ -185,6 +196,7 @@ class FeedMachine(RuleBasedStateMachine):
     def advance(self, seconds: float) -> None:
         """Let so much virtual time pass."""
         self._begin().advance(seconds)
+        self._raise_what_consumers_raised()
 
     def consume(self, subscription: Subscription[Any]) -> Consumer | None:
         """Enter *subscription* and have a consumer read it; None where it cannot be had, as faults may have it."""
@@ -194,7 +206,7 @@ class FeedMachine(RuleBasedStateMachine):
             raise
         except KufeedError:
             return None
-        consumer = Consumer(subscription, self.received)
+        consumer = Consumer(subscription, self._hand_over)
         self.open_consumers.append(consumer)
         self.start_soon(consumer.read)
         return consumer
@@ -204,10 +216,10 @@ class FeedMachine(RuleBasedStateMachine):
     @rule(
         target=consumers,
         topics=st.runner().flatmap(lambda machine: st.lists(machine.topics(), min_size=1, max_size=3, unique=True)),
-        overflow=st.sampled_from([Overflow.DROP_OLDEST, Overflow.LATEST, Overflow.DROP_NEWEST, Overflow.RAISE]),
+        overflow=st.sampled_from(["drop_oldest", "latest", "drop_newest", "raise"]),
         buffer=st.sampled_from([10_000, 10, 1]),
     )
-    def subscribe(self, topics: list[Topic], overflow: Overflow, buffer: int) -> Any:
+    def subscribe(self, topics: list[Topic], overflow: Overflow | str, buffer: int) -> Any:
         """Subscribe, with a consumer that reads everything."""
         consumer = self.consume(self.feed.subscribe(*topics, overflow=overflow, buffer=buffer))
         if consumer is None:
@@ -282,6 +294,7 @@ class FeedMachine(RuleBasedStateMachine):
         try:
             if failed is None and not guest.is_over:
                 guest.call(self._end)
+                self._raise_what_consumers_raised()
         finally:
             try:
                 guest.close()
@@ -297,22 +310,23 @@ class FeedMachine(RuleBasedStateMachine):
         """Where nothing runs yet, open everything: not before a step needs it, so that only steps can leave it open."""
         if self._guest is None:
             self._exchange = self.make_exchange()
-            self._guest = GuestRun()
-            self._feed = self._guest.call(self._opened)
+            self._guest = GuestRun(patience=_PATIENCE + self.recovery)
+            self._guest.call(self._opened)
         return self._guest
 
-    async def _opened(self) -> Feed:
+    async def _opened(self) -> None:
         assert self._guest is not None
-        feed: Feed = await self._guest.nursery.start(self._live)
-        return feed
+        opened = trio.Event()
+        self._guest.nursery.start_soon(self._live, opened)
+        await opened.wait()
 
-    async def _live(self, *, task_status: trio.TaskStatus[Feed]) -> None:
+    async def _live(self, opened: trio.Event) -> None:
         exchange = self.exchange
         async with MemoryNetwork(exchange) as network:
             CONDITIONS.set(Conditions(network=network, rng=random.Random("feed"), observer=self._observer))
-            async with open_feed(self.make_config()) as feed:
+            async with open_feed(self.make_config()) as self._feed:
                 async with open_services() as self._faults:
-                    task_status.started(feed)
+                    opened.set()
                     await self._over.wait()
                 await self._see_out()
             ended = trio.current_time()
@@ -328,6 +342,18 @@ class FeedMachine(RuleBasedStateMachine):
         await wait_all_tasks_blocked()
         for consumer in self.open_consumers:
             consumer.subscription.close()
+
+    def _hand_over(self, consumer: Consumer, what: Update | StreamEvent | KufeedError) -> None:
+        try:
+            self.received(consumer, what)
+        except Exception as error:  # noqa: BLE001  # raised from the step: that of a task would come in a group
+            self._raised.append(error)
+
+    def _raise_what_consumers_raised(self) -> None:
+        """The first of it: what came after may have come of it."""
+        raised, self._raised = self._raised, []
+        if raised:
+            raise raised[0]
 
     async def _end(self) -> None:
         self._over.set()
@@ -346,7 +372,7 @@ class FeedMachine(RuleBasedStateMachine):
             fn(symbol, count)
 
 
-async def _soon(fn: Callable[[Unpack[Ts]], object], *args: *Ts) -> None:
+async def _soon(fn: Callable[[Unpack[Ts]], object], *args: *Ts) -> None:  # noqa: ASYNC124  # for `call()`
     """Call *fn* in the run."""
     fn(*args)
 

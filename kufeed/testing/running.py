@@ -6,7 +6,6 @@ import hashlib
 import math
 import random
 from collections import Counter
-from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -15,6 +14,7 @@ import trio
 import trio.testing
 
 from kufeed._observing import CONDITIONS, Conditions
+from kufeed.testing.chances import fixed_chances
 from kufeed.testing.exchange import Exchange
 from kufeed.testing.judge import Finding, Offence, check_delivery
 from kufeed.testing.network import MemoryNetwork
@@ -25,7 +25,7 @@ from kufeed.testing.witness import Witness
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from kufeed import Overflow, UpdateType
 
@@ -130,7 +130,7 @@ def run(
         leak = Finding(Offence.LEAK, f"{left} tasks run after the program has ended")
         return attrs.evolve(report, findings=(*report.findings, leak))
 
-    with _fixed_chances(seed):
+    with fixed_chances(seed):
         return trio.run(alone, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
@@ -284,21 +284,3 @@ def _is_closed(stream: trio.abc.Stream) -> bool:
     if isinstance(stream, trio.SocketStream):
         return stream.socket.fileno() == -1
     return isinstance(stream, PipeStream) and stream.closed
-
-
-@contextmanager
-def _fixed_chances(seed: int) -> Iterator[None]:
-    """Have Trio's scheduling and Python's `random` depend on *seed* alone, as Hypothesis does it; then as before."""
-    from trio._core import _run as scheduling
-
-    state, trio_state = random.getstate(), scheduling._r.getstate()  # noqa: SLF001
-    deterministic = scheduling._ALLOW_DETERMINISTIC_SCHEDULING  # noqa: SLF001
-    scheduling._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # noqa: SLF001
-    try:
-        random.seed(seed)
-        scheduling._r.seed(seed)  # noqa: SLF001
-        yield
-    finally:
-        random.setstate(state)
-        scheduling._r.setstate(trio_state)  # noqa: SLF001
-        scheduling._ALLOW_DETERMINISTIC_SCHEDULING = deterministic  # type: ignore[misc]  # noqa: SLF001

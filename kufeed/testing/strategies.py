@@ -55,6 +55,7 @@ __all__ = [
     "updates",
 ]
 
+DamagedMessage.__module__ = DeltaHistory.__module__ = __name__
 _loads = FeedConfig().loads
 
 
@@ -105,17 +106,11 @@ def topics(
 
 
 def _topics_of(channel: Channel, own: SearchStrategy[str]) -> SearchStrategy[Topic]:
-    # By the call that users write: Hypothesis prints it.
-    kind = st.just(str(channel.kind))
     if channel.symbol_in_subject:
-        return st.builds(topic, kind, st.just("all"))
-    choices: dict[str, SearchStrategy[Any]] = {}
-    if channel.levels is not None:
-        choices["levels"] = st.just(channel.levels)
-    if channel.intervals is not None:
-        choices["interval"] = st.sampled_from(list(channel.intervals))
+        return st.just(Topic(channel, "all"))
     fitting = own.filter(lambda symbol: ("-" in symbol) == (channel.market.name == "spot"))
-    return st.builds(topic, kind, fitting, **choices)
+    intervals = st.none() if channel.intervals is None else st.sampled_from(list(channel.intervals))
+    return st.tuples(fitting, intervals).map(lambda drawn: Topic(channel, *drawn))
 
 
 def _check_market(market: object) -> None:
@@ -286,7 +281,7 @@ def _chosen_kinds(severity: Severity, kinds: Iterable[type[Fault]] | None) -> tu
 @cache
 def _any_of(kinds: tuple[type[Fault], ...], duration: float | None) -> SearchStrategy[Fault]:
     mildest_first = sorted(kinds, key=lambda kind: (SEVERITIES.index(kind.severity), KINDS.index(kind)))
-    return st.one_of([_faults(kind, duration) for kind in mildest_first])
+    return st.one_of([_faults(kind, _fields_of(kind), duration) for kind in mildest_first])
 
 
 @st.composite
@@ -296,13 +291,12 @@ def _plans(draw: DrawFn, fault: SearchStrategy[Fault], most: int) -> FaultPlan:
 
 
 @st.composite
-def _faults(draw: DrawFn, kind: type[Fault], duration: float | None) -> Fault:
+def _faults(draw: DrawFn, kind: type[Fault], fields: dict[str, SearchStrategy[Any]], duration: float | None) -> Fault:
     """Of one *kind*; without a *duration* one that strikes at once. Composite, so that it is printed as it prints."""
-    drawn = {name: draw(values) for name, values in _fields_of(kind).items() if duration is not None or name != "at"}
+    drawn = {name: draw(values) for name, values in fields.items() if duration is not None or name != "at"}
     return kind(**(drawn if duration is None else fitted(drawn, duration)))
 
 
-@cache
 def _fields_of(kind: type[Fault]) -> dict[str, SearchStrategy[Any]]:
     return {field.name: _values(field.metadata["domain"], field.default) for field in attrs.fields(kind)}
 

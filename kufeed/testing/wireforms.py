@@ -6,14 +6,12 @@ The one table behind `messages()`, `damaged_messages()` and `updates()`. Needs H
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from hypothesis import strategies as st
 
 from kufeed import UpdateType
-from kufeed.testing.candles import FUTURES_INTERVALS, SPOT_INTERVALS
 from kufeed.testing.market import decimal_text
 from kufeed.testing.network import EPOCH_NS
 
@@ -36,8 +34,8 @@ class Form:
     What it names may be left out of some messages, or be of an empty side of a book.
     """
 
-    data: Callable[[str, str | None], SearchStrategy[Data]]
-    """Of a symbol, and the interval of candles."""
+    data: Callable[[str, int], SearchStrategy[Data]]
+    """Of a symbol, and the seconds of a candle."""
     subjects: tuple[str, ...]
     required: tuple[str, ...]
     """Fields without which it is no message; the cause is their own name, but for `missing_as`."""
@@ -103,7 +101,7 @@ def candle_rows(draw: DrawFn, time_ns: int, seconds: int) -> list[str]:
 
 
 @st.composite
-def _spot_ticker(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _spot_ticker(draw: DrawFn, symbol: str, seconds: int) -> Data:
     bid, ask = draw(quotes())
     return {
         "bestAsk": ask,
@@ -118,7 +116,7 @@ def _spot_ticker(draw: DrawFn, symbol: str, interval: str | None) -> Data:
 
 
 @st.composite
-def _spot_trade(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _spot_trade(draw: DrawFn, symbol: str, seconds: int) -> Data:
     sequence = str(draw(sequences))
     return {
         "makerOrderId": draw(words),
@@ -135,18 +133,18 @@ def _spot_trade(draw: DrawFn, symbol: str, interval: str | None) -> Data:
 
 
 @st.composite
-def _level1(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _level1(draw: DrawFn, symbol: str, seconds: int) -> Data:
     bid, ask = draw(quotes())
     return {"bids": [bid, draw(amounts)], "asks": [ask, draw(amounts)], "timestamp": draw(moments)}
 
 
 @st.composite
-def _spot_depth(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _spot_depth(draw: DrawFn, symbol: str, seconds: int) -> Data:
     return {**draw(books(amounts)), "timestamp": draw(moments)}
 
 
 @st.composite
-def _spot_delta(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _spot_delta(draw: DrawFn, symbol: str, seconds: int) -> Data:
     first = draw(sequences)
     changes = draw(st.lists(st.tuples(sides, amounts, st.just("0") | amounts), min_size=1, max_size=4))
     rows: dict[str, list[list[str]]] = {"asks": [], "bids": []}
@@ -162,13 +160,13 @@ def _spot_delta(draw: DrawFn, symbol: str, interval: str | None) -> Data:
 
 
 @st.composite
-def _spot_candle(draw: DrawFn, symbol: str, interval: str | None, intervals: dict[str, int]) -> Data:
+def _spot_candle(draw: DrawFn, symbol: str, seconds: int) -> Data:
     time_ns = draw(nanoseconds)
-    return {"symbol": symbol, "candles": draw(candle_rows(time_ns, intervals[interval or ""])), "time": time_ns}
+    return {"symbol": symbol, "candles": draw(candle_rows(time_ns, seconds)), "time": time_ns}
 
 
 @st.composite
-def _spot_stats(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _spot_stats(draw: DrawFn, symbol: str, seconds: int) -> Data:
     prices = {name: draw(numbers) for name in ("high", "lastTradedPrice", "low", "vol", "volValue")}
     changes = {name: draw(rates) for name in ("changePrice", "changeRate")}
     inner = {**changes, "datetime": draw(moments), **prices, "symbol": symbol}
@@ -176,12 +174,12 @@ def _spot_stats(draw: DrawFn, symbol: str, interval: str | None) -> Data:
 
 
 @st.composite
-def _indicator(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _indicator(draw: DrawFn, symbol: str, seconds: int) -> Data:
     return {"symbol": symbol, "granularity": 1000, "timestamp": draw(moments), "value": draw(numbers)}
 
 
 @st.composite
-def _call_auction(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _call_auction(draw: DrawFn, symbol: str, seconds: int) -> Data:
     low, high = draw(quotes())
     return {
         "symbol": symbol,
@@ -197,7 +195,7 @@ def _call_auction(draw: DrawFn, symbol: str, interval: str | None) -> Data:
 
 
 @st.composite
-def _futures_ticker(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _futures_ticker(draw: DrawFn, symbol: str, seconds: int) -> Data:
     bid, ask = draw(quotes())
     return {
         "symbol": symbol,
@@ -211,7 +209,7 @@ def _futures_ticker(draw: DrawFn, symbol: str, interval: str | None) -> Data:
 
 
 @st.composite
-def _futures_trade(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _futures_trade(draw: DrawFn, symbol: str, seconds: int) -> Data:
     sequence = draw(sequences)
     return {
         "symbol": symbol,
@@ -227,19 +225,19 @@ def _futures_trade(draw: DrawFn, symbol: str, interval: str | None) -> Data:
 
 
 @st.composite
-def _futures_depth(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _futures_depth(draw: DrawFn, symbol: str, seconds: int) -> Data:
     sides, moment = draw(books(contracts)), draw(moments)
     return {**sides, "sequence": draw(sequences), "timestamp": moment, "ts": moment}
 
 
 @st.composite
-def _futures_delta(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _futures_delta(draw: DrawFn, symbol: str, seconds: int) -> Data:
     change = f"{draw(amounts)},{draw(sides)},{draw(st.just(0) | contracts)}"
     return {"sequence": draw(sequences), "change": change, "timestamp": draw(moments)}
 
 
 @st.composite
-def _mark_and_index(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _mark_and_index(draw: DrawFn, symbol: str, seconds: int) -> Data:
     return {
         "markPrice": draw(numbers),
         "indexPrice": draw(numbers),
@@ -249,30 +247,30 @@ def _mark_and_index(draw: DrawFn, symbol: str, interval: str | None) -> Data:
 
 
 @st.composite
-def _funding(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _funding(draw: DrawFn, symbol: str, seconds: int) -> Data:
     granularity = draw(st.sampled_from([60_000, 28_800_000]))
     return {"granularity": granularity, "fundingRate": draw(rates), "timestamp": draw(moments)}
 
 
 @st.composite
-def _futures_candle(draw: DrawFn, symbol: str, interval: str | None, intervals: dict[str, int]) -> Data:
+def _futures_candle(draw: DrawFn, symbol: str, seconds: int) -> Data:
     moment = draw(moments)
     return {
         "symbol": symbol,
-        "candles": draw(candle_rows(moment * 1_000_000, intervals[interval or ""])),
+        "candles": draw(candle_rows(moment * 1_000_000, seconds)),
         "time": moment,
     }
 
 
 @st.composite
-def _futures_stats(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _futures_stats(draw: DrawFn, symbol: str, seconds: int) -> Data:
     prices = {name: draw(numbers) for name in ("highPrice", "lastPrice", "lowPrice", "turnover", "volume")}
     changes = {name: draw(rates) for name in ("priceChg", "priceChgPct")}
     return {**prices, **changes, "symbol": symbol, "ts": draw(nanoseconds)}
 
 
 @st.composite
-def _announcement(draw: DrawFn, symbol: str, interval: str | None) -> Data:
+def _announcement(draw: DrawFn, symbol: str, seconds: int) -> Data:
     moment = draw(moments)
     ahead = draw(st.integers(0, 600_000))
     return {"symbol": symbol, "fundingTime": moment + ahead, "fundingRate": draw(rates), "timestamp": moment}
@@ -352,7 +350,7 @@ FORMS: dict[tuple[str, UpdateType], Form] = {
         rows=(("changes", "bids", 0), ("changes", "asks", 0)),
     ),
     ("spot", UpdateType.CANDLE): Form(
-        data=partial(_spot_candle, intervals=SPOT_INTERVALS),
+        data=_spot_candle,
         subjects=("trade.candles.update", "trade.candles.add"),
         required=("symbol", "candles", "time"),
         numbers=(("time",), *(("candles", place) for place in range(7))),
@@ -420,7 +418,7 @@ FORMS: dict[tuple[str, UpdateType], Form] = {
         times=(("timestamp",),),
     ),
     ("futures", UpdateType.CANDLE): Form(
-        data=partial(_futures_candle, intervals=FUTURES_INTERVALS),
+        data=_futures_candle,
         subjects=("candle.stick",),
         required=("symbol", "candles", "time"),
         numbers=(("time",), *(("candles", place) for place in (0, 1, 2, 3, 4, 6))),  # the volume is not read
@@ -458,7 +456,8 @@ def frames(draw: DrawFn, topic: Topic, *, symbols: SearchStrategy[str]) -> dict[
     form = form_of(topic)
     symbol = draw(symbols) if topic.channel.symbol_in_subject else topic.symbol
     subject = symbol if topic.channel.symbol_in_subject else draw(st.sampled_from(form.subjects))
-    data = draw(form.data(symbol, topic.interval))
+    seconds = topic.channel.intervals[topic.interval] if topic.channel.intervals and topic.interval else 0
+    data = draw(form.data(symbol, seconds))
     return {"topic": str(topic), "type": "message", "subject": subject, "data": data}
 
 

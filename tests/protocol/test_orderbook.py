@@ -15,66 +15,33 @@ from hypothesis import strategies as st
 from kufeed.errors import BookNotReady
 from kufeed.protocol import BookChange, BookDelta, Level, Side, topic
 from kufeed.protocol.orderbook import SPARE_LEVELS, TRANSITIONS, BookEvent, BookSnapshot, BookState, BookSync
+from kufeed.testing.histories import ReferenceBook
 
 if TYPE_CHECKING:
     from kufeed.protocol import OrderBook
 
 SPOT, FUTURES = topic("book_delta", "BTC-USDT"), topic("book_delta", "XBTUSDTM")
-Book = dict[Side, dict[Decimal, Decimal]]
 
 
-class Truth:
-    """The exchange's own book: every moment of it, in plain dicts."""
+class Truth(ReferenceBook):
+    """The exchange's own spot book, and its messages as a client decodes them."""
 
-    def __init__(self, start: int = 100, time_ns: int = 1_700_000_000_000_000_000) -> None:
-        self.sequence = start
-        self.time_ns = time_ns
-        self.book: Book = {Side.BUY: {}, Side.SELL: {}}
-        for number in range(12):
-            self.book[Side.BUY][Decimal(100 - number)] = Decimal(1 + number)
-            self.book[Side.SELL][Decimal(101 + number)] = Decimal(1 + number)
-        self.moments: dict[int, tuple[list[Level], list[Level]]] = {}
-        self.remember()
+    def __init__(self) -> None:
+        super().__init__("BTC-USDT", time_ns=1_700_000_000_000_000_000)
 
-    def remember(self) -> None:
-        self.moments[self.sequence] = (
-            [Level(*one) for one in sorted(self.book[Side.BUY].items(), reverse=True)],
-            [Level(*one) for one in sorted(self.book[Side.SELL].items())],
-        )
-
-    def change(self, wanted: list[tuple[Side, int, int]]) -> BookDelta:
-        """One message with *wanted* changes that keep the book uncrossed; others become no-ops."""
-        first, changes = self.sequence + 1, []
-        for side, price_index, size in wanted:
-            self.sequence += 1
-            price = Decimal(80 + price_index)
-            if side is Side.BUY:
-                crosses = any(price >= ask for ask in self.book[Side.SELL])
-            else:
-                crosses = any(price <= bid for bid in self.book[Side.BUY])
-            if size and crosses:
-                changes.append(BookChange(side, Decimal(0), Decimal(0), self.sequence))
-                continue
-            if size:
-                self.book[side][price] = Decimal(size)
-            else:
-                self.book[side].pop(price, None)
-            changes.append(BookChange(side, price, Decimal(size), self.sequence))
-        self.time_ns += 10_000_000
-        self.remember()
+    def message(self, wanted: list[tuple[Side, int, int]]) -> BookDelta:
+        """One with *wanted* changes, at so many steps from the lowest price."""
+        first = self.sequence + 1
+        made = self.change((side.value, 80 + step, size) for side, step, size in wanted)
+        changes = [BookChange(Side(side), Decimal(price), Decimal(size), number) for side, price, size, number in made]
         return BookDelta(SPOT, "BTC-USDT", self.sequence, self.time_ns, self.time_ns, first, tuple(changes))
-
-    def snapshot(self, sequence: int | None = None, limit: int | None = None) -> BookSnapshot:
-        sequence = self.sequence if sequence is None else sequence
-        bids, asks = self.moments[sequence]
-        return BookSnapshot(sequence, self.time_ns, self.time_ns, tuple(bids[:limit]), tuple(asks[:limit]), limit)
 
 
 def check(view: OrderBook, truth: Truth, depth: int) -> None:
     assert view.sequence is not None
-    bids, asks = truth.moments[view.sequence]
-    assert list(view.bids) == bids[:depth]
-    assert list(view.asks) == asks[:depth]
+    moment = truth.moments[view.sequence]
+    assert tuple(view.bids) == moment.bids[:depth]
+    assert tuple(view.asks) == moment.asks[:depth]
 
 
 one_change = st.tuples(st.sampled_from(Side), st.integers(0, 41), st.integers(0, 5))
@@ -138,11 +105,11 @@ def test_no_view_is_shown_that_did_not_exist_and_in_the_end_it_is_the_exchanges(
     for what, given_ in steps:
         match what:
             case "deliver":
-                receive(truth.change(given_))  # type: ignore[arg-type]
+                receive(truth.message(given_))  # type: ignore[arg-type]
             case "lose":
-                truth.change(given_)  # type: ignore[arg-type]
+                truth.message(given_)  # type: ignore[arg-type]
             case "hold":
-                held.append(truth.change(given_))  # type: ignore[arg-type]
+                held.append(truth.message(given_))  # type: ignore[arg-type]
             case "late" if held:
                 receive(held[given_ % len(held)])  # type: ignore[operator]
             case "again" if delivered:
@@ -185,10 +152,8 @@ def test_no_view_is_shown_that_did_not_exist_and_in_the_end_it_is_the_exchanges(
                     book.subscribed()
                 look()
             case "renumber":
-                time_ns, state = truth.time_ns, truth.book
-                truth = Truth(start=5, time_ns=time_ns + 3_000_000_000)
-                truth.book = state
-                truth.remember()
+                truth.time_ns += 3_000_000_000
+                truth.renumber(5)
                 book.lost()
                 held.clear()
                 delivered.clear()
@@ -199,26 +164,23 @@ def test_no_view_is_shown_that_did_not_exist_and_in_the_end_it_is_the_exchanges(
                 if last is None or (book.state is BookState.LIVE and last.sequence != book.sequence):
                     continue
                 assert last.sequence is not None
-                state, time_ns = truth.book, truth.time_ns
-                truth = Truth(start=last.sequence - 4, time_ns=time_ns)
-                truth.book = state
-                truth.remember()
+                truth.renumber(last.sequence - 4)
                 held.clear()
                 delivered.clear()
                 sequences.clear()
-                receive(truth.change(given_))  # type: ignore[arg-type]
+                receive(truth.message(given_))  # type: ignore[arg-type]
                 assert book.state is not BookState.LIVE
                 sequences.clear()
         assert all(earlier <= later for earlier, later in pairwise(sequences)), "a book never goes back"
 
     # The faults are over: what is missing is noticed at the next change, and one good snapshot mends it.
     for _ in range(3):
-        receive(truth.change([(Side.BUY, 0, 1)]))
+        receive(truth.message([(Side.BUY, 0, 1)]))
         if not book.is_readable(depth):
             ticket = book.ask()
             assert book.seed(ticket, truth.snapshot()) is BookEvent.JOINED
             joined += 1
-    receive(truth.change([(Side.SELL, 41, 2)]))
+    receive(truth.message([(Side.SELL, 41, 2)]))
     check(book.view(depth), truth, depth)
     assert book.view(depth).sequence == truth.sequence
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
-from kufeed import Gap, Overflow, Ticker, Topic, Trade, UsageError, topic
-from kufeed.testing import Exchange, faults, strategies
+from kufeed import Gap, KufeedError, Overflow, Ticker, Topic, Trade, UsageError, topic
+from kufeed.testing import faults, strategies
 from kufeed.testing.machine import Consumer, FeedMachine
 
 SMALL = settings(
@@ -47,7 +47,7 @@ def test_steps_can_be_taken_by_hand() -> None:
     """As a reproducer does."""
     with taken_by_hand() as machine:
         consumer = machine.subscribe(topics=[TRADES, topic("ticker", "BTC-USDT")], overflow=Overflow.RAISE, buffer=100)
-        assert machine.feed.state == "streaming"
+        assert machine.feed.state == "live"
         before = len(consumer.received)
         machine.trade(symbol="XBTUSDTM", count=3)
         assert [type(one) for one in consumer.received[before:]].count(Trade) == 3
@@ -118,7 +118,7 @@ def test_rules_and_invariants_of_the_user_hold_and_are_called() -> None:
 
             try:
                 self.best = self.call(bid)
-            except Exception:
+            except KufeedError:
                 self.best = None
             calls["look"] += 1
 
@@ -134,28 +134,25 @@ def test_rules_and_invariants_of_the_user_hold_and_are_called() -> None:
 class Careless(FeedMachine):
     """An application that is wrong on reconnect: it believes that it has seen every trade number since the first."""
 
-    def make_exchange(self) -> Exchange:
-        return Exchange(update_interval=0.5, book_levels=40, ledger=True, live=False, accept_any_symbol=False)
-
     def topics(self) -> st.SearchStrategy[Topic]:
         return st.just(TRADES)
 
     def faults(self) -> st.SearchStrategy[Any]:
-        return strategies.faults("rough", kinds=[faults.Delay, faults.Close, faults.Cut])
+        return strategies.faults(kinds=[faults.Delay, faults.Close])
 
-    @invariant()
-    def it_has_seen_all(self) -> None:
-        for consumer in self.open_consumers:
-            assert not any(isinstance(one, Gap) for one in consumer.received)
+    watch_book = add = remove = take = trade = change_book = None  # type: ignore[assignment]
+
+    def received(self, consumer: Consumer, what: Any) -> None:
+        assert not isinstance(what, Gap)
 
 
 def test_an_application_that_is_wrong_is_found_and_the_steps_are_printed() -> None:
     with pytest.raises(AssertionError) as caught:
-        run(Careless, settings(SMALL, max_examples=300, stateful_step_count=15, phases=[Phase.generate, Phase.shrink]))
+        run(Careless, settings(SMALL, max_examples=100, phases=[Phase.generate]))
     notes = "\n".join(caught.value.__notes__)
     assert "state = Careless()" in notes
-    assert "state.subscribe(topics=[topic(" in notes
-    assert notes.count("state.strike(") == 1
+    assert "topics=[topic('trade', 'XBTUSDTM')])" in notes
+    assert "state.strike(fault=faults." in notes
     assert notes.rstrip().endswith("state.teardown()")
 
 
@@ -172,6 +169,7 @@ def test_a_feed_that_is_wrong_is_found() -> None:
 
     with pytest.raises(AssertionError, match="silent loss"), taken_by_hand(Forgetful) as machine:
         machine.subscribe([TRADES], Overflow.DROP_OLDEST, 1000)
+        machine.wait(2.0)
         machine.trade("XBTUSDTM", 3)
 
 
@@ -184,7 +182,7 @@ def test_after_an_error_nothing_is_left() -> None:
 
     threads = threading.active_count()
     with pytest.raises(LookupError, match="mine"):
-        run(Broken)
+        run(Broken, settings(SMALL, phases=[Phase.generate]))
     assert threading.active_count() == threads
     assert trio.run(_tasks) < 10
 

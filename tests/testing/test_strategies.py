@@ -100,6 +100,12 @@ def test_no_other_damage_is_known() -> None:
         strategies.damaged_messages(damages=["rust"])
 
 
+def test_candles_may_be_of_any_interval() -> None:
+    for channel in CHANNELS:
+        for interval in channel.intervals or ():
+            find(strategies.messages(Topic(channel, topic_of(channel).symbol, interval)), lambda text: True)
+
+
 def test_messages_are_of_what_they_are_asked_of() -> None:
     @quick
     @given(strategies.messages("trade"), strategies.messages(topic("candle", "BTC-USDT", interval="1hour")))

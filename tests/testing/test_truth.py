@@ -105,7 +105,7 @@ async def test_what_is_put_on_a_connection_says_what_became_of_it(
     async with MemoryNetwork(exchange) as network, kufeed.open_feed(network=network) as feed:
         async with feed.trades("XBTUSDTM"):
             truth, (session,) = truth_of(exchange), exchange.sessions
-            publication = truth.publish(TRADES, "a")
+            publication = truth.publish(TRADES, "a", 1.0)
             truth.put(publication, session, sent, [True] * len(sent))
             assert list(publication.fates.values()) == [expected]
             assert bool(truth.lives[0].tampered_at) is (sent != ["a"])
@@ -116,7 +116,7 @@ async def test_what_was_kept_back_and_comes_behind_another_is_late(autojump_cloc
     async with MemoryNetwork(exchange) as network, kufeed.open_feed(network=network) as feed:
         async with feed.trades("XBTUSDTM"):
             truth, (session,) = truth_of(exchange), exchange.sessions
-            first, second = truth.publish(TRADES, "a"), truth.publish(TRADES, "b")
+            first, second = truth.publish(TRADES, "a", 1.0), truth.publish(TRADES, "b", 1.0)
             truth.put(first, session, [], [])
             truth.put(second, session, ["b", "a"], [True, True])
             assert list(fates([first, second])) == [["late"], ["sent"]]

@@ -59,10 +59,14 @@ from kufeed import (
     UpdateType,
     testing,
 )
-from kufeed.testing import Exchange, FaultPlan, faults
+from kufeed.testing import Exchange, FaultPlan, faults, strategies
+from kufeed.testing.machine import Consumer, FeedMachine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from hypothesis import strategies as st
+
 
 # -- subscriptions ----------------------------------------------------------------------------------------------------
 
@@ -767,3 +771,43 @@ def judging(exchange: testing.Exchange, updates: Sequence[kufeed.Trade], book: k
     assert_type(findings[0].topic, Topic | None)
     assert_type(exchange.truth, testing.Truth | None)
     witness.saw("a trade")  # type: ignore[arg-type]
+
+
+def draw(data: st.DataObject) -> None:
+    assert_type(data.draw(strategies.symbols("spot")), str)
+    assert_type(data.draw(strategies.topics("futures", kinds=["trade"], of=strategies.symbols())), Topic)
+    assert_type(data.draw(strategies.messages("trade")), str)
+    assert_type(data.draw(strategies.messages(kufeed.topic("trade", "XBTUSDTM"))), str)
+    damaged = data.draw(strategies.damaged_messages(damages=["cut off"]))
+    assert_type(damaged, strategies.DamagedMessage)
+    assert_type((damaged.damage, damaged.text, damaged.cause), tuple[str, str, str])
+    assert_type(data.draw(strategies.updates("book")), Update)
+    history = data.draw(strategies.delta_histories("spot", loss=False, repeats=False, disorder=False, most=5))
+    assert_type(history, strategies.DeltaHistory)
+    assert_type(history.books[history.snapshot.sequence], testing.TrueBook)
+    assert_type(history.is_whole, bool)
+    assert_type(data.draw(strategies.plans("rough", duration=5.0, most=2)), testing.FaultPlan)
+    assert_type(data.draw(strategies.faults(kinds=[testing.faults.Cut])), testing.faults.Fault)
+    assert_type(data.draw(strategies.markets(seed=1)), testing.Exchange)
+    strategies.topics("margin")  # type: ignore[arg-type]
+    strategies.plans("gentle")  # type: ignore[arg-type]
+
+
+class Machine(FeedMachine):
+    severity = "rough"
+    recovery = 60.0
+
+    def make_exchange(self) -> testing.Exchange:
+        return testing.Exchange(ledger=True)
+
+    def received(self, consumer: Consumer, what: object) -> None:
+        assert_type(consumer.received, list[Update | kufeed.StreamEvent | kufeed.KufeedError])
+
+    def look(self) -> None:
+        assert_type(self.exchange, testing.Exchange)
+        assert_type(self.feed, Feed)
+        assert_type(self.call(self.feed.symbols, "spot"), Mapping[str, kufeed.SymbolInfo])
+        assert_type(self.consume(self.feed.ticker("XBTUSDTM")), Consumer | None)
+        self.advance(1.0)
+        self.start_soon(trio.sleep, 1.0)
+        self.start_soon(trio.sleep, "1")  # type: ignore[arg-type]
