@@ -1515,7 +1515,7 @@ async def test_a_restored_topic_without_an_ack_is_told_and_asked_for_again(autoj
 async def test_a_topic_that_is_never_answered_keeps_no_other_from_coming_back(autojump_clock: MockClock) -> None:
     """Asked for in one frame: another link is tried once, then halves find the one that is at fault."""
     symbols = [f"T{number:04}USDTM" for number in range(1, 17)]
-    async with simulated(Exchange(generated=16)) as (exchange, feed), feed.ticker(*symbols):
+    async with simulated(Exchange(generated=16, update_interval=1.0)) as (exchange, feed), feed.ticker(*symbols):
         exchange.faults.ignore_topics = {"/contractMarket/tickerV2:T0005USDTM"}
         await exchange.disconnect_all()
         await trio.sleep(75)
@@ -1571,7 +1571,7 @@ async def test_changing_ones_mind_costs_the_exchange_nothing(autojump_clock: Moc
 
 
 async def test_feeds_with_different_shares_stay_within_one_budget(autojump_clock: MockClock) -> None:
-    exchange = Exchange(generated=60)
+    exchange = Exchange(generated=60, update_interval=1.0)
     async with MemoryNetwork(exchange) as network, trio.open_nursery() as nursery:
         for start, share in ((1, 1.0), (31, 0.9)):
 
@@ -1590,7 +1590,7 @@ async def test_feeds_with_different_shares_stay_within_one_budget(autojump_clock
 
 async def test_one_market_waiting_for_its_budget_keeps_no_other_from_dialling(autojump_clock: MockClock) -> None:
     config = FeedConfig(topics_per_connection=1)
-    async with simulated(Exchange(generated=40), config) as (_, feed), trio.open_nursery() as nursery:
+    async with simulated(Exchange(generated=40, update_interval=1.0), config) as (_, feed), trio.open_nursery() as nursery:
 
         @nursery.start_soon
         async def many() -> None:
