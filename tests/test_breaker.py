@@ -279,6 +279,25 @@ async def test_a_group_is_a_failure_where_anything_in_it_is() -> None:
     assert breaker.state is CircuitState.OPEN
 
 
+async def test_without_arguments_it_is_as_documented(autojump_clock: MockClock) -> None:
+    breaker = CircuitBreaker()
+    assert breaker.statistics().cause is None
+    await fail(breaker, 9)
+    assert breaker.state is CircuitState.CLOSED
+    await fail(breaker)
+    assert breaker.statistics().until == 60.0
+    assert isinstance(breaker.statistics().cause, Down)
+
+
+async def test_a_cooldown_may_be_short_or_none_at_all(autojump_clock: MockClock) -> None:
+    breaker = CircuitBreaker(1, 0)
+    await fail(breaker)
+    assert breaker.state is CircuitState.HALF_OPEN
+    breaker = CircuitBreaker(1, 0.5)
+    await fail(breaker)
+    assert breaker.statistics().until == 0.5
+
+
 async def test_without_a_cooldown_it_opens_again_only_by_hand(autojump_clock: MockClock) -> None:
     breaker = CircuitBreaker(1, None)
     await fail(breaker)

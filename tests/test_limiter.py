@@ -390,6 +390,24 @@ async def test_what_a_burst_holds_up_is_not_free(autojump_clock: MockClock) -> N
     assert "0 of 1000" in repr(limiter)
 
 
+async def test_without_arguments_it_is_as_documented() -> None:
+    limiter = SlidingWindowLimiter()
+    assert repr(limiter) == "<SlidingWindowLimiter 0 of 1000 in 10 s, 0 of 100 held, 0 waiting>"
+    assert (await limiter.acquire()).weight == 1
+    assert limiter.statistics().used == 1
+
+
+async def test_a_window_may_be_shorter_than_a_second_and_a_pause_may_be_none(autojump_clock: MockClock) -> None:
+    limiter = SlidingWindowLimiter(1, 0.5, burst=None)
+    limiter.pause(0)
+    await limiter.acquire()
+    assert trio.current_time() == 0.0
+    await limiter.acquire()
+    assert trio.current_time() == 0.5
+    limiter.pause(0.25)
+    assert limiter.statistics().next_free == 0.5, "the longer of the two counts"
+
+
 async def test_statistics_and_repr_tell_where_it_is(autojump_clock: MockClock) -> None:
     limiter = SlidingWindowLimiter(4, 10.0, burst=3)
     assert limiter.statistics().next_free == 0.0
