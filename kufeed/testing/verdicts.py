@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kufeed import Gap, Topic
     from kufeed.testing.case import Case, Match, Seen, Testimony
     from kufeed.testing.readings import Reading, Readings
-    from kufeed.testing.truth import Life
+    from kufeed.testing.truth import Life, Strike
 
 _MAY_MEND = (Complain, Delist, Garble, Halt, IgnoreTopics, MuteTopics, SkewClock, SpoilAcks)
 """Faults for which a feed may rightly ask for a stream anew, or begin it anew, though its connection lives."""
@@ -166,9 +166,14 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
 
 def _may_mend(case: Case, since: float, until: float) -> bool:
     return any(
-        isinstance(strike.fault, _MAY_MEND) and strike.at <= until and since <= strike.until + case.notice_within
+        isinstance(strike.fault, _MAY_MEND) and strike.at <= until and since <= _felt_until(strike) + case.notice_within
         for strike in case.truth.strikes
     ) or any(one.since <= until and since <= one.until for one in case.truth.frozen)
+
+
+def _felt_until(strike: Strike) -> float:
+    """When it has passed: after a clock was set back, times go over the same ground again."""
+    return strike.until + (abs(strike.fault.seconds) if isinstance(strike.fault, SkewClock) else 0.0)
 
 
 def _brought_all(case: Case, life: Life, span: Sequence[Reading]) -> bool:
