@@ -48,3 +48,6 @@ class Finding:
     text: str
     topic: Topic | None = None
     at: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.offence}{'' if self.at is None else f' at {self.at:.3f}'}: {self.text}"

@@ -14,11 +14,12 @@ from kufeed.testing import faults
 from kufeed.testing.hazards import SEVERITIES, Fault, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from kufeed.testing.exchange import Exchange
 
 _KINDS = {kind.__name__: kind for kind in faults.KINDS}
+_DURATION = 20.0  # seconds: what the domains of fields are made for
 _MOST = 5  # faults in a plan that is drawn: those which find something are short
 
 
@@ -52,16 +53,22 @@ class FaultPlan:
 
     @classmethod
     def random(
-        cls, seed: int, severity: Severity = "brutal", *, duration: float = 20.0, most: int = _MOST
+        cls,
+        seed: int,
+        severity: Severity = "brutal",
+        *,
+        duration: float = _DURATION,
+        most: int = _MOST,
+        kinds: Sequence[type[Fault]] | None = None,
     ) -> FaultPlan:
-        """Draw one to *most* faults of this *severity* or milder, all over within *duration* seconds.
+        """Draw one to *most* faults of this *severity* or milder, or of these *kinds*, over within *duration* seconds.
 
         The same arguments give the same plan, in any process and with any version of Python. Raises `ValueError` for a
         severity that there is not.
         """
         rng = random.Random(seed)
-        kinds = kinds_of(severity)
-        return cls(*(_draw(rng.choice(kinds), rng, duration) for _ in range(rng.randint(1, most))))
+        chosen = kinds_of(severity) if kinds is None else kinds
+        return cls(*(_draw(rng.choice(chosen), rng, duration) for _ in range(rng.randint(1, most))))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> FaultPlan:
@@ -138,9 +145,10 @@ def _draw(kind: type[Fault], rng: random.Random, duration: float) -> Fault:
 
 def fitted(drawn: dict[str, Any], duration: float) -> dict[str, Any]:
     """The fields of a fault, *drawn*, so that it is over within *duration* seconds."""
-    drawn["at"] = min(drawn["at"], duration)
+    scale = min(1.0, duration / _DURATION)
+    drawn["at"] = min(round(drawn["at"] * scale, 3), duration)
     if "lasting" in drawn:
-        drawn["lasting"] = max(0.001, min(drawn["lasting"], duration - drawn["at"]))
+        drawn["lasting"] = max(0.001, round(min(drawn["lasting"] * scale, duration - drawn["at"]), 3))
     return drawn
 
 

@@ -17,7 +17,7 @@ from kufeed._observing import CONDITIONS, Conditions
 from kufeed.testing.chances import fixed_chances
 from kufeed.testing.exchange import Exchange
 from kufeed.testing.judge import Finding, Offence, check_delivery
-from kufeed.testing.network import MemoryNetwork
+from kufeed.testing.network import LoopbackNetwork, MemoryNetwork
 from kufeed.testing.plans import FaultPlan
 from kufeed.testing.services import open_services
 from kufeed.testing.streams import PipeStream
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LAST_WORDS = 2.0
+_LAST_WORDS = 0.5
 """Seconds between the end of the program and the judgement: what was under way then has arrived."""
 _SETTLE = 60.0
 _LOOK_AGAIN = 1.0
@@ -140,7 +140,7 @@ async def judged(
     plan: FaultPlan | None = None,
     seed: int = 0,
     exchange: Callable[[], Exchange] | None = None,
-    network: type[MemoryNetwork] = MemoryNetwork,
+    network: type[MemoryNetwork | LoopbackNetwork] = MemoryNetwork,
     settle: float = _SETTLE,
     calm: float | None = None,
 ) -> Report[T]:
@@ -263,7 +263,7 @@ class _Observer:
 class _CountedNetwork:
     """A network that knows which of its connections are still open."""
 
-    def __init__(self, network: MemoryNetwork | MemoryNetwork) -> None:
+    def __init__(self, network: MemoryNetwork | LoopbackNetwork) -> None:
         self._network = network
         self._streams: list[trio.abc.Stream] = []
         self.ssl_context = network.ssl_context
@@ -283,4 +283,4 @@ class _CountedNetwork:
 def _is_closed(stream: trio.abc.Stream) -> bool:
     if isinstance(stream, trio.SocketStream):
         return stream.socket.fileno() == -1
-    return isinstance(stream, PipeStream) and stream.closed
+    return not isinstance(stream, PipeStream) or stream.closed  # another one is of the program's own network

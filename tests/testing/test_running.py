@@ -163,7 +163,7 @@ def test_a_connection_that_outlives_the_program_is_found() -> None:
 
     report = run(leaves_one)
     assert report.offences == {Offence.LEAK}
-    with pytest.raises(AssertionError, match="leak: 1 connections"):
+    with pytest.raises(AssertionError, match="leak: 1 connections are open"):
         report.check()
 
 
