@@ -26,6 +26,7 @@ from sybil.parsers import markdown, rest
 from trio.testing import MockClock
 
 import kufeed
+from kufeed._observing import CONDITIONS
 from kufeed.testing import Exchange, MemoryNetwork, faults
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ run_really = trio.run
 
 @asynccontextmanager
 async def open_feed(*arguments: Any, **options: Any) -> AsyncIterator[kufeed.Feed]:
-    """`kufeed.open_feed()`, with a network in memory unless the caller has said where the exchange is."""
-    if arguments or options:
+    """`kufeed.open_feed()`, with a network in memory unless the caller, or who runs him, says where the exchange is."""
+    if arguments or options or CONDITIONS.get() is not None:
         async with open_real_feed(*arguments, **options) as feed:
             yield feed
     else:
@@ -52,14 +53,16 @@ async def open_feed(*arguments: Any, **options: Any) -> AsyncIterator[kufeed.Fee
             yield feed
 
 
-def run(main: Callable[..., Awaitable[Any]], *arguments: Any, clock: Any = None) -> None:
-    """`trio.run()` of a program that may never end: cut after a virtual minute."""
+def run(main: Callable[..., Awaitable[Any]], *arguments: Any, clock: Any = None) -> Any:
+    """`trio.run()` of a program that may never end: cut after a virtual minute. One of kufeed's own ends by itself."""
+    if main.__module__.startswith("kufeed."):
+        return run_really(main, *arguments, clock=clock)
 
     async def limited() -> None:
         with trio.move_on_after(A_MINUTE):
             await main(*arguments)
 
-    run_really(limited, clock=clock or MockClock(autojump_threshold=0))
+    return run_really(limited, clock=clock or MockClock(autojump_threshold=0))
 
 
 def evaluate_python(example: Example) -> None:
