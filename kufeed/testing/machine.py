@@ -27,20 +27,21 @@ from kufeed._observing import CONDITIONS, Conditions
 from kufeed.testing import strategies
 from kufeed.testing.exchange import Exchange
 from kufeed.testing.guest import GuestRun
-from kufeed.testing.judge import Finding, Offence, check_delivery
+from kufeed.testing.judge import Finding, check_delivery
 from kufeed.testing.market import DEFAULT_FUTURES, DEFAULT_SPOT
 from kufeed.testing.network import MemoryNetwork
+from kufeed.testing.observer import FeedObserver
 from kufeed.testing.plans import FaultPlan
 from kufeed.testing.services import open_services
-from kufeed.testing.witness import Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from hypothesis.strategies import SearchStrategy
 
-    from kufeed import Feed, Overflow, StreamEvent, UpdateType
+    from kufeed import Feed, Overflow, StreamEvent
     from kufeed.testing.hazards import Fault, Severity
+    from kufeed.testing.witness import Witness
 
 __all__ = ["Consumer", "FeedMachine"]
 
@@ -129,7 +130,7 @@ class FeedMachine(RuleBasedStateMachine):
         self._guest: GuestRun | None = None
         self._exchange: Exchange | None = None
         self._feed: Feed | None = None
-        self._observer = _Observer()
+        self._observer = FeedObserver()
         self._over = trio.Event()
         self._gone = trio.Event()
         self._faults: trio.Nursery | None = None
@@ -375,26 +376,3 @@ class FeedMachine(RuleBasedStateMachine):
 async def _soon(fn: Callable[[Unpack[Ts]], object], *args: *Ts) -> None:  # noqa: ASYNC124  # for `call()`
     """Call *fn* in the run."""
     fn(*args)
-
-
-class _Observer:
-    """Has a witness for each subscription, and a deadline for the feed that closes."""
-
-    def __init__(self) -> None:
-        self.witnesses: list[Witness] = []
-        self.findings: list[Finding] = []
-        self._deadline = math.inf
-
-    def onlooker(self, policies: Mapping[UpdateType, Overflow], *, changes_only: bool) -> Witness:
-        witness = Witness(f"subscription {len(self.witnesses) + 1}", policies=policies, changes_only=changes_only)
-        self.witnesses.append(witness)
-        return witness
-
-    def closing(self, feed: object, timeout: float) -> None:
-        self._deadline = trio.current_time() + timeout
-
-    def closed(self, feed: object) -> None:
-        late = trio.current_time() - self._deadline
-        if late > 0.001:  # sums of floats are not exact
-            text = f"leaving open_feed() took {late:.3f} s more than close_timeout"
-            self.findings.append(Finding(Offence.SLOW_CLOSE, text, at=trio.current_time()))

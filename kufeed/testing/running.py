@@ -18,16 +18,17 @@ from kufeed.testing.chances import fixed_chances
 from kufeed.testing.exchange import Exchange
 from kufeed.testing.judge import Finding, Offence, check_delivery
 from kufeed.testing.network import LoopbackNetwork, MemoryNetwork
+from kufeed.testing.observer import FeedObserver
 from kufeed.testing.plans import FaultPlan
 from kufeed.testing.services import open_services
 from kufeed.testing.streams import PipeStream
-from kufeed.testing.witness import Witness
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
-    from kufeed import Overflow, UpdateType
+    from kufeed.testing.witness import Witness
+
 
 T = TypeVar("T")
 
@@ -35,8 +36,6 @@ _LAST_WORDS = 0.5
 """Seconds between the end of the program and the judgement: what was under way then has arrived."""
 _SETTLE = 60.0
 _LOOK_AGAIN = 1.0
-_IN_TIME = 0.001
-"""Seconds by which a deadline may be missed: sums of floats are not exact."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -165,7 +164,7 @@ async def judged(
     call += [f"settle={settle!r}"] if settle != _SETTLE else []
     call += [f"calm={calm!r}"] if calm is not None else []
     world = Exchange(seed=seed, ledger=True) if exchange is None else exchange()
-    observer = _Observer(world)
+    observer = FeedObserver()
     result: T | None = None
     error: Exception | None = None
     async with network(world) as opened:
@@ -179,7 +178,9 @@ async def judged(
                 async with open_services() as nursery:
                     nursery.start_soon(chosen.play, world, name="fault plan")
                     if calm is not None:
-                        nursery.start_soon(observer.end_when_calm, time_over, last, calm, name="end of the run")
+                        nursery.start_soon(
+                            _end_when_calm, time_over, observer, world, last, calm, name="end of the run"
+                        )
                     result = await app(*args)
             except Exception as raised:  # noqa: BLE001  # the program's own: the report has it
                 error = raised
@@ -216,48 +217,28 @@ def _tasks() -> int:
     return trio.lowlevel.current_statistics().tasks_living
 
 
-class _Observer:
-    """Has a witness for each subscription, and a clock for each feed that closes."""
+async def _end_when_calm(
+    scope: trio.CancelScope, observer: FeedObserver, exchange: Exchange, since: float, calm: float
+) -> None:
+    """Cancel *scope* some time after all has been live since then."""
+    await trio.sleep_until(since)
+    while True:
+        await trio.sleep(_LOOK_AGAIN)
+        if _all_live(observer, exchange, since):
+            break
+    await trio.sleep(calm)
+    scope.cancel()
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self.witnesses: list[Witness] = []
-        self.findings: list[Finding] = []
-        self._deadlines: dict[object, float] = {}
 
-    def onlooker(self, policies: Mapping[UpdateType, Overflow], *, changes_only: bool) -> Witness:
-        name = f"subscription {len(self.witnesses) + 1}"
-        witness = Witness(name, policies=policies, changes_only=changes_only)
-        self.witnesses.append(witness)
-        return witness
-
-    async def end_when_calm(self, scope: trio.CancelScope, since: float, calm: float) -> None:
-        """Cancel *scope* some time after all has been live since then."""
-        await trio.sleep_until(since)
-        while True:
-            await trio.sleep(_LOOK_AGAIN)
-            if self._all_live(since):
-                break
-        await trio.sleep(calm)
-        scope.cancel()
-
-    def _all_live(self, since: float) -> bool:
-        gone = self._exchange.model.delisted
-        subscribed = [
-            (witness, [topic for topic in witness.streaming if topic.symbol not in gone])
-            for witness in self.witnesses
-            if witness.left_at is None
-        ]
-        return bool(subscribed) and all(topics and witness.has_seen(topics, since) for witness, topics in subscribed)
-
-    def closing(self, feed: object, timeout: float) -> None:
-        self._deadlines[feed] = trio.current_time() + timeout
-
-    def closed(self, feed: object) -> None:
-        late = trio.current_time() - self._deadlines.pop(feed, math.inf)
-        if late > _IN_TIME:
-            text = f"leaving open_feed() took {late:.3f} s more than close_timeout"
-            self.findings.append(Finding(Offence.SLOW_CLOSE, text, at=trio.current_time()))
+def _all_live(observer: FeedObserver, exchange: Exchange, since: float) -> bool:
+    """Whether there is a subscription, and every topic of each has brought something; delisted symbols need not."""
+    gone = exchange.model.delisted
+    subscribed = [
+        (witness, [topic for topic in witness.streaming if topic.symbol not in gone])
+        for witness in observer.witnesses
+        if witness.left_at is None
+    ]
+    return bool(subscribed) and all(topics and witness.has_seen(topics, since) for witness, topics in subscribed)
 
 
 class _CountedNetwork:
