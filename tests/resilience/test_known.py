@@ -16,10 +16,11 @@ MARKET = partial(Exchange, ledger=True, update_interval=0.5, ping_interval=4.0, 
 
 
 async def trades_for(seconds: float) -> None:
-    with trio.move_on_after(seconds):
-        async with kufeed.open_feed(QUICK) as feed, feed.trades("BTC-USDT", "XBTUSDTM") as trades:
-            async for _ in trades:
-                pass
+    async with kufeed.open_feed(QUICK) as feed:
+        with trio.move_on_after(seconds):
+            async with feed.trades("BTC-USDT", "XBTUSDTM") as trades:
+                async for _ in trades:
+                    pass
 
 
 @pytest.mark.parametrize(
