@@ -1590,10 +1590,8 @@ async def test_feeds_with_different_shares_stay_within_one_budget(autojump_clock
 
 async def test_one_market_waiting_for_its_budget_keeps_no_other_from_dialling(autojump_clock: MockClock) -> None:
     config = FeedConfig(topics_per_connection=1)
-    async with (
-        simulated(Exchange(generated=40, update_interval=1.0), config) as (_, feed),
-        trio.open_nursery() as nursery,
-    ):
+    exchange = Exchange(generated=40, update_interval=1.0)
+    async with simulated(exchange, config) as (_, feed), trio.open_nursery() as nursery:
 
         @nursery.start_soon
         async def many() -> None:

@@ -106,6 +106,7 @@ async def test_everything_goes_through_the_proxy(authority: trustme.CA, caplog: 
         (b"HTTP/1.1 400 Bad\r\nX Received {head}", "did not answer in HTTP: illegal header line$"),
         (b"HTTP/1.1 400 Bad\r\nX-Received: {head}", "answered HTTP 400|did not answer in HTTP: illegal header line$"),
         (b"HTTP/1.1 400 {head}", "did not answer in HTTP: illegal|answered HTTP 400"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b" " * 1000 + b"\0", "did not answer in HTTP: illegal header line$"),
         (b"", "closed the connection"),
     ],
 )

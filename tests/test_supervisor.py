@@ -47,6 +47,14 @@ async def test_an_error_of_the_body_comes_out_as_itself() -> None:
     assert raised.value.__context__ is context
 
 
+def test_a_group_of_the_body_is_not_looked_into() -> None:
+    """Also where it is no nursery that hands it on: it was the user who made a group of one."""
+    error = ExceptionGroup("the user's", [Mine()])
+    with pytest.RaisesGroup(Mine) as raised, one_error() as body, body.watched():
+        raise error
+    assert raised.value is error
+
+
 async def test_an_error_of_one_task_comes_out_bare() -> None:
     error = Theirs()
     with pytest.raises(Theirs) as raised:

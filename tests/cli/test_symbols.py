@@ -6,12 +6,16 @@ import json
 import sys
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
+import attrs
 import pytest
 
 from kufeed.testing import Exchange
 
 from .process import called, painted, run
+
+LOT_OF_ETHER = '"baseIncrement":"0.0000001"'
 
 
 async def test_lines_for_a_pipe_are_parted_by_tabs() -> None:
@@ -59,6 +63,21 @@ async def test_a_terminal_gets_a_table() -> None:
         text = await painted("symbols", "futures", "--futures-url", address.futures_url, columns=160)
     for word in ("symbol", "tick", "lot", "multiplier", "status", "funding", "XBTUSDTM", "0.001", "open", "8 h"):
         assert word in text
+
+
+async def test_a_row_that_is_not_as_documented_is_left_out_and_said_so() -> None:
+    class Odd(Exchange):
+        def _answer(self, *asked: Any, **options: Any) -> Any:
+            reply = super()._answer(*asked, **options)
+            return attrs.evolve(reply, body=reply.body.replace(LOT_OF_ETHER, '"baseIncrement":"much"'))
+
+    async with Odd().listen() as address:
+        ended = await run("symbols", "spot", "--spot-url", address.spot_url)
+    assert ended.code == 0
+    assert [line.split("\t")[0] for line in ended.out] == ["BTC-USDT"]
+    (line,) = ended.err
+    assert line.startswith("kufeed: left out, being not as documented: ")
+    assert line.endswith(" 1")
 
 
 async def test_what_the_exchange_refuses_is_one_clear_line() -> None:
