@@ -441,6 +441,27 @@ async def test_statistics_and_repr_tell_where_it_is(autojump_clock: MockClock) -
         statistics.failures = 0
 
 
+def test_it_can_be_printed_anywhere() -> None:
+    """Where its own clock runs it says what it is now, elsewhere what it was when somebody last looked."""
+    breaker = CircuitBreaker(1, 5.0)
+
+    async def open_it_twice() -> None:
+        await fail(breaker)
+        assert repr(breaker) == "<CircuitBreaker open, 1 of 1 failures, opened 1 times>"
+        await trio.sleep(5)
+        assert repr(breaker) == "<CircuitBreaker half-open, 1 of 1 failures, opened 1 times>"
+        await fail(breaker)
+        await trio.sleep(4)
+
+    async def elsewhere() -> None:
+        await trio.sleep(80_000)
+        assert repr(breaker) == "<CircuitBreaker open, 2 of 1 failures, opened 2 times>"
+
+    trio.run(open_it_twice, clock=MockClock(autojump_threshold=0))
+    assert repr(breaker) == "<CircuitBreaker open, 2 of 1 failures, opened 2 times>"
+    trio.run(elsewhere, clock=MockClock(autojump_threshold=0))
+
+
 async def test_a_block_is_left_by_the_task_that_entered_it() -> None:
     breaker = CircuitBreaker()
     with pytest.raises(RuntimeError, match="task that entered"):

@@ -425,6 +425,25 @@ async def test_statistics_and_repr_tell_where_it_is(autojump_clock: MockClock) -
         statistics.used = 0
 
 
+def test_it_can_be_printed_anywhere() -> None:
+    """Where its own clock runs it says what counts now, elsewhere what counted when somebody last looked."""
+    limiter = SlidingWindowLimiter(4, 10.0, None)
+
+    async def use() -> None:
+        for _ in range(2):
+            await limiter.acquire()
+            await trio.sleep(6)
+        assert repr(limiter) == "<SlidingWindowLimiter 1 of 4 in 10 s, 2 held, 0 waiting>"
+
+    async def elsewhere() -> None:
+        await trio.sleep(80_000)
+        assert repr(limiter) == "<SlidingWindowLimiter 1 of 4 in 10 s, 2 held, 0 waiting>"
+
+    trio.run(use, clock=MockClock(autojump_threshold=0))
+    assert repr(limiter) == "<SlidingWindowLimiter 1 of 4 in 10 s, 2 held, 0 waiting>"
+    trio.run(elsewhere, clock=MockClock(autojump_threshold=0))
+
+
 def test_another_run_is_refused_clearly() -> None:
     """Trio's clock differs from run to run: a limiter carried over would wait for hours, or let too much through."""
     limiter = SlidingWindowLimiter(1, 1000.0)
