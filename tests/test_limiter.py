@@ -481,7 +481,7 @@ def test_another_run_is_refused_clearly() -> None:
     ],
 )
 def test_impossible_arguments_are_refused_by_name(arguments: dict[str, Any], name: str) -> None:
-    with pytest.raises(UsageError, match=name):
+    with pytest.raises(UsageError, match=rf"^{name} must be "):
         SlidingWindowLimiter(**arguments)
 
 
