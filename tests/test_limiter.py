@@ -398,6 +398,13 @@ async def test_without_arguments_it_is_as_documented() -> None:
     assert limiter.statistics().used == limiter.statistics().worst_window == 1
 
 
+async def test_a_permit_says_whether_it_is_held() -> None:
+    permit = await SlidingWindowLimiter().acquire(3)
+    assert repr(permit) == "<Permit of weight 3, held>"
+    permit.release()
+    assert repr(permit) == "<Permit of weight 3, released>"
+
+
 async def test_a_window_may_be_shorter_than_a_second_and_a_pause_may_be_none(autojump_clock: MockClock) -> None:
     limiter = SlidingWindowLimiter(1, 0.5, burst=None)
     limiter.pause(0)
