@@ -82,3 +82,11 @@ def test_sides_agree_where_both_know() -> None:
     full.set(Decimal(5), 0)
     assert not full.agrees(seed)
     assert not seed.agrees(full)
+
+
+def test_a_side_is_whole_unless_said_otherwise() -> None:
+    side = BookSide(Side.BUY, [(Decimal(2), 1)])
+    side.set(Decimal(1), 1)
+    assert list(side) == [(2, 1), (1, 1)]
+    assert side.covers(10)
+    assert repr(side) == f"<BookSide 2 levels, best {side.best()}>"
