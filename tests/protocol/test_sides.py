@@ -79,6 +79,7 @@ def test_sides_agree_where_both_know() -> None:
     seed = BookSide(Side.BUY, [(Decimal(number), 1) for number in range(5, 10)], whole=False)
     assert full.agrees(seed)
     assert seed.agrees(full)
+    assert full.agrees(BookSide(Side.BUY, full))
     full.set(Decimal(4), 0)
     assert full.agrees(seed)
     full.set(Decimal(5), 0)
