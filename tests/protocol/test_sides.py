@@ -80,7 +80,7 @@ def test_sides_agree_where_both_know() -> None:
     assert full.agrees(seed)
     assert seed.agrees(full)
     assert full.agrees(BookSide(Side.BUY, full))
-    assert not full.agrees(BookSide(Side.BUY, full[:-1]))
+    assert not full.agrees(BookSide(Side.BUY, [*full[:-1], (Decimal(1), 2)]))
     full.set(Decimal(4), 0)
     assert full.agrees(seed)
     full.set(Decimal(5), 0)
