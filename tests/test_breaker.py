@@ -237,9 +237,12 @@ async def test_a_trial_that_says_nothing_leaves_its_place_to_the_next(autojump_c
     assert breaker.state is CircuitState.CLOSED
 
 
-async def test_the_outcome_of_what_began_before_counts_nothing(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("changes_before", [0, 1, 2])
+async def test_the_outcome_of_what_began_before_counts_nothing(autojump_clock: MockClock, changes_before: int) -> None:
     """A call that was slow enough to see the circuit open and half-open neither closes it nor opens it again."""
     breaker = CircuitBreaker(1, 10.0)
+    for _ in range(changes_before):
+        breaker.reset()
 
     async def slow(seconds: float, goes_well: bool) -> None:
         try:
@@ -441,6 +444,27 @@ async def test_statistics_and_repr_tell_where_it_is(autojump_clock: MockClock) -
         statistics.failures = 0
 
 
+def test_it_can_be_printed_anywhere() -> None:
+    """Where its own clock runs it says what it is now, elsewhere what it was when somebody last looked."""
+    breaker = CircuitBreaker(1, 5.0)
+
+    async def open_it_twice() -> None:
+        await fail(breaker)
+        assert repr(breaker) == "<CircuitBreaker open, 1 of 1 failures, opened 1 times>"
+        await trio.sleep(5)
+        assert repr(breaker) == "<CircuitBreaker half-open, 1 of 1 failures, opened 1 times>"
+        await fail(breaker)
+        await trio.sleep(4)
+
+    async def elsewhere() -> None:
+        await trio.sleep(80_000)
+        assert repr(breaker) == "<CircuitBreaker open, 2 of 1 failures, opened 2 times>"
+
+    trio.run(open_it_twice, clock=MockClock(autojump_threshold=0))
+    assert repr(breaker) == "<CircuitBreaker open, 2 of 1 failures, opened 2 times>"
+    trio.run(elsewhere, clock=MockClock(autojump_threshold=0))
+
+
 async def test_a_block_is_left_by_the_task_that_entered_it() -> None:
     breaker = CircuitBreaker()
     with pytest.raises(RuntimeError, match="task that entered"):
@@ -497,7 +521,7 @@ def test_outcomes_told_without_a_block_bind_it_to_the_run_too() -> None:
     ],
 )
 def test_impossible_arguments_are_refused_by_name(arguments: dict[str, Any], name: str) -> None:
-    with pytest.raises(UsageError, match=name):
+    with pytest.raises(UsageError, match=rf"^{name} must be "):
         CircuitBreaker(**arguments)
 
 

@@ -393,8 +393,16 @@ async def test_what_a_burst_holds_up_is_not_free(autojump_clock: MockClock) -> N
 async def test_without_arguments_it_is_as_documented() -> None:
     limiter = SlidingWindowLimiter()
     assert repr(limiter) == "<SlidingWindowLimiter 0 of 1000 in 10 s, 0 of 100 held, 0 waiting>"
+    assert limiter.statistics().worst_window == 0
     assert (await limiter.acquire()).weight == 1
-    assert limiter.statistics().used == 1
+    assert limiter.statistics().used == limiter.statistics().worst_window == 1
+
+
+async def test_a_permit_says_whether_it_is_held() -> None:
+    permit = await SlidingWindowLimiter().acquire(3)
+    assert repr(permit) == "<Permit of weight 3, held>"
+    permit.release()
+    assert repr(permit) == "<Permit of weight 3, released>"
 
 
 async def test_a_window_may_be_shorter_than_a_second_and_a_pause_may_be_none(autojump_clock: MockClock) -> None:
@@ -423,6 +431,25 @@ async def test_statistics_and_repr_tell_where_it_is(autojump_clock: MockClock) -
     assert (statistics.next_free, statistics.worst_window) == (6.0, 4)
     with pytest.raises(AttributeError):
         statistics.used = 0
+
+
+def test_it_can_be_printed_anywhere() -> None:
+    """Where its own clock runs it says what counts now, elsewhere what counted when somebody last looked."""
+    limiter = SlidingWindowLimiter(4, 10.0, None)
+
+    async def use() -> None:
+        for _ in range(2):
+            await limiter.acquire()
+            await trio.sleep(6)
+        assert repr(limiter) == "<SlidingWindowLimiter 1 of 4 in 10 s, 2 held, 0 waiting>"
+
+    async def elsewhere() -> None:
+        await trio.sleep(80_000)
+        assert repr(limiter) == "<SlidingWindowLimiter 1 of 4 in 10 s, 2 held, 0 waiting>"
+
+    trio.run(use, clock=MockClock(autojump_threshold=0))
+    assert repr(limiter) == "<SlidingWindowLimiter 1 of 4 in 10 s, 2 held, 0 waiting>"
+    trio.run(elsewhere, clock=MockClock(autojump_threshold=0))
 
 
 def test_another_run_is_refused_clearly() -> None:
@@ -462,7 +489,7 @@ def test_another_run_is_refused_clearly() -> None:
     ],
 )
 def test_impossible_arguments_are_refused_by_name(arguments: dict[str, Any], name: str) -> None:
-    with pytest.raises(UsageError, match=name):
+    with pytest.raises(UsageError, match=rf"^{name} must be "):
         SlidingWindowLimiter(**arguments)
 
 

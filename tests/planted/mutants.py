@@ -304,7 +304,7 @@ def _fork(where: Path, tests: Sequence[str]) -> int:
     code = 98
     try:
         code = _child(where, tests)
-    except BaseException:  # noqa: BLE001  # told, and nothing of it gets into the parent's code, which is here too
+    except BaseException:  # noqa: ASYNC103, BLE001  # told, and nothing of it gets into the parent's code, which is here too
         traceback.print_exc()
     finally:
         os._exit(code)

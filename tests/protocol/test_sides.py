@@ -69,7 +69,9 @@ def test_a_price_of_more_digits_than_the_context_is_kept_exact() -> None:
     with localcontext(prec=6):
         side = BookSide(Side.SELL, [(price, 1)])
         side.set(price, 2)
-    assert list(side) == [(price, 2)]
+        other = Decimal("1." + 39 * "1" + "2")
+        side.set(other, 3)
+    assert list(side) == [(price, 2), (other, 3)], "they differ in the last digit alone"
 
 
 def test_sides_agree_where_both_know() -> None:
@@ -77,8 +79,30 @@ def test_sides_agree_where_both_know() -> None:
     seed = BookSide(Side.BUY, [(Decimal(number), 1) for number in range(5, 10)], whole=False)
     assert full.agrees(seed)
     assert seed.agrees(full)
+    assert full.agrees(BookSide(Side.BUY, full))
+    assert not full.agrees(BookSide(Side.BUY, [*full[:-1], (Decimal(1), 2)]))
     full.set(Decimal(4), 0)
     assert full.agrees(seed)
     full.set(Decimal(5), 0)
     assert not full.agrees(seed)
     assert not seed.agrees(full)
+
+
+def test_a_side_is_whole_unless_said_otherwise() -> None:
+    side = BookSide(Side.BUY, [(Decimal(2), 1)])
+    side.set(Decimal(1), 1)
+    assert list(side) == [(2, 1), (1, 1)]
+    assert side.covers(10)
+    assert repr(side) == f"<BookSide 2 levels, best {side.best()}>"
+
+
+@pytest.mark.parametrize("kind", Side)
+def test_the_worst_price_that_is_known_may_change_and_what_is_beyond_may_not(kind: Side) -> None:
+    beyond = {Side.BUY: Decimal(1), Side.SELL: Decimal(4)}[kind]
+    side = BookSide(kind, [(Decimal(2), 1), (Decimal(3), 1)], whole=False)
+    worst = side[-1].price
+    side.set(worst, 5)
+    side.set(beyond, 7)
+    assert [level.size for level in side] == [1, 5]
+    side.set(worst, 0)
+    assert len(side) == 1
