@@ -35,7 +35,7 @@ class Offence(StrEnum):
     NOT_LIVE = "not live"
     """A stream was not live again within the bound after the last fault."""
     SLOW_CLOSE = "slow close"
-    """Leaving took longer than `FeedConfig.close_timeout`, or raised."""
+    """Leaving took longer than `FeedConfig.close_timeout`, or the program did not end at all."""
     FALSE_ACCOUNTS = "false accounts"
     """The terms of `QueueStatistics` do not add up, or do not agree with what was seen."""
 

@@ -22,6 +22,7 @@ from kufeed.testing.observer import FeedObserver
 from kufeed.testing.plans import FaultPlan
 from kufeed.testing.services import open_services
 from kufeed.testing.streams import PipeStream
+from kufeed.testing.stuck import break_off
 
 if TYPE_CHECKING:
     import ssl
@@ -35,6 +36,8 @@ T = TypeVar("T")
 _LAST_WORDS = 0.5
 """Seconds between the end of the program and the judgement: what was under way then has arrived."""
 _SETTLE = 60.0
+_PATIENCE = 120.0
+"""Seconds in which a program that was cancelled has to end: its own clean-up may take some."""
 _LOOK_AGAIN = 1.0
 
 
@@ -65,7 +68,9 @@ class Report(Generic[T]):
         """Raise what the program raised, or `AssertionError` with all findings and the line that runs this again."""
         __tracebackhide__ = True
         if self.error is not None:
-            self.error.add_note(f"again: {self.reproducer}")
+            note = f"again: {self.reproducer}"
+            if note not in getattr(self.error, "__notes__", ()):
+                self.error.add_note(note)
             raise self.error
         if self.findings:
             raise AssertionError("\n".join([*map(str, self.findings), f"again: {self.reproducer}"]))
@@ -74,9 +79,9 @@ class Report(Generic[T]):
     def reproducer(self) -> str:
         """A line that runs the same again, with ``from kufeed.testing import FaultPlan, faults``.
 
-        An expression where the program and its arguments have such names.
+        An expression where the program and its arguments have such names; over sockets, one to await.
         """
-        return f"kufeed.testing.run({self.call})"
+        return f"kufeed.testing.{self.call}"
 
     @property
     def offences(self) -> frozenset[Offence]:
@@ -96,6 +101,8 @@ class Report(Generic[T]):
     def __str__(self) -> str:
         counts = Counter(str(finding.offence) for finding in self.findings)
         verdict = ", ".join(f"{count} × {offence}" for offence, count in counts.items()) or "nothing wrong"
+        if self.error is not None:
+            verdict += f", and it raised {type(self.error).__name__}"
         seen = sum(len(witness.sightings) for witness in self.witnesses)
         return f"{verdict}; {self.seconds:.1f} s, {seen} seen; {self.reproducer}"
 
@@ -115,7 +122,8 @@ def run(
     take milliseconds. Besides, tasks that are left are found (`Offence.LEAK`). Everything that is drawn is drawn from
     *seed*: the market, jitter, the order in which Trio runs tasks, and Python's own `random` functions; the same
     arguments give the same report, in any process. What the program takes from the world beside the feed, such as
-    `time.time()`, sockets and threads, stays real.
+    `time.time()`, sockets and threads, stays real, and while a thread works the virtual clock runs away: keep
+    `trio.to_thread` out of what is to go the same way again.
 
     May not be called inside of a Trio run: there, await `judged()`.
     """
@@ -155,14 +163,17 @@ async def judged(
     *exchange* makes the exchange, with ``ledger=True``; None: one of this *seed* with the symbols that every exchange
     has. How often it goes the same way depends on the clock and on Trio's scheduling: `run()` fixes both.
 
-    An exception of the program stands in `Report.error`; `BaseException`s such as `KeyboardInterrupt` come out.
-    Cancelled, the program is.
+    An exception of the program stands in `Report.error`; `BaseException`s such as `KeyboardInterrupt` come out. One
+    that has not ended two minutes after it was cancelled is broken off, and that is a finding (`Offence.SLOW_CLOSE`).
+    Cancelled, the program is. What is read from `Feed.books` and `Feed.latest()` is not judged.
     """
     chosen = FaultPlan() if plan is None else plan
     call = [_name(app), *map(repr, args), f"plan={chosen!r}", f"seed={seed}"]
     call += [f"exchange={_name(exchange)}"] if exchange is not None else []
     call += [f"settle={settle!r}"] if settle != _SETTLE else []
     call += [f"calm={calm!r}"] if calm is not None else []
+    in_memory = network is MemoryNetwork
+    call += [] if in_memory else [f"network={_name(network)}"]
     world = Exchange(seed=seed, ledger=True) if exchange is None else exchange()
     observer = FeedObserver()
     result: T | None = None
@@ -173,29 +184,33 @@ async def judged(
         began = trio.current_time()
         last = began + max((fault.until if fault.until < math.inf else fault.at for fault in chosen), default=0.0)
         token = CONDITIONS.set(Conditions(network=counted, rng=rng, observer=observer))
-        with trio.move_on_at(last + settle) as time_over:
+        stuck: list[str] = []
+        async with open_services() as watch:
+            watch.start_soon(_end_when_stuck, last + settle + _PATIENCE, trio.lowlevel.current_task(), stuck)
             try:
-                async with open_services() as nursery:
-                    nursery.start_soon(chosen.play, world, name="fault plan")
-                    if calm is not None:
-                        nursery.start_soon(
-                            _end_when_calm, time_over, observer, world, last, calm, name="end of the run"
-                        )
-                    result = await app(*args)
+                with trio.move_on_at(last + settle) as time_over:
+                    async with open_services() as nursery:
+                        nursery.start_soon(chosen.play, world, name="fault plan")
+                        if calm is not None:
+                            nursery.start_soon(_end_when_calm, time_over, observer, world, last, calm, name="calm")
+                        result = await app(*args)
             except Exception as raised:  # noqa: BLE001  # the program's own: the report has it
-                error = raised
+                error = None if stuck else raised
             finally:
                 CONDITIONS.reset(token)
         ended = trio.current_time()
         left = counted.open_connections
         await trio.sleep(_LAST_WORDS)
         findings = check_delivery(world, *observer.witnesses, end=ended, live_within=settle / 2)
+    if stuck:
+        text = f"{_PATIENCE:.0f} s after it was cancelled the program had not ended, but waited in {', '.join(stuck)}"
+        findings = (*findings, Finding(Offence.SLOW_CLOSE, text, at=ended))
     if left:
         findings = (*findings, Finding(Offence.LEAK, f"{left} connections are open after the program has ended"))
     return Report(
         plan=chosen,
         seed=seed,
-        call=", ".join(call),
+        call=f"{'run' if in_memory else 'judged'}({', '.join(call)})",
         result=result,
         error=error,
         ended=not time_over.cancelled_caught,
@@ -215,6 +230,13 @@ def _name(thing: object) -> str:
 
 def _tasks() -> int:
     return trio.lowlevel.current_statistics().tasks_living
+
+
+async def _end_when_stuck(at: float, task: trio.lowlevel.Task, names: list[str]) -> None:
+    """Break the program off that has not ended by then, and note what it was waiting in."""
+    spare = tuple(task.child_nurseries)
+    await trio.sleep_until(at)
+    names += break_off(task, spare)
 
 
 async def _end_when_calm(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import subprocess
@@ -203,3 +204,38 @@ def test_leaving_that_takes_too_long_is_found() -> None:
     report = run(stubborn, settle=5.0)
     assert Offence.SLOW_CLOSE in report.offences
     assert "3.000 s more" in str(report.findings)
+
+
+@pytest.mark.parametrize("wait", [partial(trio.sleep, math.inf), trio.sleep_forever, trio.Event().wait])
+def test_a_program_that_never_ends_is_broken_off(wait: Any) -> None:
+    async def stubborn() -> None:
+        async with kufeed.open_feed(QUICK) as feed, feed.ticker("XBTUSDTM") as tickers:
+            async with trio.open_nursery() as nursery:
+
+                async def shielded() -> None:
+                    with trio.CancelScope(shield=True):
+                        await wait()
+
+                nursery.start_soon(shielded, name="the culprit")
+                async for _ in tickers:
+                    pass
+
+    report = run(stubborn, settle=5.0)
+    assert report.offences == {Offence.SLOW_CLOSE}
+    assert "waited in the culprit" in str(report.findings[0])
+    assert report.error is None
+    assert not report.ended
+    assert report.seconds == 125.0
+
+
+def test_a_report_says_what_was_raised() -> None:
+    async def fails() -> None:
+        await trio.lowlevel.checkpoint()
+        raise LookupError
+
+    report = run(fails)
+    assert str(report).startswith("nothing wrong, and it raised LookupError; 0.0 s")
+    for _ in range(2):
+        with pytest.raises(LookupError) as caught:
+            report.check()
+    assert len(caught.value.__notes__) == 1
