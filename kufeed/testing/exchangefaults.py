@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import attrs
 
 from kufeed.testing import checks, tamper, wire
-from kufeed.testing.exchange import DROP_AFTER_509
+from kufeed.testing.conversation import DROP_AFTER_509
 from kufeed.testing.hazards import Fault, LastingFault, Severity, among, any_of, between
 from kufeed.testing.market import OPEN
 from kufeed.testing.records import BookFault
