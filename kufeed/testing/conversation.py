@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 import trio_websocket
 
-from kufeed.testing import wire
+from kufeed.testing import complaints, wire
 from kufeed.testing.limits import SlidingWindow
 from kufeed.testing.premises import note_refusal
 
@@ -52,8 +52,7 @@ class Conversation:
         faults, limits = self._premises.faults, self._premises.limits
         expired = self._tokens.judge(session.token, session.market, trio.current_time()) == "expired"
         if expired:
-            # Seen in XChange 4740: the error has no id, and nothing comes after it.
-            session.reply(wire.error(None, 401, "token is expired"))
+            session.reply(complaints.expired_token())
         elif not faults.withhold_welcome:
             session.reply(wire.welcome(session.connect_id), after=faults.late_welcome)
         window = SlidingWindow(limits.messages_per_10s, 10.0)
@@ -70,7 +69,7 @@ class Conversation:
                 continue
             if not window.admit(trio.current_time(), lowered):
                 note_refusal(self._premises, "frames", session.market, f"a frame was sent: {text:.100}")
-                session.reply(wire.error(session.connect_id, 509, "exceed max permits per 10 seconds"))
+                session.reply(complaints.too_many_frames(session.connect_id))
                 await trio.sleep(DROP_AFTER_509)
                 session.cut()
                 return
@@ -87,7 +86,7 @@ class Conversation:
 
     def _handle(self, session: Session, frame: dict[str, Any] | None) -> None:
         if frame is None:
-            session.reply(wire.error(None, 415, "type is not supported"))
+            session.reply(complaints.no_such_type())
             return
         request_id = None if frame.get("id") is None else str(frame["id"])
         match frame.get("type"):
@@ -99,7 +98,7 @@ class Conversation:
             case "unsubscribe":
                 self._unsubscribe(session, request_id, str(frame.get("topic", "")), ack=frame.get("response") is True)
             case _:
-                session.reply(wire.error(request_id, 415, "type is not supported"))
+                session.reply(complaints.no_such_type(request_id))
 
     def subscribe(self, session: Session, request_id: str | None, text: str, *, ack: bool) -> None:
         """Take a subscribe for the topics *text*: all of it, what is good of it, or nothing."""
@@ -107,8 +106,7 @@ class Conversation:
         arguments = list(dict.fromkeys(arguments))
         limits = self._premises.limits
         if limits.symbols_per_frame is not None and len(arguments) > limits.symbols_per_frame:
-            reason = f"exceed max subscription count limitation of {limits.symbols_per_frame} per time"
-            session.reply(wire.error(request_id, 509, reason))
+            session.reply(complaints.too_many_symbols(limits.symbols_per_frame, request_id))
             note_refusal(self._premises, "symbols", session.market, f"{len(arguments)} symbols were in one frame")
             return
         channel = wire.CHANNELS.get((session.market, prefix))
@@ -121,18 +119,17 @@ class Conversation:
             else:
                 bad.append(f"{prefix}:{argument}" if ":" in text else text)
         if bad and not self._partial:
-            session.reply(wire.error(request_id, 404, f"topic {bad[0]} is not found"))
+            session.reply(complaints.no_such_topic(bad[0], request_id))
             return
         most = limits.topics(session.market)
         new = [topic for topic in good if topic.name not in session.held]
         count = len(session.held) + len(new)
         if most is not None and count > most:
-            reason = f"exceed max subscription count limitation of {most} per session"
-            session.reply(wire.error(request_id, 509, reason))
+            session.reply(complaints.too_many_topics(most, request_id))
             note_refusal(self._premises, "topics", session.market, f"{count} topics were asked for")
             return
         for name in bad:
-            session.reply(wire.error(request_id, 404, f"topic {name} is not found"))
+            session.reply(complaints.no_such_topic(name, request_id))
         answered = bool(good)
         for topic in new:
             if self._premises.faults.ignores(topic.name, topic.symbol):

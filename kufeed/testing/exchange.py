@@ -202,7 +202,7 @@ class Exchange(Premises):
         self._pulse.begin()
         try:
             async with open_services() as nursery:
-                nursery.start_soon(self._pulse.run, name="kufeed exchange: market")
+                nursery.start_soon(self._pulse.run_market, name="kufeed exchange: market")
                 self.cable.open(nursery)
                 yield nursery
         finally:

@@ -34,7 +34,7 @@ class Pulse:
         """The first beat is one interval from now."""
         self._grid.begin(trio.current_time())
 
-    async def run(self) -> None:
+    async def run_market(self) -> None:
         """Advance the held symbols on the grid; sleep without any timer while none is held."""
         while True:
             await trio.lowlevel.checkpoint()
