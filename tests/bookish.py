@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,8 @@ from trio.testing import wait_all_tasks_blocked
 import kufeed
 from kufeed import Disconnected, FeedConfig, Gap, OrderBook, Restored, Resynced
 from kufeed.testing import Exchange, MemoryNetwork
+from kufeed.testing.http import Where
+from kufeed.testing.rest import Reply
 
 QUIET: dict[str, Any] = {"live": False}
 BOTH = ("BTC-USDT", "XBTUSDTM")
@@ -79,6 +81,16 @@ def skip_numbers(exchange: Exchange, symbol: str, count: int) -> tuple[int, int]
     after = exchange.change_book(symbol, count)
     exchange.faults.mute_topics = ()
     return before + 1, after
+
+
+def change_replies(exchange: Exchange, change: Callable[[Where | None, Reply], Reply]) -> None:
+    """Have *change* make what *exchange* replies to each request over REST out of what it would have replied."""
+    answer = exchange._desk.answer
+
+    def changed(method: str, where: Where | None, headers: dict[str, str], *, secure: bool) -> Reply:
+        return change(where, answer(method, where, headers, secure=secure))
+
+    exchange._desk.answer = changed  # type: ignore[method-assign]
 
 
 @attrs.frozen

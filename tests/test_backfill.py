@@ -81,7 +81,7 @@ async def test_a_recovered_trade_is_what_would_have_been_pushed(symbol: str, aut
         await miss(exchange, 1, symbol)
         model = exchange._model(symbol)
         made = model.recent_trades[-1] = attrs.evolve(
-            model.recent_trades[-1], time_ns=exchange._now_ns() - 7200 * 10**9
+            model.recent_trades[-1], time_ns=exchange._clock.now_ns() - 7200 * 10**9
         )
         exchange.trade(symbol)
         _, old, new = await all_of(trades)
@@ -210,8 +210,8 @@ async def test_a_lost_connection_that_cost_nothing_is_no_reason_to_ask_later(aut
         exchange.trade(BOTH[0], 2, skip=5)
         await miss(exchange, 0, BOTH[0])
         model = exchange._model(BOTH[0])
-        for route in exchange._routes_of(model):  # what came last comes again: nothing is missing
-            exchange._publish(route, model, Beat(exchange._now_ns(), (), (model.recent_trades[-1],)))
+        for route in exchange._publisher.routes_of(model):  # what came last comes again: nothing is missing
+            exchange._publisher.publish(route, model, Beat(exchange._clock.now_ns(), (), (model.recent_trades[-1],)))
         exchange.trade(BOTH[0], 2, skip=5)
         assert kinds(await all_of(trades)) == ["new"] * 4
         exchange._model(BOTH[0]).trade_sequence -= 7

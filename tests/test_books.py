@@ -113,8 +113,8 @@ def consume(exchange: Exchange, symbol: str, levels: int) -> None:
 def push(exchange: Exchange, model: Any, changes: list[Any]) -> None:
     from kufeed.testing.market import Beat
 
-    for route in exchange._routes_of(model):
-        exchange._publish(route, model, Beat(exchange._now_ns(), tuple(changes), ()))
+    for route in exchange._publisher.routes_of(model):
+        exchange._publisher.publish(route, model, Beat(exchange._clock.now_ns(), tuple(changes), ()))
 
 
 async def test_a_public_seed_is_replaced_before_it_is_too_thin(autojump_clock: MockClock) -> None:
@@ -161,8 +161,8 @@ async def test_a_seed_that_waits_for_the_changes_is_counted_when_it_joins(
         exchange.faults.book = BookFault(error=503, times=1)
         consume(exchange, SPOT, 70)
         await wait_all_tasks_blocked()
-        topic = exchange._routes[wire(SPOT)].topic
-        frames = list(topic.channel.encode(topic, model, model.change(exchange._now_ns(), 2)))
+        topic = exchange._publisher.routes[wire(SPOT)].topic
+        frames = list(topic.channel.encode(topic, model, model.change(exchange._clock.now_ns(), 2)))
         await trio.sleep(3.0)
         (found,) = feed.statistics().books
         assert (found.seeds, found.unfit, found.state) == (1, 0, "live")
@@ -668,7 +668,7 @@ async def test_a_rejection_after_a_reconnect_reaches_all_readers(autojump_clock:
             model = exchange.model
             delisted = model._names["futures"]
             del delisted["T0001USDTM"]
-            exchange._any_symbol = False
+            exchange._conversation.any_symbol = False
             live = feed.books["T0001USDTM"]
             await exchange.disconnect_all()
             for books in (one, two):

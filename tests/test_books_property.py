@@ -138,9 +138,9 @@ class World:
         """Push four messages out of order, and some of them twice."""
         exchange = self.exchange
         model = exchange.model.find("spot" if "-" in symbol else "futures", symbol)
-        route = exchange._routes.get(wire(symbol))
+        route = exchange._publisher.routes.get(wire(symbol))
         assert model is not None
-        beats = [model.change(exchange._now_ns(), 1) for _ in range(4)]
+        beats = [model.change(exchange._clock.now_ns(), 1) for _ in range(4)]
         if route is not None:
             frames = [text for beat in beats for text in route.topic.channel.encode(route.topic, model, beat)]
             await exchange.play([frames[index] for index in (*order, *again)])

@@ -630,11 +630,11 @@ async def test_what_the_exchange_refused_meanwhile_begins_anew(autojump_clock: M
     async with simulated(exchange) as (_, feed), feed.ticker("BTC-USDT", "GONE-USDT", changes_only=True) as changes:
         await exchange.play([ticker(1, "GONE-USDT")])
         await changes.receive()
-        exchange._any_symbol = False
+        exchange._conversation.any_symbol = False
         await exchange.disconnect_all()
         with pytest.raises(kufeed.SubscriptionRejected):
             await changes.receive()
-        exchange._any_symbol = True
+        exchange._conversation.any_symbol = True
         await changes.add("GONE-USDT")
         await exchange.play([ticker(2, "GONE-USDT")])
         await trio.sleep(1)

@@ -1057,7 +1057,7 @@ async def test_a_topic_refused_at_reconnect_is_raised_to_its_subscribers_alone(a
     exchange = Exchange(live=False)
     async with simulated(exchange) as (_, feed), feed.ticker("XBTUSDTM", "ETHUSDTM") as tickers:
         async with feed.ticker("GONEUSDTM") as gone:
-            exchange._any_symbol = False  # it knows the first two
+            exchange._conversation.any_symbol = False  # it knows the first two
             await exchange.disconnect_all()
             with pytest.raises(kufeed.SubscriptionRejected) as refusal:
                 await gone.receive()
@@ -1158,7 +1158,7 @@ async def test_a_bug_in_our_tasks_surfaces_as_itself(autojump_clock: MockClock) 
     async with BrokenNetwork(Exchange()) as network:
         with pytest.raises(RuntimeError, match="a bug"):
             async with kufeed.open_feed(network=network) as feed, feed.ticker("XBTUSDTM") as tickers:
-                network.exchange._time_ns = lambda: 0
+                network.exchange._clock.time_ns = lambda: 0
                 network.broken = True
                 async for _ in tickers:
                     pass
@@ -1168,7 +1168,7 @@ async def test_the_body_wins_when_both_fail(autojump_clock: MockClock) -> None:
     async with BrokenNetwork(Exchange()) as network:
         with pytest.raises(BodyError) as raised:
             async with kufeed.open_feed(network=network) as feed, feed.ticker("XBTUSDTM"):
-                network.exchange._time_ns = lambda: 0
+                network.exchange._clock.time_ns = lambda: 0
                 network.broken = True
                 try:
                     await trio.sleep_forever()
@@ -1696,20 +1696,21 @@ async def test_adding_during_a_restore_does_not_cost_what_was_there(autojump_clo
 async def test_an_exchange_that_takes_no_topic_at_all_is_not_asked_for_ever(autojump_clock: MockClock) -> None:
     """Called full with one topic, a connection is not full: another would do no better."""
 
-    class Refusing(Exchange):
-        def _subscribe(self, session: Any, request_id: str | None, text: str, *, ack: bool) -> None:
-            session.reply(
-                json.dumps(
-                    {
-                        "id": request_id,
-                        "type": "error",
-                        "code": 509,
-                        "data": "exceed max subscription count limitation of 300 per session",
-                    }
-                )
+    def refuse(session: Any, request_id: str | None, text: str, *, ack: bool) -> None:
+        session.reply(
+            json.dumps(
+                {
+                    "id": request_id,
+                    "type": "error",
+                    "code": 509,
+                    "data": "exceed max subscription count limitation of 300 per session",
+                }
             )
+        )
 
-    async with simulated(Refusing()) as (exchange, feed):
+    refusing = Exchange()
+    refusing._conversation.subscribe = refuse  # type: ignore[method-assign]
+    async with simulated(refusing) as (exchange, feed):
         with trio.fail_after(60), pytest.raises(kufeed.SubscriptionRejected, match="full"):
             async with feed.ticker("XBTUSDTM", "ETHUSDTM", "BTC-USDT"):
                 pass
@@ -1720,12 +1721,12 @@ async def test_a_topic_refused_for_all_is_added_for_each(autojump_clock: MockClo
     exchange = Exchange(live=False)
     async with simulated(exchange) as (_, feed), feed.ticker("XBTUSDTM", "GONEUSDTM") as first:
         async with feed.ticker("XBTUSDTM", "GONEUSDTM") as second:
-            exchange._any_symbol = False
+            exchange._conversation.any_symbol = False
             await exchange.disconnect_all()
             for end in (first, second):
                 with pytest.raises(kufeed.SubscriptionRejected):
                     await end.receive()
-            exchange._any_symbol = True
+            exchange._conversation.any_symbol = True
             await second.add("GONEUSDTM")
             await first.add("GONEUSDTM")
             gone = feed._pool._streams[topic("ticker", "GONEUSDTM"), None][0]
@@ -1735,13 +1736,16 @@ async def test_a_topic_refused_for_all_is_added_for_each(autojump_clock: MockClo
 async def test_halves_find_two_topics_that_are_never_answered(autojump_clock: MockClock) -> None:
     """Frames with either of them are not answered at all; they are told once, together, and the rest comes back."""
 
-    class Deaf(Exchange):
-        def _subscribe(self, session: Any, request_id: str | None, text: str, *, ack: bool) -> None:
-            if len(self.dials) == 1 or not {"T0003USDTM", "T0014USDTM"} & set(text.partition(":")[2].split(",")):
-                super()._subscribe(session, request_id, text, ack=ack)
+    deaf = Exchange(generated=16)
+    subscribe = deaf._conversation.subscribe
 
+    def ignore_two(session: Any, request_id: str | None, text: str, *, ack: bool) -> None:
+        if len(deaf.dials) == 1 or not {"T0003USDTM", "T0014USDTM"} & set(text.partition(":")[2].split(",")):
+            subscribe(session, request_id, text, ack=ack)
+
+    deaf._conversation.subscribe = ignore_two  # type: ignore[method-assign]
     symbols = [f"T{number:04}USDTM" for number in range(1, 17)]
-    async with simulated(Deaf(generated=16)) as (exchange, feed), feed.ticker(*symbols) as tickers:
+    async with simulated(deaf) as (exchange, feed), feed.ticker(*symbols) as tickers:
         await exchange.disconnect_all()
         await trio.sleep(90)
         assert len(exchange.sessions[0].topics) == 14
@@ -1767,7 +1771,7 @@ async def test_a_bad_proxy_of_the_environment_is_named_and_ends_nothing_else(
 
 async def test_a_bug_is_not_hidden_by_whoever_was_entering(autojump_clock: MockClock) -> None:
     async with BrokenNetwork(Exchange()) as network:
-        network.exchange._time_ns = lambda: 0
+        network.exchange._clock.time_ns = lambda: 0
         network.broken = True
         with pytest.raises(RuntimeError, match="a bug"):
             async with kufeed.open_feed(network=network) as feed, feed.ticker("XBTUSDTM"):

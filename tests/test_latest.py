@@ -147,7 +147,7 @@ async def test_of_a_topic_that_the_exchange_refuses_there_is_none(autojump_clock
         await exchange.play([ticker(1), ticker(2, "GONE-USDT")])
         assert {(await tickers.receive()).sequence for _ in range(2)} == {1, 2}
         assert (number(feed, BTC), number(feed, gone)) == (1, 2)
-        exchange._any_symbol = False  # it knows the other one
+        exchange._conversation.any_symbol = False  # it knows the other one
         with pytest.raises(kufeed.SubscriptionRejected):
             async with feed.ticker("NOPE-USDT"):
                 pass

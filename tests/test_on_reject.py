@@ -181,7 +181,7 @@ async def test_handlers_go_on_too(autojump_clock: MockClock) -> None:
 
 async def delist(exchange: Exchange) -> None:
     """From the next connection on the exchange does not have what it only made up."""
-    exchange._any_symbol = False
+    exchange._conversation.any_symbol = False
     await exchange.disconnect_all()
     await trio.sleep(1)
 
@@ -224,7 +224,7 @@ async def test_it_may_be_added_again_and_removed(autojump_clock: MockClock, part
             assert len(tickers.refused) == 2
             tickers.remove("NOTHINGUSDTM")
             assert list(tickers.refused) == [BAD]
-            exchange._any_symbol = True
+            exchange._conversation.any_symbol = True
             await tickers.add("NONEUSDTM")
             assert (tickers.refused, tickers.topics) == ({}, (GOOD, BAD))
 

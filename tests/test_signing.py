@@ -16,8 +16,9 @@ from kufeed._budget import OTHER_LANE
 from kufeed._requests import Requests
 from kufeed._signing import Signer
 from kufeed.testing import BookFault, Exchange, rest
+from kufeed.testing.http import Where
 
-from .bookish import QUIET, Watched, check, skip_numbers, waiting, watched
+from .bookish import QUIET, Watched, change_replies, check, skip_numbers, waiting, watched
 from .test_fetch_book import SPOT, exchange_and_rest, requests
 
 SYMBOLS = [f"T{number:04d}-USDT" for number in range(1, 21)]
@@ -29,8 +30,11 @@ class Clockwork(Exchange):
 
     refuse = 0
 
-    def _answer(self, method: str, where: Any, headers: dict[str, str], *, secure: bool) -> rest.Reply:
-        reply = super()._answer(method, where, headers, secure=secure)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        change_replies(self, self._changed)
+
+    def _changed(self, where: Where | None, reply: rest.Reply) -> rest.Reply:
         if where is None or where.path != TIME:
             return reply
         if self.refuse:

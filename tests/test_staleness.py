@@ -36,7 +36,10 @@ from kufeed import (
 )
 from kufeed._json import loads as strict_loads
 from kufeed.testing import Exchange, MemoryNetwork
+from kufeed.testing.http import Where
+from kufeed.testing.rest import Reply
 
+from .bookish import change_replies
 from .test_feed import asked
 
 SPOT, FUTURES = "BTC-USDT", "XBTUSDTM"
@@ -334,7 +337,7 @@ async def test_an_outage_is_no_silence_of_the_stream(autojump_clock: MockClock) 
         assert (stale.acked, stale.alarmed, stale.never) == (False, False, False)
         assert stale.silent_for == pytest.approx(600, abs=1)
         assert here.told == []
-        here.exchange._live = False
+        here.exchange._pulse.live = False
         here.exchange.change_book(SPOT, 50)
         here.exchange.faults.refuse_dials = False
         await trio.sleep(1800)
@@ -665,14 +668,13 @@ async def test_thousands_of_silent_streams_cost_what_one_costs(autojump_clock: M
     exchange = Exchange(generated=count // 4, update_interval=20_000.0)
     symbols = [f"T{number:04}{end}" for number in range(1, count // 4 + 1) for end in ("-USDT", "USDTM")]
     asked_at: list[float] = []
-    answer = exchange._answer
 
-    def counted(method: str, where: Any, headers: dict[str, str], *, secure: bool) -> Any:
+    def count_reply(where: Where | None, reply: Reply) -> Reply:
         if where is not None and not where.path.endswith("bullet-public"):
             asked_at.append(trio.current_time())
-        return answer(method, where, headers, secure=secure)
+        return reply
 
-    exchange._answer = counted  # type: ignore[method-assign]
+    change_replies(exchange, count_reply)
     topics = [topic(kind, symbol) for kind in ("ticker", "trade") for symbol in symbols]
     async with watched(exchange) as here, here.feed.subscribe(*topics):
         await trio.sleep(420)

@@ -20,7 +20,7 @@ from kufeed.testing.market import Trade as Match
 from kufeed.testing.rest import Reply
 from kufeed.testing.wire import compact
 
-from .bookish import Watched, until_blocked, watched
+from .bookish import Watched, change_replies, until_blocked, watched
 
 BOTH = ("BTC-USDT", "XBTUSDTM")
 HISTORIES = ("/api/v1/market/histories", "/api/v1/trade/history")
@@ -39,6 +39,7 @@ class Trading(Exchange):
     def __init__(self, **options: Any) -> None:
         super().__init__(live=False, accept_any_symbol=False, **options)
         self.spoil: Spoil = lambda reply: reply
+        change_replies(self, self._changed)
         self.made: dict[str, list[int]] = {symbol: [] for symbol in BOTH}
         """The sequences of all trades there were."""
         self.times: dict[tuple[str, int], int] = {}
@@ -51,7 +52,7 @@ class Trading(Exchange):
         """
         model = self._model(symbol)
         matches = []
-        time = max(self._now_ns(), self.times[symbol, self.made[symbol][-1]] + 1 if self.made[symbol] else 0)
+        time = max(self._clock.now_ns(), self.times[symbol, self.made[symbol][-1]] + 1 if self.made[symbol] else 0)
         for number in range(count):
             model.trade_sequence += skip
             side: Side = "buy" if number % 2 else "sell"
@@ -61,12 +62,11 @@ class Trading(Exchange):
             matches.append(match)
             self.made[symbol].append(match.sequence)
             self.times[symbol, match.sequence] = match.time_ns
-        for route in self._routes_of(model):
-            self._publish(route, model, Beat(self._now_ns(), (), tuple(matches)))
+        for route in self._publisher.routes_of(model):
+            self._publisher.publish(route, model, Beat(self._clock.now_ns(), (), tuple(matches)))
         return model.trade_sequence
 
-    def _answer(self, method: str, where: Where | None, headers: dict[str, str], *, secure: bool) -> Reply:
-        reply = super()._answer(method, where, headers, secure=secure)
+    def _changed(self, where: Where | None, reply: Reply) -> Reply:
         return self.spoil(reply) if where is not None and where.path in HISTORIES else reply
 
 
@@ -93,7 +93,7 @@ def rows(change: Callable[[list[dict[str, Any]]], object]) -> Spoil:
 
 async def miss(exchange: Trading, count: int, symbol: str, *, skip: int = 1) -> None:
     """Cut every connection, have *count* trades meanwhile, of *symbol*, and return when all is streamed again."""
-    held = tuple(exchange._routes)
+    held = tuple(exchange._publisher.routes)
     await trio.testing.wait_all_tasks_blocked()
     await exchange.disconnect_all()
     if count:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
-from kufeed.testing import checks, tamper, wire
-from kufeed.testing.exchange import DROP_AFTER_509
+from kufeed.testing import checks, complaints, tamper, wire
+from kufeed.testing.conversation import DROP_AFTER_509
 from kufeed.testing.hazards import Fault, LastingFault, Severity, among, any_of, between
 from kufeed.testing.market import OPEN
 from kufeed.testing.records import BookFault
@@ -60,6 +60,11 @@ def _overlay_member(exchange: Exchange, field: str, member: object) -> Callable[
     return exchange.overlays.lay((field, member), True, lambda: member in getattr(exchange.faults, field), write)
 
 
+def _refuse(exchange: Exchange, retry_after: str | None, **errors: Any) -> Callable[[], None]:
+    """Have these fields of the faults be errors for a while, with that header."""
+    return exchange.overlay(**errors, **({} if retry_after is None else {"retry_after": retry_after}))
+
+
 @attrs.frozen(kw_only=True, repr=False)
 class RefuseTokens(LastingFault):
     """Token requests get `error`: an HTTP status, or KuCoin's code and message in a reply with HTTP 200.
@@ -72,8 +77,7 @@ class RefuseTokens(LastingFault):
     retry_after: str | None = _retry_after()
 
     def strike(self, exchange: Exchange) -> Callable[[], None]:
-        waits = {} if self.retry_after is None else {"retry_after": self.retry_after}
-        return exchange.overlay(token_error=self.error, **waits)
+        return _refuse(exchange, self.retry_after, token_error=self.error)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -85,8 +89,7 @@ class RefuseRequests(LastingFault):
     retry_after: str | None = _retry_after()
 
     def strike(self, exchange: Exchange) -> Callable[[], None]:
-        waits = {} if self.retry_after is None else {"retry_after": self.retry_after}
-        return exchange.overlay(request_error=self.error, **waits)
+        return _refuse(exchange, self.retry_after, request_error=self.error)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -98,8 +101,7 @@ class RefuseUpgrades(LastingFault):
     retry_after: str | None = _retry_after()
 
     def strike(self, exchange: Exchange) -> Callable[[], None]:
-        waits = {} if self.retry_after is None else {"retry_after": self.retry_after}
-        return exchange.overlay(upgrade_error=self.error, **waits)
+        return _refuse(exchange, self.retry_after, upgrade_error=self.error)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -204,25 +206,24 @@ class Complain(Fault):
                 session.cut_soon(DROP_AFTER_509)
 
     def _frame(self, session: Session, exchange: Exchange) -> str:
-        """The texts are those of PROTOCOL section 3."""
         match self.meaning:
             case "401 token":
-                return wire.error(None, 401, "token is expired")
+                return complaints.expired_token()
             case "404 topic":
                 topic = next(iter(session.held), "/market/level2:BSV-BTC")
-                return wire.error(None, 404, f"topic {topic} is not found")
+                return complaints.no_such_topic(topic)
             case "404 odd":
                 return wire.error("nobody", 404, "not found")
             case "509 rate":
-                return wire.error(session.connect_id, 509, "exceed max permits per 10 seconds")
+                return complaints.too_many_frames(session.connect_id)
             case "509 topics":
                 most = exchange.limits.topics(session.market) or 100
-                return wire.error(None, 509, f"exceed max subscription count limitation of {most} per session")
+                return complaints.too_many_topics(most)
             case "509 symbols":
                 most = exchange.limits.symbols_per_frame or 100
-                return wire.error(None, 509, f"exceed max subscription count limitation of {most} per time")
+                return complaints.too_many_symbols(most)
             case "415 type":
-                return wire.error(None, 415, "type is not supported")
+                return complaints.no_such_type()
 
 
 @attrs.frozen(kw_only=True, repr=False)

@@ -47,6 +47,13 @@ def failure(code: str, message: str, *, status: int = 200) -> Reply:
     return Reply(status, compact({"code": code, "msg": message}))
 
 
+def refusal(error: int | tuple[str, str], retry_after: str | None) -> Reply:
+    """A bare status, with that `Retry-After` header where it is not None; or the envelope of KuCoin's own error."""
+    if not isinstance(error, int):
+        return failure(*error)
+    return Reply(error, "", () if retry_after is None else (("Retry-After", retry_after),))
+
+
 def bullet(token: str, endpoints: list[str], *, ping_interval: float, ping_timeout: float) -> Reply:
     """The token reply; intervals are given in seconds and told in milliseconds."""
     servers = [
