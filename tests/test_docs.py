@@ -55,7 +55,7 @@ async def open_feed(*arguments: Any, **options: Any) -> AsyncIterator[kufeed.Fee
 
 def run(main: Callable[..., Awaitable[Any]], *arguments: Any, clock: Any = None) -> Any:
     """`trio.run()` of a program that may never end: cut after a virtual minute. One of kufeed's own ends by itself."""
-    if main.__module__.startswith("kufeed."):
+    if str(main.__module__).startswith("kufeed."):
         return run_really(main, *arguments, clock=clock)
 
     async def limited() -> None:

@@ -42,11 +42,11 @@ def exchange() -> Exchange:
 async def memory_network(exchange: Exchange, autojump_clock: MockClock) -> AsyncIterator[MemoryNetwork]:
     """A network on which there is only the `exchange`, under pytest-trio's `autojump_clock`: for `open_feed()`."""
     async with MemoryNetwork(exchange) as network:
-        yield network
+        yield network  # noqa: ASYNC119  # pytest-trio ends its fixtures itself
 
 
 @trio_fixture  # type: ignore[untyped-decorator]
 async def feed(memory_network: MemoryNetwork) -> AsyncIterator[kufeed.Feed]:
     """An open feed over the `memory_network`, with jitter that is always the same; closed after the test."""
     async with kufeed.open_feed(network=memory_network, rng=random.Random(0)) as opened:
-        yield opened
+        yield opened  # noqa: ASYNC119  # as above
