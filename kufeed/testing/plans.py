@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 import random
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,13 +16,14 @@ from kufeed.testing import faults
 from kufeed.testing.hazards import SEVERITIES, Fault, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from kufeed.testing.exchange import Exchange
 
 _KINDS = {kind.__name__: kind for kind in faults.KINDS}
 _DURATION = 20.0  # seconds: what the domains of fields are made for
 _MOST = 5  # faults in a plan that is drawn: those which find something are short
+_ENDS, _BEGINS = range(2)  # in this order where they are of one moment
 
 
 def kinds_of(severity: Severity) -> tuple[type[Fault], ...]:
@@ -32,7 +35,7 @@ def kinds_of(severity: Severity) -> tuple[type[Fault], ...]:
 
 
 class FaultPlan:
-    """Faults in the order in which they strike; immutable, equal where the faults are.
+    """Faults in the order in which they strike, those of one moment as given; immutable, equal where the faults are.
 
     `repr()` is an expression that makes it again, with ``from kufeed.testing import FaultPlan, faults``.
     `to_json()` and `from_json()` are for files and for other languages, `random()` draws one from a seed, and `play()`
@@ -100,13 +103,30 @@ class FaultPlan:
         """Have every fault strike *exchange*, from now on, and return when the last one is over.
 
         The clock is that of the Trio run: virtual under a `MockClock`. Cancelled, what goes on is ended and what was to
-        come does not. *exchange* must be open. Plans may be played at the same time. Raises what `check()` does.
+        come does not. Faults of one moment strike one right after the other, as they stand in the plan; what ends at that
+        moment ends before. *exchange* must be open. Plans may be played at the same time. Raises what `check()` does.
         """
         self.check(exchange)
         began = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            for fault in self.faults:
-                nursery.start_soon(_strike, fault, began, exchange, name=f"fault plan: {type(fault).__name__}")
+        going: dict[int, Callable[[], None]] = {}  # what ends each fault that goes on
+        # One task for all of it: Trio wakes those that are due at one moment in any order.
+        due = [(fault.at, _BEGINS, number) for number, fault in enumerate(self.faults)]
+        await trio.lowlevel.checkpoint()
+        try:
+            while due:
+                at, what, number = due[0]
+                if trio.current_time() < began + at:
+                    await trio.sleep_until(began + at)
+                heapq.heappop(due)
+                if what == _ENDS:
+                    going.pop(number)()
+                elif (end := _strike(self.faults[number], exchange)) is not None:
+                    going[number] = end
+                    heapq.heappush(due, (self.faults[number].until, _ENDS, number))
+        finally:
+            with ExitStack() as rest:
+                for end in going.values():
+                    rest.callback(end)
 
     def __iter__(self) -> Iterator[Fault]:
         return iter(self.faults)
@@ -124,18 +144,21 @@ class FaultPlan:
         return f"FaultPlan({', '.join(map(repr, self.faults))})"
 
 
-async def _strike(fault: Fault, began: float, exchange: Exchange) -> None:
-    await trio.sleep_until(began + fault.at)
+def _strike(fault: Fault, exchange: Exchange) -> Callable[[], None] | None:
+    """Have it happen, and note it; what is returned ends it, where it goes on."""
     strike = None if exchange.truth is None else exchange.truth.struck(fault)
     end = fault.strike(exchange)
-    try:
-        if end is not None:
-            await trio.sleep_until(began + fault.until)
-    finally:
+
+    def end_and_note() -> None:
         if end is not None:
             end()
         if strike is not None:
             strike.until = trio.current_time()
+
+    if end is not None:
+        return end_and_note
+    end_and_note()
+    return None
 
 
 def _draw(kind: type[Fault], rng: random.Random, duration: float) -> Fault:

@@ -157,6 +157,17 @@ async def test_faults_strike_and_end_in_their_time_counted_from_the_play(autojum
     ]
 
 
+async def test_faults_of_one_moment_strike_as_they_are_given_after_what_ends_then(autojump_clock: MockClock) -> None:
+    names = [f"{number}" for number in range(20)]
+    plan = FaultPlan(
+        *(Lasting(at=2.0, lasting=0.0, name=name) for name in names), Lasting(at=1.0, lasting=1.0, name="it")
+    )
+    async with MemoryNetwork(Exchange()) as network:
+        await plan.play(network.exchange)
+    told = ["it begins", "it ends", *(f"{name} {what}" for name in names for what in ("begins", "ends"))]
+    assert [what for _, what in HISTORY] == told
+
+
 async def test_cancelled_what_goes_on_ends_and_what_was_to_come_does_not(autojump_clock: MockClock) -> None:
     plan = FaultPlan(Lasting(at=1.0, lasting=math.inf), Once(at=6.0))
     async with MemoryNetwork(Exchange()) as network:
