@@ -752,7 +752,6 @@ class Exchange:
         elif not self.faults.withhold_welcome:
             session.reply(wire.welcome(session.connect_id), after=self.faults.late_welcome)
         window = SlidingWindow(self.limits.messages_per_10s, 10.0)
-        lowered = self.faults.messages_per_10s
         while True:
             try:
                 message = await websocket.get_message()
@@ -763,7 +762,7 @@ class Exchange:
             session.note_received(text)
             if expired:
                 continue
-            if not window.admit(trio.current_time(), lowered):
+            if not window.admit(trio.current_time(), self.faults.messages_per_10s):
                 self._note_refusal("frames", session.market, f"a frame was sent: {text:.100}")
                 session.reply(wire.error(session.connect_id, 509, "exceed max permits per 10 seconds"))
                 await trio.sleep(DROP_AFTER_509)

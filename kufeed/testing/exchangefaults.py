@@ -437,7 +437,7 @@ class Burst(Fault):
 class LowerLimits(LastingFault):
     """The exchange enforces less than it says: so many dials a minute and market, so many client messages in 10 s.
 
-    The latter of connections that are made meanwhile. What it refuses then is nobody's fault.
+    Those of the 10 s or the minute before it count too. What it refuses meanwhile is nobody's fault.
     """
 
     severity: ClassVar[Severity] = "brutal"

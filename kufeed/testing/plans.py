@@ -103,8 +103,8 @@ class FaultPlan:
         """Have every fault strike *exchange*, from now on, and return when the last one is over.
 
         The clock is that of the Trio run: virtual under a `MockClock`. Cancelled, what goes on is ended and what was to
-        come does not. Faults of one moment strike one right after the other, as they stand in the plan; what ends at that
-        moment ends before. *exchange* must be open. Plans may be played at the same time. Raises what `check()` does.
+        come does not. Faults of one moment strike one right after the other, as they stand in the plan; what ends then
+        ends before. *exchange* must be open. Plans may be played at the same time. Raises what `check()` does.
         """
         self.check(exchange)
         began = trio.current_time()

@@ -85,8 +85,7 @@ class Faults:
     - `reply_bodies`: bodies of REST replies are `"slow"` (a byte every 0.1 s), `"endless"` (blanks, until this is
       over), `"garbage"` (half of it, and what is no text) or `"short"` (half of it, then the connection ends).
     - `token_life`: seconds that tokens issued meanwhile live; then their connection is cut.
-    - `dials_per_minute`, `messages_per_10s`: enforced where they are less than `Limits` has by these names, the latter
-      on connections made meanwhile.
+    - `dials_per_minute`, `messages_per_10s`: enforced where they are less than `Limits` has by these names.
     - `maintenance`: the exchange's state and its words for it, ``("close", "upgrade until 10:00")`` or `"cancelonly"`;
       None is open. This alone changes what `GET /api/v1/status` says.
     - `maintenance_refuses`: while the state is `"close"`, tokens and upgrades are refused too, with HTTP 503.

@@ -210,6 +210,29 @@ async def test_limits_are_lowered_for_a_while(tools: Any, autojump_clock: object
                     await client.receive_until("pong")
 
 
+async def test_a_connection_is_allowed_what_the_limit_of_the_moment_is(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange()
+
+    async def ping(client: Any, count: int) -> None:
+        for _ in range(count):
+            await client.send({"id": "1", "type": "ping"})
+        for _ in range(count):
+            await client.receive_until("pong")
+
+    async with MemoryNetwork(exchange) as network:
+        dialler = tools.Dialler(network)
+        async with dialler.open("spot") as before:
+            async with playing(exchange, faults.LowerLimits(messages_per_10s=3, lasting=30)):
+                async with dialler.open("spot") as meanwhile:
+                    await ping(meanwhile, 3)
+                    await trio.sleep(30)
+                    await ping(meanwhile, 50)
+                    await ping(before, 50)
+            async with playing(exchange, faults.LowerLimits(messages_per_10s=3, lasting=30)):
+                await before.send({"id": "1", "type": "ping"})
+                assert (await before.receive_until("error"))["code"] == 509
+
+
 async def test_maintenance_refuses_and_says_so(tools: Any, autojump_clock: object) -> None:
     exchange = Exchange()
     async with MemoryNetwork(exchange) as network:
