@@ -24,6 +24,9 @@ SYMBOLS = ("XBTUSDTM", "ETHUSDTM", "BTC-USDT", "ETH-USDT")
 """What every exchange has."""
 ERRORS = (429, 500, 503, ("429000", "Too Many Requests"), ("500000", "Internal Server Error"))
 
+_MESSAGES = 100_000  # that a filter waits for, or holds
+_IN_ONE_MOMENT = 10_000  # which take the exchange about a second
+
 
 def _error(default: int | None, *values: Any) -> Any:
     return any_of(default, *values, check=checks.is_error, words=checks.ERROR, optional=default is None)
@@ -318,8 +321,8 @@ class _MessageFault(Fault):
 
     severity: ClassVar[Severity] = "brutal"
     symbol: str | None = _some_symbol()
-    skip: int = between(0, 0, 3)
-    count: int = between(1, 1, 4, least=1)
+    skip: int = between(0, 0, 3, most=_MESSAGES)
+    count: int = between(1, 1, 4, least=1, most=_MESSAGES)
 
     def check(self, exchange: Exchange) -> None:
         _check_symbol(exchange, self.symbol)
@@ -346,7 +349,7 @@ class DropMessages(_MessageFault):
 class RepeatMessages(_MessageFault):
     """As `DropMessages`, but they are sent twice; the second time after `delay` further messages of that connection."""
 
-    delay: int = between(0, 0, 3)
+    delay: int = between(0, 0, 3, most=_MESSAGES)
 
     def make_tamper(self) -> tamper.Tamper:
         return tamper.Repeat(self.symbol, self.skip, self.count, self.delay)
@@ -356,7 +359,7 @@ class RepeatMessages(_MessageFault):
 class ReorderMessages(_MessageFault):
     """As `DropMessages`, but they are held until the last of the `count` comes, and sent, the last one first."""
 
-    count: int = between(2, 2, 4, least=2)
+    count: int = between(2, 2, 4, least=2, most=_MESSAGES)
 
     def make_tamper(self) -> tamper.Tamper:
         return tamper.Reorder(self.symbol, self.skip, self.count)
@@ -419,8 +422,8 @@ class Burst(Fault):
 
     severity: ClassVar[Severity] = "mild"
     symbol: str = _symbol("XBTUSDTM", *SYMBOLS)
-    trades: int = between(20, 0, 60)
-    changes: int = between(20, 0, 60)
+    trades: int = between(20, 0, 60, most=_IN_ONE_MOMENT)
+    changes: int = between(20, 0, 60, most=_IN_ONE_MOMENT)
 
     def check(self, exchange: Exchange) -> None:
         exchange.status(self.symbol)

@@ -58,16 +58,20 @@ def among(default: Any, *values: Any) -> Any:
     )
 
 
-def between(default: float, low: float, high: float, *, least: float = 0) -> Any:
-    """A number of at least *least*, a whole one where *default* is; plans are drawn from *low* to *high*."""
+def between(default: float, low: float, high: float, *, least: float = 0, most: int = _MOST) -> Any:
+    """A number of at least *least*, a whole one where *default* is; plans are drawn from *low* to *high*.
+
+    *most* is for what makes work, or is kept: with more of it a plan would hang the exchange, past every signal.
+    """
     whole = isinstance(default, int)
 
     def check(value: object) -> bool:
         if type(value) is not int and (whole or type(value) is not float):
             return False
-        return least <= value <= _MOST or value == math.inf
+        return least <= value <= most or value == math.inf
 
-    words = f"a {'whole ' if whole else ''}number, {least} or more"
+    span = f", {least} or more" if most == _MOST else f" from {least} to {most}"
+    words = f"a {'whole ' if whole else ''}number{span}"
     return attrs.field(default=default, validator=must(check, words), metadata={"domain": Between(low, high)})
 
 

@@ -104,6 +104,11 @@ def test_severities_hold_what_is_milder() -> None:
         ('[{"fault": "Cut", "at": "soon"}]', "fault 0: Cut: at must be a number, 0 or more, not 'soon'"),
         ('[{"fault": "Cut", "at": true}]', "fault 0: Cut: at must be a number, 0 or more, not True"),
         ('[{"fault": "Drip", "size": 0}]', "fault 0: Drip: size must be a whole number, 1 or more, not 0"),
+        ('[{"fault": "Burst", "trades": 1e5}]', "fault 0: Burst: trades must be a whole number from 0 to 10000, not"),
+        (
+            '[{"fault": "Burst", "trades": 10001}]',
+            "fault 0: Burst: trades must be a whole number from 0 to 10000, not 10001",
+        ),
     ],
 )
 def test_what_is_wrong_with_json_is_told_with_its_place(text: str, told: str) -> None:
