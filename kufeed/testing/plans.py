@@ -128,6 +128,9 @@ class FaultPlan:
                 for end in going.values():
                     rest.callback(end)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.faults
+
     def __iter__(self) -> Iterator[Fault]:
         return iter(self.faults)
 

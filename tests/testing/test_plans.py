@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,6 +57,12 @@ def test_a_plan_is_a_value_in_the_order_of_its_faults() -> None:
         plan.faults = ()
     with pytest.raises(TypeError, match="not of 'Cut'"):
         FaultPlan("Cut")  # type: ignore[arg-type]
+
+
+def test_a_plan_can_be_copied_and_pickled() -> None:
+    plan = FaultPlan(faults.Cut(at=1.0), faults.SpoilBooks(error=("429000", "Too Many Requests")))
+    for same in (copy.copy(plan), copy.deepcopy(plan), pickle.loads(pickle.dumps(plan))):  # noqa: S301  # our own
+        assert same == plan
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
