@@ -195,17 +195,17 @@ def _read(number: int, row: object) -> Fault:
     name = fields.pop("fault")
     if name not in _KINDS:
         raise ValueError(f"{where}: there is no fault {name!r:.40}; there are {', '.join(_KINDS)}")
-    known = {field.name for field in attrs.fields(_KINDS[name])}
+    known = {field.name: field for field in attrs.fields(_KINDS[name])}
     if unknown := [field for field in fields if field not in known]:
         raise ValueError(f"{where}: {name} has no {unknown[0]!r:.40}; it has {', '.join(sorted(known))}")
-    values = {field: _value(value) for field, value in fields.items()}
+    values = {field: _value(value, known[field]) for field, value in fields.items()}
     try:
         return _KINDS[name](**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {name}: {error}") from None
 
 
-def _value(value: Any) -> Any:
-    if value == "inf":
+def _value(value: Any, field: attrs.Attribute[Any]) -> Any:
+    if value == "inf" and isinstance(field.default, float):
         return math.inf
     return tuple(value) if isinstance(value, list) else value

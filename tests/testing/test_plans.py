@@ -59,6 +59,11 @@ def test_a_plan_is_a_value_in_the_order_of_its_faults() -> None:
         FaultPlan("Cut")  # type: ignore[arg-type]
 
 
+def test_a_text_that_reads_inf_stays_a_text_in_json() -> None:
+    plan = FaultPlan(faults.MuteTopics(symbol="inf", lasting=math.inf), faults.RefuseTokens(retry_after="inf"))
+    assert FaultPlan.from_json(plan.to_json()) == plan
+
+
 def test_a_plan_can_be_copied_and_pickled() -> None:
     plan = FaultPlan(faults.Cut(at=1.0), faults.SpoilBooks(error=("429000", "Too Many Requests")))
     for same in (copy.copy(plan), copy.deepcopy(plan), pickle.loads(pickle.dumps(plan))):  # noqa: S301  # our own
