@@ -16,12 +16,14 @@ from kufeed.testing import faults
 from kufeed.testing.hazards import SEVERITIES, Fault, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from kufeed.testing.exchange import Exchange
 
 _KINDS = {kind.__name__: kind for kind in faults.KINDS}
 _DURATION = 20.0  # seconds: what the domains of fields are made for
+_SHORTEST = 0.001  # seconds: times of faults that are drawn are whole milliseconds
+_LONGEST = 10**12
 _MOST = 5  # faults in a plan that is drawn: those which find something are short
 _ENDS, _BEGINS = range(2)  # in this order where they are of one moment
 
@@ -32,6 +34,24 @@ def kinds_of(severity: Severity) -> tuple[type[Fault], ...]:
         raise ValueError(f"severity must be one of {', '.join(SEVERITIES)}, not {severity!r}")
     mildest = SEVERITIES[: SEVERITIES.index(severity) + 1]
     return tuple(kind for kind in faults.KINDS if kind.severity in mildest)
+
+
+def chosen_kinds(severity: Severity, kinds: Iterable[type[Fault]] | None) -> tuple[type[Fault], ...]:
+    """*kinds*, else those of *severity*: in the order of `faults.KINDS`, in whatever order they are given."""
+    if kinds is None:
+        return kinds_of(severity)
+    chosen = sorted(kinds, key=faults.KINDS.index)
+    if not chosen:
+        raise ValueError("kinds must name at least one fault")
+    return tuple(chosen)
+
+
+def check_size(duration: object, most: object, *, least: int) -> None:
+    """Raise `ValueError` unless plans of *least* to *most* faults within *duration* seconds can be drawn."""
+    if type(duration) not in (int, float) or not _SHORTEST <= duration <= _LONGEST:  # type: ignore[operator]
+        raise ValueError(f"duration must be a number of seconds from {_SHORTEST} to {_LONGEST}, not {duration!r}")
+    if type(most) is not int or most < least:
+        raise ValueError(f"most must be a whole number, {least} or more, not {most!r}")
 
 
 class FaultPlan:
@@ -62,15 +82,17 @@ class FaultPlan:
         *,
         duration: float = _DURATION,
         most: int = _MOST,
-        kinds: Sequence[type[Fault]] | None = None,
+        kinds: Iterable[type[Fault]] | None = None,
     ) -> FaultPlan:
         """Draw one to *most* faults of this *severity* or milder, or of these *kinds*, over within *duration* seconds.
 
-        The same arguments give the same plan, in any process and with any version of Python. Raises `ValueError` for a
-        severity that there is not.
+        They strike anywhere in that time, and last up to 8 s, or less within less than 20. The same arguments give the
+        same plan, in any process and with any version of Python, whatever the order of *kinds*. Raises `ValueError` for
+        a severity that there is not, no kinds, a *most* below 1, and a *duration* below 0.001 or without end.
         """
+        check_size(duration, most, least=1)
+        chosen = chosen_kinds(severity, kinds)
         rng = random.Random(seed)
-        chosen = kinds_of(severity) if kinds is None else kinds
         return cls(*(_draw(rng.choice(chosen), rng, duration) for _ in range(rng.randint(1, most))))
 
     @classmethod
@@ -170,11 +192,14 @@ def _draw(kind: type[Fault], rng: random.Random, duration: float) -> Fault:
 
 
 def fitted(drawn: dict[str, Any], duration: float) -> dict[str, Any]:
-    """The fields of a fault, *drawn*, so that it is over within *duration* seconds."""
-    scale = min(1.0, duration / _DURATION)
-    drawn["at"] = min(round(drawn["at"] * scale, 3), duration)
+    """The fields of a fault, *drawn*, so that it is over within *duration* seconds, its times in whole milliseconds."""
+    scale, end = duration / _DURATION, int(duration * 1000)
+    at = min(round(drawn["at"] * scale * 1000), end)
     if "lasting" in drawn:
-        drawn["lasting"] = max(0.001, round(min(drawn["lasting"] * scale, duration - drawn["at"]), 3))
+        at = min(at, end - 1)
+        lasting = round(drawn["lasting"] * min(1.0, scale) * 1000)
+        drawn["lasting"] = min(max(1, lasting), end - at) / 1000
+    drawn["at"] = at / 1000
     return drawn
 
 

@@ -25,12 +25,11 @@ from kufeed import FeedConfig, Topic, UpdateType, topic
 from kufeed.protocol import CHANNELS, BookSync, Channel
 from kufeed.testing.damages import NAMES, DamagedMessage, spoilt
 from kufeed.testing.exchange import Exchange
-from kufeed.testing.faults import KINDS
 from kufeed.testing.hazards import SEVERITIES, Among, Between, Fault, Severity
 from kufeed.testing.histories import DeltaHistory, ReferenceBook, delta_message
 from kufeed.testing.market import DEFAULT_FUTURES, DEFAULT_SPOT, MarketName
 from kufeed.testing.network import EPOCH_NS
-from kufeed.testing.plans import FaultPlan, fitted, kinds_of
+from kufeed.testing.plans import FaultPlan, check_size, chosen_kinds, fitted
 from kufeed.testing.wireforms import frames, written
 
 if TYPE_CHECKING:
@@ -261,26 +260,20 @@ def plans(
 
     The fields are drawn from what `FaultPlan.random()` draws them from. A failing plan shrinks to fewer faults, then to
     milder ones and to those first in `faults.KINDS`, with as many fields as by default as can be, and round times; to
-    none where no fault is needed. Raises `ValueError` for a severity that there is not, and for no kinds.
+    none where no fault is needed. Raises `ValueError` as `FaultPlan.random()` does, but for a *most* of 0.
     """
-    return _plans(_any_of(_chosen_kinds(severity, kinds), duration), most)
+    check_size(duration, most, least=0)
+    return _plans(_any_of(chosen_kinds(severity, kinds), duration), most)
 
 
 def faults(severity: Severity = "brutal", *, kinds: Iterable[type[Fault]] | None = None) -> SearchStrategy[Fault]:
     """Single faults as `plans()` has them, for tests that have them strike themselves: `at` is 0."""
-    return _any_of(_chosen_kinds(severity, kinds), None)
-
-
-def _chosen_kinds(severity: Severity, kinds: Iterable[type[Fault]] | None) -> tuple[type[Fault], ...]:
-    chosen = kinds_of(severity) if kinds is None else tuple(kinds)
-    if not chosen:
-        raise ValueError("kinds must name at least one fault")
-    return chosen
+    return _any_of(chosen_kinds(severity, kinds), None)
 
 
 @cache
 def _any_of(kinds: tuple[type[Fault], ...], duration: float | None) -> SearchStrategy[Fault]:
-    mildest_first = sorted(kinds, key=lambda kind: (SEVERITIES.index(kind.severity), KINDS.index(kind)))
+    mildest_first = sorted(kinds, key=lambda kind: SEVERITIES.index(kind.severity))  # the rest is as in `KINDS`
     return st.one_of([_faults(kind, _fields_of(kind), duration) for kind in mildest_first])
 
 

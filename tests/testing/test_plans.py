@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
 import pytest
@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from kufeed.testing import Exchange, FaultPlan, MemoryNetwork, faults
+from kufeed.testing import Exchange, FaultPlan, MemoryNetwork, faults, strategies
 from kufeed.testing.hazards import SEVERITIES, Fault, LastingFault, Severity
 from kufeed.testing.plans import kinds_of
 
@@ -77,9 +77,48 @@ def test_a_seed_gives_a_plan_of_that_severity_within_its_time(severity: Severity
         plan = FaultPlan.random(seed, severity, duration=3.0, most=4)
         assert plan == FaultPlan.random(seed, severity, duration=3.0, most=4)
         assert 1 <= len(plan) <= 4
-        assert plan.until <= 3.001
+        assert plan.until <= 3.0
         seen.update(type(fault) for fault in plan)
     assert seen == set(kinds_of(severity))
+
+
+@pytest.mark.parametrize("duration", [0.001, 0.0014, 0.01, 0.7, 3.33333, 20, 500.0])
+def test_a_plan_is_over_within_its_duration_and_uses_all_of_it(duration: float) -> None:
+    given = [FaultPlan.random(seed, duration=duration) for seed in range(300)]
+    assert max(plan.until for plan in given) <= duration + 1e-9
+    assert max(fault.at for plan in given for fault in plan) > 0.8 * duration - 0.001
+    assert all(fault.lasting > 0 for plan in given for fault in plan if isinstance(fault, LastingFault))
+
+
+def test_the_order_of_kinds_does_not_matter_to_a_seed() -> None:
+    kinds = [faults.Cut, faults.Close, faults.Burst]
+    plan = FaultPlan.random(3, kinds=kinds)
+    assert plan == FaultPlan.random(3, kinds=iter(kinds[::-1])) == FaultPlan.random(3, kinds=set(kinds))
+
+
+@pytest.mark.parametrize("draw", [lambda **given: FaultPlan.random(3, **given), strategies.plans])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"duration": -1}, "duration must be a number of seconds from 0.001 to 1000000000000, not -1"),
+        ({"duration": 0.0}, "duration must be"),
+        ({"duration": math.inf}, "duration must be"),
+        ({"duration": math.nan}, "duration must be"),
+        ({"duration": True}, "duration must be"),
+        ({"most": -1}, "most must be a whole number, [01] or more, not -1"),
+        ({"most": 2.5}, "most must be"),
+        ({"kinds": []}, "kinds must name at least one fault"),
+    ],
+    ids=repr,
+)
+def test_what_no_plan_can_be_drawn_of_is_told(draw: Callable[..., object], given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        draw(**given)
+
+
+def test_a_plan_that_is_drawn_has_one_fault_at_least() -> None:
+    with pytest.raises(ValueError, match="most must be a whole number, 1 or more, not 0"):
+        FaultPlan.random(3, most=0)
 
 
 def test_a_seed_gives_the_same_plan_in_every_process() -> None:
