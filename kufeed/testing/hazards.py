@@ -84,7 +84,11 @@ def any_of(default: Any, *values: Any, check: Callable[[object], bool], words: s
 
 @attrs.frozen(kw_only=True, repr=False)
 class Fault:
-    """The base of all faults: one thing that goes wrong, `at` seconds after the plan begins."""
+    """The base of all faults: one thing that goes wrong, `at` seconds after the plan begins.
+
+    A kind of your own is a subclass, ``@attrs.frozen(kw_only=True)``, with a `severity`, with fields of which each has
+    a default, and with `strike()`. Where plans are drawn, its own fields are as by default.
+    """
 
     severity: ClassVar[Severity]
     at: float = between(0.0, 0.0, 20.0)
@@ -102,9 +106,11 @@ class Fault:
         return self.at
 
     def __repr__(self) -> str:
-        fields = [field for field in attrs.fields(type(self)) if getattr(self, field.name) != field.default]
+        kind = type(self)
+        name = kind.__name__ if is_own(kind) else f"faults.{kind.__name__}"
+        fields = [field for field in attrs.fields(kind) if getattr(self, field.name) != field.default]
         inner = ", ".join(f"{field.name}={_shown(getattr(self, field.name))}" for field in fields)
-        return f"faults.{type(self).__name__}({inner})"
+        return f"{name}({inner})"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """As IPython and Hypothesis print it, which spell out the fields of attrs classes: as `repr()` does."""
@@ -120,6 +126,31 @@ class LastingFault(Fault):
     @property
     def until(self) -> float:
         return self.at + self.lasting
+
+
+def is_own(kind: type[Fault]) -> bool:
+    """Whether it is a kind of the user's own."""
+    return not kind.__module__.startswith("kufeed.testing.")
+
+
+def check_kind(kind: Any, *, drawn: bool = False) -> None:
+    """Raise `TypeError` for what is no kind of fault that can strike or, with *drawn*, be drawn."""
+    if not (isinstance(kind, type) and issubclass(kind, Fault)):
+        raise TypeError(f"kinds are classes of faults, not {kind!r}")
+    if kind.strike is Fault.strike:
+        raise TypeError(f"{kind.__name__} is no kind of fault: it has no strike()")
+    if not drawn:
+        return
+    if getattr(kind, "severity", None) not in SEVERITIES:
+        raise TypeError(f"{kind.__name__} cannot be drawn: its severity is none of {', '.join(SEVERITIES)}")
+    if needed := [field.name for field in attrs.fields(kind) if field.default is attrs.NOTHING]:
+        raise TypeError(f"{kind.__name__} cannot be drawn: its {needed[0]} has no default")
+
+
+def domains(kind: type[Fault]) -> dict[str, tuple[Domain, Any]]:
+    """What the fields are drawn from, and their defaults; those without a domain are as by default."""
+    fields = attrs.fields(kind)
+    return {field.name: (field.metadata["domain"], field.default) for field in fields if "domain" in field.metadata}
 
 
 def _shown(value: object) -> str:

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from kufeed.testing import faults
-from kufeed.testing.hazards import SEVERITIES, Fault, Severity
+from kufeed.testing.hazards import SEVERITIES, Fault, Severity, check_kind, domains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -40,10 +40,18 @@ def chosen_kinds(severity: Severity, kinds: Iterable[type[Fault]] | None) -> tup
     """*kinds*, else those of *severity*: in the order of `faults.KINDS`, in whatever order they are given."""
     if kinds is None:
         return kinds_of(severity)
-    chosen = sorted(kinds, key=faults.KINDS.index)
+    chosen = list(kinds)
+    for kind in chosen:
+        check_kind(kind, drawn=True)
     if not chosen:
         raise ValueError("kinds must name at least one fault")
-    return tuple(chosen)
+    return tuple(sorted(chosen, key=_place))
+
+
+def _place(kind: type[Fault]) -> tuple[int, str]:
+    """Among all kinds: those of the user's own come last."""
+    known = faults.KINDS
+    return (known.index(kind), "") if kind in known else (len(known), f"{kind.__module__}.{kind.__qualname__}")
 
 
 def check_size(duration: object, most: object, *, least: int) -> None:
@@ -69,6 +77,7 @@ class FaultPlan:
         for fault in given:
             if not isinstance(fault, Fault):
                 raise TypeError(f"a plan is made of faults, not of {fault!r}")
+            check_kind(type(fault))
         object.__setattr__(self, "faults", tuple(sorted(given, key=lambda fault: fault.at)))
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -96,15 +105,19 @@ class FaultPlan:
         return cls(*(_draw(rng.choice(chosen), rng, duration) for _ in range(rng.randint(1, most))))
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> FaultPlan:
-        """The plan that `to_json()` wrote. Raises `ValueError` for anything else, saying what is wrong and where."""
+    def from_json(cls, text: str | bytes, *, kinds: Iterable[type[Fault]] = ()) -> FaultPlan:
+        """The plan that `to_json()` wrote. Raises `ValueError` for anything else, saying what is wrong and where.
+
+        *kinds* are those of your own that may be in it.
+        """
+        known = _KINDS | {kind.__name__: kind for kind in kinds}
         try:
             rows = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"this is not JSON: {error}") from None
         if not isinstance(rows, list):
             raise ValueError(f"a plan is a list of faults, not {rows!r:.80}")
-        return cls(*(_read(number, row) for number, row in enumerate(rows)))
+        return cls(*(_read(number, row, known) for number, row in enumerate(rows)))
 
     def to_json(self) -> str:
         """An array of objects: each has the `fault`'s name and the fields that are not as by default."""
@@ -187,7 +200,7 @@ def _strike(fault: Fault, exchange: Exchange) -> Callable[[], None] | None:
 
 
 def _draw(kind: type[Fault], rng: random.Random, duration: float) -> Fault:
-    drawn = {field.name: field.metadata["domain"].draw(rng) for field in attrs.fields(kind)}
+    drawn = {name: domain.draw(rng) for name, (domain, _) in domains(kind).items()}
     return kind(**fitted(drawn, duration))
 
 
@@ -212,20 +225,20 @@ def _fields(fault: Fault) -> dict[str, Any]:
     }
 
 
-def _read(number: int, row: object) -> Fault:
+def _read(number: int, row: object, kinds: dict[str, type[Fault]]) -> Fault:
     where = f"fault {number}"
     if not isinstance(row, dict) or not isinstance(row.get("fault"), str):
         raise ValueError(f'{where} must be an object with the name of a "fault", not {row!r:.80}')
     fields = dict(row)
     name = fields.pop("fault")
-    if name not in _KINDS:
-        raise ValueError(f"{where}: there is no fault {name!r:.40}; there are {', '.join(_KINDS)}")
-    known = {field.name: field for field in attrs.fields(_KINDS[name])}
+    if name not in kinds:
+        raise ValueError(f"{where}: there is no fault {name!r:.40}; there are {', '.join(kinds)}")
+    known = {field.name: field for field in attrs.fields(kinds[name])}
     if unknown := [field for field in fields if field not in known]:
         raise ValueError(f"{where}: {name} has no {unknown[0]!r:.40}; it has {', '.join(sorted(known))}")
     values = {field: _value(value, known[field]) for field, value in fields.items()}
     try:
-        return _KINDS[name](**values)
+        return kinds[name](**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {name}: {error}") from None
 

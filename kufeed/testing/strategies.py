@@ -25,7 +25,7 @@ from kufeed import FeedConfig, Topic, UpdateType, topic
 from kufeed.protocol import CHANNELS, BookSync, Channel
 from kufeed.testing.damages import NAMES, DamagedMessage, spoilt
 from kufeed.testing.exchange import Exchange
-from kufeed.testing.hazards import SEVERITIES, Among, Between, Fault, Severity
+from kufeed.testing.hazards import SEVERITIES, Among, Between, Fault, Severity, domains
 from kufeed.testing.histories import DeltaHistory, ReferenceBook, delta_message
 from kufeed.testing.market import DEFAULT_FUTURES, DEFAULT_SPOT, MarketName
 from kufeed.testing.network import EPOCH_NS
@@ -291,7 +291,7 @@ def _faults(draw: DrawFn, kind: type[Fault], fields: dict[str, SearchStrategy[An
 
 
 def _fields_of(kind: type[Fault]) -> dict[str, SearchStrategy[Any]]:
-    return {field.name: _values(field.metadata["domain"], field.default) for field in attrs.fields(kind)}
+    return {name: _values(domain, default) for name, (domain, default) in domains(kind).items()}
 
 
 def _values(domain: Among | Between, default: Any) -> SearchStrategy[Any]:

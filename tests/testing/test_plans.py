@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import attrs
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import find, given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -197,6 +197,55 @@ class Lasting(LastingFault):
 @pytest.fixture(autouse=True)
 def no_history() -> None:
     HISTORY.clear()
+
+
+@attrs.frozen(kw_only=True)
+class Needy(Once):
+    name: str
+
+
+class Harmless(Once):
+    severity = "harmless"  # type: ignore[assignment]
+
+
+def test_kinds_of_ones_own_are_printed_stored_and_drawn_by_their_names() -> None:
+    plan = FaultPlan(Lasting(at=2.0, lasting=math.inf, name="that"), Once(at=1.0), Needy(name="x"), faults.Cut())
+    names = {"FaultPlan": FaultPlan, "faults": faults, "Lasting": Lasting, "Once": Once, "Needy": Needy}
+    assert eval(repr(plan), names) == plan  # noqa: S307  # our own text
+    assert FaultPlan.from_json(plan.to_json(), kinds=[Lasting, Once, Needy]) == plan
+    with pytest.raises(ValueError, match="there is no fault 'Needy'; there are"):
+        FaultPlan.from_json(plan.to_json())
+    kinds = [Once, faults.Cut, Lasting]
+    drawn = [FaultPlan.random(seed, kinds=kinds) for seed in range(50)]
+    assert {type(fault) for plan in drawn for fault in plan} == set(kinds)
+    assert drawn == [FaultPlan.random(seed, kinds=kinds[::-1]) for seed in range(50)]
+    assert {fault.name for plan in drawn for fault in plan if isinstance(fault, Lasting)} == {"it"}
+    found = find(strategies.plans(kinds=kinds), lambda plan: any(isinstance(fault, Lasting) for fault in plan))
+    assert found == FaultPlan(Lasting())
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (Fault, "Fault is no kind of fault: it has no strike()"),
+        (LastingFault, "LastingFault is no kind of fault: it has no strike()"),
+        ("Cut", "kinds are classes of faults, not 'Cut'"),
+        (int, "kinds are classes of faults, not <class 'int'>"),
+        (Needy, "Needy cannot be drawn: its name has no default"),
+        (Harmless, "Harmless cannot be drawn: its severity is none of mild, rough, brutal"),
+    ],
+)
+def test_what_is_no_kind_of_fault_is_told(kind: Any, told: str) -> None:
+    for draw in (lambda: FaultPlan.random(3, kinds=[kind]), lambda: strategies.plans(kinds=[kind])):
+        with pytest.raises(TypeError) as failure:
+            draw()
+        assert str(failure.value) == told
+
+
+@pytest.mark.parametrize("kind", [Fault, LastingFault])
+def test_a_fault_that_does_nothing_is_no_part_of_a_plan(kind: type[Fault]) -> None:
+    with pytest.raises(TypeError, match="is no kind of fault: it has no strike"):
+        FaultPlan(kind())
 
 
 async def test_faults_strike_and_end_in_their_time_counted_from_the_play(autojump_clock: MockClock) -> None:
