@@ -616,7 +616,7 @@ class Exchange:
         elif where.path == "/api/v1/bullet-public":
             reply = self._issue_token(method, where, now, secure=secure)
         elif self.faults.request_error is not None:
-            reply = self._faulty(self.faults.request_error)
+            reply = self._faulty(self.faults.request_error, self.faults.request_retry_after)
         elif method != "GET":
             reply = rest.failure("404000", "Url Not Found", status=404)
         elif rest.is_book(where.market, where.path):
@@ -650,7 +650,7 @@ class Exchange:
             return rest.failure("400100", "Request method not supported", status=405)
         error = self.faults.token_error or self.faults.shut
         if error is not None:
-            return self._faulty(error)
+            return self._faulty(error, self.faults.token_retry_after)
         endpoints = [f"wss://{server_host(where.market, server)}/" for server in range(self._servers)]
         if where.prefixed:
             scheme, name = "wss" if secure else "ws", where.host
@@ -659,11 +659,11 @@ class Exchange:
         token = self._tokens.issue(where.market, now, self.faults.token_life)
         return rest.bullet(token, endpoints, ping_interval=self._ping_interval, ping_timeout=self._ping_timeout)
 
-    def _faulty(self, fault: int | tuple[str, str]) -> rest.Reply:
-        return rest.Reply(fault, "", self._retry_after()) if isinstance(fault, int) else rest.failure(*fault)
+    def _faulty(self, fault: int | tuple[str, str], wait: str | None) -> rest.Reply:
+        return rest.Reply(fault, "", self._retry_after(wait)) if isinstance(fault, int) else rest.failure(*fault)
 
-    def _retry_after(self) -> tuple[tuple[str, str], ...]:
-        wait = self.faults.retry_after
+    def _retry_after(self, own: str | None = None) -> tuple[tuple[str, str], ...]:
+        wait = self.faults.retry_after if own is None else own
         return () if wait is None else (("Retry-After", wait),)
 
     # WebSocket
@@ -677,7 +677,7 @@ class Exchange:
         limit = self.limits.connections
         error = self.faults.upgrade_error or self.faults.shut
         if error is not None:
-            refusal = rest.Reply(error, "", self._retry_after())
+            refusal = self._faulty(error, self.faults.upgrade_retry_after)
         elif not self._dial_windows[where.market].admit(trio.current_time(), self.faults.dials_per_minute) or (
             limit is not None and sum(session.market == where.market for session in self._sessions) >= limit
         ):

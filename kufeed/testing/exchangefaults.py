@@ -75,8 +75,7 @@ class RefuseTokens(LastingFault):
     retry_after: str | None = _retry_after()
 
     def strike(self, exchange: Exchange) -> Callable[[], None]:
-        waits = {} if self.retry_after is None else {"retry_after": self.retry_after}
-        return exchange.overlay(token_error=self.error, **waits)
+        return exchange.overlay(token_error=self.error, token_retry_after=self.retry_after)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -88,8 +87,7 @@ class RefuseRequests(LastingFault):
     retry_after: str | None = _retry_after()
 
     def strike(self, exchange: Exchange) -> Callable[[], None]:
-        waits = {} if self.retry_after is None else {"retry_after": self.retry_after}
-        return exchange.overlay(request_error=self.error, **waits)
+        return exchange.overlay(request_error=self.error, request_retry_after=self.retry_after)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -101,8 +99,7 @@ class RefuseUpgrades(LastingFault):
     retry_after: str | None = _retry_after()
 
     def strike(self, exchange: Exchange) -> Callable[[], None]:
-        waits = {} if self.retry_after is None else {"retry_after": self.retry_after}
-        return exchange.overlay(upgrade_error=self.error, **waits)
+        return exchange.overlay(upgrade_error=self.error, upgrade_retry_after=self.retry_after)
 
 
 @attrs.frozen(kw_only=True, repr=False)

@@ -82,6 +82,7 @@ class Faults:
     - `request_error`: the same, in answer to every other request.
     - `upgrade_error`: an HTTP status instead of the upgrade to a WebSocket.
     - `retry_after`: the value of a `Retry-After` header that comes with each of these statuses, seconds or a date.
+      `token_retry_after`, `request_retry_after`, `upgrade_retry_after`: of one of them only, in its place.
     - `reply_bodies`: bodies of REST replies are `"slow"` (a byte every 0.1 s), `"endless"` (blanks, until this is
       over), `"garbage"` (half of it, and what is no text) or `"short"` (half of it, then the connection ends).
     - `token_life`: seconds that tokens issued meanwhile live; then their connection is cut.
@@ -116,6 +117,9 @@ class Faults:
     request_error: int | tuple[str, str] | None = None
     upgrade_error: int | None = None
     retry_after: str | None = None
+    token_retry_after: str | None = None
+    request_retry_after: str | None = None
+    upgrade_retry_after: str | None = None
     reply_bodies: Spoiling | None = None
     token_life: float | None = None
     dials_per_minute: int | None = None

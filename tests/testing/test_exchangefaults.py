@@ -74,6 +74,33 @@ async def test_requests_are_refused_for_a_while(
         assert (await dialler.request("spot", method, target)).data  # a plan that is left ends what goes on
 
 
+async def test_a_wait_is_asked_for_by_the_refusals_of_its_own_fault_only(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange()
+    patient = faults.RefuseUpgrades(error=429, retry_after="3600", lasting=10)
+    hasty = faults.RefuseTokens(error=503, lasting=5)
+    async with MemoryNetwork(exchange) as network:
+        dialler = tools.Dialler(network)
+        token = await dialler.token("spot")
+
+        async def waits() -> tuple[str | None, str | None]:
+            refused = await dialler.request("spot", "POST", "/api/v1/bullet-public")
+            with pytest.raises(trio_websocket.ConnectionRejected) as failure:
+                async with dialler.open("spot", token=token):
+                    pass
+            upgrade = {name.lower(): value for name, value in failure.value.headers or ()}
+            return refused.headers.get("retry-after"), (upgrade[b"retry-after"].decode() if upgrade else None)
+
+        async with playing(exchange, hasty, patient):
+            assert await waits() == (None, "3600")
+        async with playing(exchange, hasty, patient, attrs.evolve(hasty, retry_after="7", lasting=1)):
+            assert await waits() == ("7", "3600")
+            await trio.sleep(1)
+            assert await waits() == (None, "3600")
+        exchange.faults.retry_after = "5"  # by hand: of all that do not say it themselves
+        async with playing(exchange, hasty, patient):
+            assert await waits() == ("5", "3600")
+
+
 async def test_upgrades_are_refused_for_a_while(tools: Any, autojump_clock: object) -> None:
     exchange = Exchange()
     async with MemoryNetwork(exchange) as network, playing(exchange, faults.RefuseUpgrades(error=502, lasting=1)):
