@@ -314,7 +314,10 @@ class ServerDown(LastingFault):
 
 @attrs.frozen(kw_only=True, repr=False)
 class _MessageFault(Fault):
-    """About the next messages of `symbol` (None: any) on each open connection: `skip` pass, `count` are treated."""
+    """About the next messages of `symbol` (None: any) on each open connection: `skip` pass, `count` are treated.
+
+    However late they come, unless the plan is cancelled.
+    """
 
     severity: ClassVar[Severity] = "brutal"
     symbol: str | None = _some_symbol()
@@ -324,9 +327,16 @@ class _MessageFault(Fault):
     def check(self, exchange: Exchange) -> None:
         _check_symbol(exchange, self.symbol)
 
-    def strike(self, exchange: Exchange) -> None:
-        for session in exchange.sessions:
-            session.tampers.append(self.make_tamper())
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        struck = [(session.tampers, self.make_tamper()) for session in exchange.sessions]
+        for tampers, one in struck:
+            tampers.append(one)
+
+        def withdraw() -> None:
+            for tampers, one in struck:
+                tamper.withdraw(tampers, one)
+
+        return withdraw
 
     @abstractmethod
     def make_tamper(self) -> tamper.Tamper:
@@ -376,7 +386,10 @@ class CorruptMessages(_MessageFault):
 
 @attrs.frozen(kw_only=True, repr=False)
 class SpoilBooks(Fault):
-    """The next `times` requests for a book (of `symbol`; None: any) meet what `BookFault` has by the same names."""
+    """The next `times` requests for a book (of `symbol`; None: any) meet what `BookFault` has by the same names.
+
+    However late they come, unless the plan is cancelled.
+    """
 
     severity: ClassVar[Severity] = "brutal"
     symbol: str | None = _some_symbol()
@@ -389,7 +402,8 @@ class SpoilBooks(Fault):
     def check(self, exchange: Exchange) -> None:
         _check_symbol(exchange, self.symbol)
 
-    def strike(self, exchange: Exchange) -> None:
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        books, source = exchange.faults.books, object()
         symbols = None if self.symbol is None else (self.symbol,)
         fault = BookFault(
             error=self.error,
@@ -398,8 +412,14 @@ class SpoilBooks(Fault):
             damage=self.damage,
             times=self.times,
             symbols=symbols,
+            source=source,
         )
-        exchange.faults.books.append(fault)
+        books.append(fault)
+
+        def withdraw() -> None:
+            books[:] = [one for one in books if one.source is not source]
+
+        return withdraw
 
 
 @attrs.frozen(kw_only=True, repr=False)

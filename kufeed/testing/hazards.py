@@ -97,12 +97,19 @@ class Fault:
         """Raise `LookupError` or `ValueError` where it is about what *exchange* never had: a symbol, a server."""
 
     def strike(self, exchange: Exchange) -> Callable[[], None] | None:
-        """Have it happen to an open *exchange*; what is returned ends it again. For `FaultPlan.play()`."""
+        """Have it happen to an open *exchange*, for `FaultPlan.play()`.
+
+        What is returned ends it again: a `LastingFault` at `until`. For others it withdraws what has not happened yet,
+        and is called where the plan is cancelled.
+        """
         raise NotImplementedError
 
     @property
     def until(self) -> float:
-        """When it is over, in seconds after the plan begins."""
+        """When it is over, in seconds after the plan begins: what does not last, when it has struck.
+
+        Its effects may come later, as where it is about the next messages or bytes, and may stay, as of `Delist`.
+        """
         return self.at
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from kufeed.testing import faults
-from kufeed.testing.hazards import SEVERITIES, Fault, Severity, check_kind, domains
+from kufeed.testing.hazards import SEVERITIES, Fault, LastingFault, Severity, check_kind, domains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -126,7 +126,12 @@ class FaultPlan:
 
     @property
     def until(self) -> float:
-        """When the last fault is over, in seconds after the plan begins; 0.0 for a plan without any."""
+        """When the last fault is over, in seconds after the plan begins; 0.0 for a plan without any.
+
+        Those that do not last are over when they have struck. What is then to come of them still comes: faults of
+        messages and of bytes meet the next ones, `SpoilBooks` the next requests, however late these are. Connections
+        that `Hang` or `Silence` caught stay dead, `Delist` and `ExpireTokens` are for good.
+        """
         return max((fault.until for fault in self.faults), default=0.0)
 
     def check(self, exchange: Exchange) -> None:
@@ -138,12 +143,13 @@ class FaultPlan:
         """Have every fault strike *exchange*, from now on, and return when the last one is over.
 
         The clock is that of the Trio run: virtual under a `MockClock`. Cancelled, what goes on is ended and what was to
-        come does not. Faults of one moment strike one right after the other, as they stand in the plan; what ends then
-        ends before. *exchange* must be open. Plans may be played at the same time. Raises what `check()` does.
+        come does not, nor what a fault waits for messages or requests to do. Faults of one moment strike one right
+        after the other, as they stand in the plan; what ends then ends before. *exchange* must be open. Plans may be
+        played at the same time. Raises what `check()` does.
         """
         self.check(exchange)
         began = trio.current_time()
-        going: dict[int, Callable[[], None]] = {}  # what ends each fault that goes on
+        going: dict[int, Callable[[], None]] = {}  # what ends each fault that goes on, or withdraws the rest of it
         # One task for all of it: Trio wakes those that are due at one moment in any order.
         due = [(fault.at, _BEGINS, number) for number, fault in enumerate(self.faults)]
         await trio.lowlevel.checkpoint()
@@ -157,11 +163,13 @@ class FaultPlan:
                     going.pop(number)()
                 elif (end := _strike(self.faults[number], exchange)) is not None:
                     going[number] = end
-                    heapq.heappush(due, (self.faults[number].until, _ENDS, number))
-        finally:
+                    if isinstance(self.faults[number], LastingFault):
+                        heapq.heappush(due, (self.faults[number].until, _ENDS, number))
+        except BaseException:
             with ExitStack() as rest:
                 for end in going.values():
                     rest.callback(end)
+            raise
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.faults
@@ -187,16 +195,17 @@ def _strike(fault: Fault, exchange: Exchange) -> Callable[[], None] | None:
     strike = None if exchange.truth is None else exchange.truth.struck(fault)
     end = fault.strike(exchange)
 
+    if end is None or not isinstance(fault, LastingFault):
+        if strike is not None:
+            strike.until = strike.at
+        return end
+
     def end_and_note() -> None:
-        if end is not None:
-            end()
+        end()
         if strike is not None:
             strike.until = trio.current_time()
 
-    if end is not None:
-        return end_and_note
-    end_and_note()
-    return None
+    return end_and_note
 
 
 def _draw(kind: type[Fault], rng: random.Random, duration: float) -> Fault:

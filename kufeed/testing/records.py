@@ -34,6 +34,7 @@ class BookFault:
       "garbage", half of the JSON is missing.
     - `times`: how many requests meet it; None for all.
     - `symbols`: whose books; None for all.
+    - `source`: whatever tells who has set it; it stays with what is left of it.
 
     Raises `ValueError` naming the field that is out of range.
     """
@@ -48,6 +49,7 @@ class BookFault:
     )
     times: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
     symbols: Container[str] | None = None
+    source: object = attrs.field(default=None, eq=False, repr=False)
 
     def concerns(self, symbol: str) -> bool:
         """Whether it is about the book of *symbol*."""

@@ -613,6 +613,23 @@ async def test_a_server_that_the_exchange_does_not_have_is_an_error_before_anyth
         assert trio.current_time() == 0
 
 
+async def test_what_waits_for_messages_or_requests_outlives_a_plan_that_is_over_not_one_that_is_cancelled(
+    autojump_clock: object,
+) -> None:
+    exchange = Exchange(live=False)
+    exchange.faults.books.append(mine := BookFault(times=2, stale=1))
+    plan = FaultPlan(faults.DropMessages(), faults.RepeatMessages(), faults.SpoilBooks(times=2, stale=1))
+    async with MemoryNetwork(exchange) as network, kufeed.open_feed(network=network) as feed:
+        async with feed.trades("XBTUSDTM"):
+            (session,) = exchange.sessions
+            with trio.move_on_after(3):
+                await FaultPlan(*plan, faults.Delay(lasting=5)).play(exchange)
+            assert session.tampers == []
+            assert exchange.faults.books == [mine]
+            await plan.play(exchange)
+            assert len(session.tampers) == len(exchange.faults.books) == 2
+
+
 WRONG = [
     (faults.RefuseTokens, {"error": 200}),
     (faults.RefuseTokens, {"error": True}),
