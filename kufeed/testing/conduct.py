@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from kufeed import QueueStatistics, Topic
     from kufeed.testing.case import Case, Testimony
     from kufeed.testing.readings import Reading, Readings
-    from kufeed.testing.truth import Life
+    from kufeed.testing.truth import Life, Limit, Refusal, Strike
 
+_LOWERED: tuple[Limit, ...] = ("dials", "frames")
+"""What `LowerLimits` is about. What is refused is not counted, so that nothing of it is left when it is over."""
 _LONGEST_WINDOW = 60.0
 """Seconds that any limit looks back."""
 
@@ -28,14 +30,15 @@ _LONGEST_WINDOW = 60.0
 def judge_limits(case: Case) -> Iterator[Finding]:
     """What the exchange had to refuse by limits that no fault has lowered."""
     for refusal in case.truth.refusals:
-        lowered = any(
-            isinstance(strike.fault, LowerLimits | Complain)
-            and strike.at <= refusal.at <= strike.until + _LONGEST_WINDOW
-            for strike in case.truth.strikes
-        )
-        if not lowered:
+        if not any(_excuses(strike, refusal) for strike in case.truth.strikes):
             text = f"{refusal.text}, which is more than the limit of {refusal.limit} of the {refusal.market} market"
             yield Finding(Offence.BROKEN_LIMIT, text, None, refusal.at)
+
+
+def _excuses(strike: Strike, refusal: Refusal) -> bool:
+    if isinstance(strike.fault, LowerLimits):
+        return refusal.limit in _LOWERED and strike.at <= refusal.at <= strike.until
+    return isinstance(strike.fault, Complain) and strike.at <= refusal.at <= strike.until + _LONGEST_WINDOW
 
 
 # Detection

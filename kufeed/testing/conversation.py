@@ -56,7 +56,6 @@ class Conversation:
         elif not faults.withhold_welcome:
             session.reply(wire.welcome(session.connect_id), after=faults.late_welcome)
         window = SlidingWindow(limits.messages_per_10s, 10.0)
-        lowered = faults.messages_per_10s
         while True:
             try:
                 message = await websocket.get_message()
@@ -67,7 +66,7 @@ class Conversation:
             session.note_received(text)
             if expired:
                 continue
-            if not window.admit(trio.current_time(), lowered):
+            if not window.admit(trio.current_time(), faults.messages_per_10s):
                 note_refusal(self._premises, "frames", session.market, f"a frame was sent: {text:.100}")
                 session.reply(complaints.too_many_frames(session.connect_id))
                 await trio.sleep(DROP_AFTER_509)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from kufeed.testing.wireforms import form_of, written
+from kufeed.testing.wireforms import FORMS, form_of, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
     from kufeed import Topic
+    from kufeed.protocol import Channel
     from kufeed.testing.wireforms import Form, Path
 
 _NO_NUMBERS = ("NaN", "1_0", "Infinity", " 1", "1.", ".5", "+1", "0x1", "1e999999", "1..2", "١", "--1")
@@ -83,6 +84,18 @@ NAMES = (
     *("wrong unit", "uneven row", "other symbol", "wrong side", "numbers backwards"),
 )
 """All damages; which of them a message can have depends on its channel."""
+
+
+def can_have(channel: Channel, damage: str) -> bool:
+    """Whether there are messages of *channel* with that damage."""
+    form = FORMS[channel.market.name, channel.kind]
+    there = {
+        "uneven row": bool(form.rows),
+        "other symbol": "symbol" in form.required + form.compared,
+        "wrong side": form.side is not None,
+        "numbers backwards": "sequenceStart" in form.required,
+    }
+    return there.get(damage, True)
 
 
 def _negative(value: Any) -> Any:

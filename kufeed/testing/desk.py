@@ -73,7 +73,7 @@ class Desk:
         elif where.path == "/api/v1/bullet-public":
             reply = self._issue_token(method, where, now, secure=secure)
         elif faults.request_error is not None:
-            reply = rest.refusal(faults.request_error, faults.retry_after)
+            reply = rest.refusal(faults.request_error, faults.request_retry_after or faults.retry_after)
         elif method != "GET":
             reply = rest.failure("404000", "Url Not Found", status=404)
         elif rest.is_book(where.market, where.path):
@@ -109,7 +109,7 @@ class Desk:
         faults = self._premises.faults
         error = faults.token_error or faults.shut
         if error is not None:
-            return rest.refusal(error, faults.retry_after)
+            return rest.refusal(error, faults.token_retry_after or faults.retry_after)
         endpoints = [f"wss://{server_host(where.market, server)}/" for server in range(self.servers)]
         if where.prefixed:
             scheme, name = "wss" if secure else "ws", where.host

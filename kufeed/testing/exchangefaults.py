@@ -24,6 +24,9 @@ SYMBOLS = ("XBTUSDTM", "ETHUSDTM", "BTC-USDT", "ETH-USDT")
 """What every exchange has."""
 ERRORS = (429, 500, 503, ("429000", "Too Many Requests"), ("500000", "Internal Server Error"))
 
+_MESSAGES = 100_000  # that a filter waits for, or holds
+_IN_ONE_MOMENT = 10_000  # which take the exchange about a second
+
 
 def _error(default: int | None, *values: Any) -> Any:
     return any_of(default, *values, check=checks.is_error, words=checks.ERROR, optional=default is None)
@@ -60,11 +63,6 @@ def _overlay_member(exchange: Exchange, field: str, member: object) -> Callable[
     return exchange.overlays.lay((field, member), True, lambda: member in getattr(exchange.faults, field), write)
 
 
-def _refuse(exchange: Exchange, retry_after: str | None, **errors: Any) -> Callable[[], None]:
-    """Have these fields of the faults be errors for a while, with that header."""
-    return exchange.overlay(**errors, **({} if retry_after is None else {"retry_after": retry_after}))
-
-
 @attrs.frozen(kw_only=True, repr=False)
 class RefuseTokens(LastingFault):
     """Token requests get `error`: an HTTP status, or KuCoin's code and message in a reply with HTTP 200.
@@ -77,7 +75,7 @@ class RefuseTokens(LastingFault):
     retry_after: str | None = _retry_after()
 
     def strike(self, exchange: Exchange) -> Callable[[], None]:
-        return _refuse(exchange, self.retry_after, token_error=self.error)
+        return exchange.overlay(token_error=self.error, token_retry_after=self.retry_after)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -89,7 +87,7 @@ class RefuseRequests(LastingFault):
     retry_after: str | None = _retry_after()
 
     def strike(self, exchange: Exchange) -> Callable[[], None]:
-        return _refuse(exchange, self.retry_after, request_error=self.error)
+        return exchange.overlay(request_error=self.error, request_retry_after=self.retry_after)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -101,7 +99,7 @@ class RefuseUpgrades(LastingFault):
     retry_after: str | None = _retry_after()
 
     def strike(self, exchange: Exchange) -> Callable[[], None]:
-        return _refuse(exchange, self.retry_after, upgrade_error=self.error)
+        return exchange.overlay(upgrade_error=self.error, upgrade_retry_after=self.retry_after)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -315,19 +313,29 @@ class ServerDown(LastingFault):
 
 @attrs.frozen(kw_only=True, repr=False)
 class _MessageFault(Fault):
-    """About the next messages of `symbol` (None: any) on each open connection: `skip` pass, `count` are treated."""
+    """About the next messages of `symbol` (None: any) on each open connection: `skip` pass, `count` are treated.
+
+    However late they come, unless the plan is cancelled.
+    """
 
     severity: ClassVar[Severity] = "brutal"
     symbol: str | None = _some_symbol()
-    skip: int = between(0, 0, 3)
-    count: int = between(1, 1, 4, least=1)
+    skip: int = between(0, 0, 3, most=_MESSAGES)
+    count: int = between(1, 1, 4, least=1, most=_MESSAGES)
 
     def check(self, exchange: Exchange) -> None:
         _check_symbol(exchange, self.symbol)
 
-    def strike(self, exchange: Exchange) -> None:
-        for session in exchange.sessions:
-            session.tampers.append(self.make_tamper())
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        struck = [(session.tampers, self.make_tamper()) for session in exchange.sessions]
+        for tampers, one in struck:
+            tampers.append(one)
+
+        def withdraw() -> None:
+            for tampers, one in struck:
+                tamper.withdraw(tampers, one)
+
+        return withdraw
 
     @abstractmethod
     def make_tamper(self) -> tamper.Tamper:
@@ -347,7 +355,7 @@ class DropMessages(_MessageFault):
 class RepeatMessages(_MessageFault):
     """As `DropMessages`, but they are sent twice; the second time after `delay` further messages of that connection."""
 
-    delay: int = between(0, 0, 3)
+    delay: int = between(0, 0, 3, most=_MESSAGES)
 
     def make_tamper(self) -> tamper.Tamper:
         return tamper.Repeat(self.symbol, self.skip, self.count, self.delay)
@@ -357,7 +365,7 @@ class RepeatMessages(_MessageFault):
 class ReorderMessages(_MessageFault):
     """As `DropMessages`, but they are held until the last of the `count` comes, and sent, the last one first."""
 
-    count: int = between(2, 2, 4, least=2)
+    count: int = between(2, 2, 4, least=2, most=_MESSAGES)
 
     def make_tamper(self) -> tamper.Tamper:
         return tamper.Reorder(self.symbol, self.skip, self.count)
@@ -377,7 +385,10 @@ class CorruptMessages(_MessageFault):
 
 @attrs.frozen(kw_only=True, repr=False)
 class SpoilBooks(Fault):
-    """The next `times` requests for a book (of `symbol`; None: any) meet what `BookFault` has by the same names."""
+    """The next `times` requests for a book (of `symbol`; None: any) meet what `BookFault` has by the same names.
+
+    However late they come, unless the plan is cancelled.
+    """
 
     severity: ClassVar[Severity] = "brutal"
     symbol: str | None = _some_symbol()
@@ -390,7 +401,8 @@ class SpoilBooks(Fault):
     def check(self, exchange: Exchange) -> None:
         _check_symbol(exchange, self.symbol)
 
-    def strike(self, exchange: Exchange) -> None:
+    def strike(self, exchange: Exchange) -> Callable[[], None]:
+        books, source = exchange.faults.books, object()
         symbols = None if self.symbol is None else (self.symbol,)
         fault = BookFault(
             error=self.error,
@@ -399,8 +411,14 @@ class SpoilBooks(Fault):
             damage=self.damage,
             times=self.times,
             symbols=symbols,
+            source=source,
         )
-        exchange.faults.books.append(fault)
+        books.append(fault)
+
+        def withdraw() -> None:
+            books[:] = [one for one in books if one.source is not source]
+
+        return withdraw
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -420,8 +438,8 @@ class Burst(Fault):
 
     severity: ClassVar[Severity] = "mild"
     symbol: str = _symbol("XBTUSDTM", *SYMBOLS)
-    trades: int = between(20, 0, 60)
-    changes: int = between(20, 0, 60)
+    trades: int = between(20, 0, 60, most=_IN_ONE_MOMENT)
+    changes: int = between(20, 0, 60, most=_IN_ONE_MOMENT)
 
     def check(self, exchange: Exchange) -> None:
         exchange.status(self.symbol)
@@ -438,7 +456,7 @@ class Burst(Fault):
 class LowerLimits(LastingFault):
     """The exchange enforces less than it says: so many dials a minute and market, so many client messages in 10 s.
 
-    The latter of connections that are made meanwhile. What it refuses then is nobody's fault.
+    Those of the 10 s or the minute before it count too. What it refuses meanwhile is nobody's fault.
     """
 
     severity: ClassVar[Severity] = "brutal"

@@ -122,7 +122,7 @@ class Reception:
         limit = self._premises.limits.connections
         error = faults.upgrade_error or faults.shut
         if error is not None:
-            refusal = rest.refusal(error, faults.retry_after)
+            refusal = rest.refusal(error, faults.upgrade_retry_after or faults.retry_after)
         elif not self._windows[where.market].admit(now, faults.dials_per_minute) or (
             limit is not None and sum(session.market == where.market for session in self.sessions) >= limit
         ):

@@ -34,6 +34,7 @@ class BookFault:
       "garbage", half of the JSON is missing.
     - `times`: how many requests meet it; None for all.
     - `symbols`: whose books; None for all.
+    - `source`: whatever tells who has set it; it stays with what is left of it.
 
     Raises `ValueError` naming the field that is out of range.
     """
@@ -48,6 +49,7 @@ class BookFault:
     )
     times: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
     symbols: Container[str] | None = None
+    source: object = attrs.field(default=None, eq=False, repr=False)
 
     def concerns(self, symbol: str) -> bool:
         """Whether it is about the book of *symbol*."""
@@ -82,11 +84,11 @@ class Faults:
     - `request_error`: the same, in answer to every other request.
     - `upgrade_error`: an HTTP status instead of the upgrade to a WebSocket.
     - `retry_after`: the value of a `Retry-After` header that comes with each of these statuses, seconds or a date.
+      `token_retry_after`, `request_retry_after`, `upgrade_retry_after`: of one of them only, in its place.
     - `reply_bodies`: bodies of REST replies are `"slow"` (a byte every 0.1 s), `"endless"` (blanks, until this is
       over), `"garbage"` (half of it, and what is no text) or `"short"` (half of it, then the connection ends).
     - `token_life`: seconds that tokens issued meanwhile live; then their connection is cut.
-    - `dials_per_minute`, `messages_per_10s`: enforced where they are less than `Limits` has by these names, the latter
-      on connections made meanwhile.
+    - `dials_per_minute`, `messages_per_10s`: enforced where they are less than `Limits` has by these names.
     - `maintenance`: the exchange's state and its words for it, ``("close", "upgrade until 10:00")`` or `"cancelonly"`;
       None is open. This alone changes what `GET /api/v1/status` says.
     - `maintenance_refuses`: while the state is `"close"`, tokens and upgrades are refused too, with HTTP 503.
@@ -117,6 +119,9 @@ class Faults:
     request_error: int | tuple[str, str] | None = None
     upgrade_error: int | None = None
     retry_after: str | None = None
+    token_retry_after: str | None = None
+    request_retry_after: str | None = None
+    upgrade_retry_after: str | None = None
     reply_bodies: Spoiling | None = None
     token_life: float | None = None
     dials_per_minute: int | None = None

@@ -23,14 +23,13 @@ from decimal import Decimal
 
 from kufeed import FeedConfig, Topic, UpdateType, topic
 from kufeed.protocol import CHANNELS, BookSync, Channel
-from kufeed.testing.damages import NAMES, DamagedMessage, spoilt
+from kufeed.testing.damages import NAMES, DamagedMessage, can_have, spoilt
 from kufeed.testing.exchange import Exchange
-from kufeed.testing.faults import KINDS
-from kufeed.testing.hazards import SEVERITIES, Among, Between, Fault, Severity
+from kufeed.testing.hazards import SEVERITIES, Among, Between, Fault, Severity, domains
 from kufeed.testing.histories import DeltaHistory, ReferenceBook, delta_message
 from kufeed.testing.market import DEFAULT_FUTURES, DEFAULT_SPOT, MarketName
 from kufeed.testing.network import EPOCH_NS
-from kufeed.testing.plans import FaultPlan, fitted, kinds_of
+from kufeed.testing.plans import FaultPlan, check_size, chosen_kinds, fitted
 from kufeed.testing.wireforms import frames, written
 
 if TYPE_CHECKING:
@@ -92,17 +91,25 @@ def topics(
     """
     _check_market(market)
     wanted = None if kinds is None else {UpdateType(kind) for kind in kinds}
+    rows = _channels(market, wanted, of_all=of is None)
+    own = st.sampled_from([*DEFAULT_FUTURES, *DEFAULT_SPOT]) if of is None else of
+    return st.one_of([_topics_of(channel, own) for channel in rows])
+
+
+def _channels(
+    market: MarketName | None = None, kinds: set[UpdateType] | None = None, *, of_all: bool = True
+) -> list[Channel]:
+    """Those of *market* and of *kinds*, with that of all tickers if *of_all*. Raises `ValueError` for none."""
     rows = [
         channel
         for channel in CHANNELS
         if market in (None, channel.market.name)
-        and (wanted is None or channel.kind in wanted)
-        and not (channel.symbol_in_subject and of is not None)
+        and (kinds is None or channel.kind in kinds)
+        and (of_all or not channel.symbol_in_subject)
     ]
     if not rows:
-        raise ValueError(f"the {market or 'exchange'} has no channel of {', '.join(sorted(wanted or ()))}")
-    own = st.sampled_from([*DEFAULT_FUTURES, *DEFAULT_SPOT]) if of is None else of
-    return st.one_of([_topics_of(channel, own) for channel in rows])
+        raise ValueError(f"the {market or 'exchange'} has no channel of {', '.join(sorted(kinds or ()))}")
+    return rows
 
 
 def _topics_of(channel: Channel, own: SearchStrategy[str]) -> SearchStrategy[Topic]:
@@ -138,20 +145,28 @@ def damaged_messages(
     *damages* are the names of those wanted: `cut off`, `not json`, `no object`, `no topic`, `topic is no text`,
     `no subject`, `subject is no text`, `no data`, `data is no object`, `missing field`, `wrong type`, `bad number`,
     `negative number`, `huge number`, `wrong unit`, `uneven row`, `other symbol`, `wrong side`, `numbers backwards`.
-    Some channels cannot have the last four. Raises `ValueError` for others.
+    Some channels cannot have the last four. Each name is drawn as often as another. Raises `ValueError` for others, and
+    where no message can have any of them.
     """
     if unknown := set(damages or ()) - set(NAMES):
         raise ValueError(f"there is no damage {min(unknown)!r}; there are {', '.join(NAMES)}")
-    return _damaged(_chosen(of), NAMES if damages is None else tuple(damages))
+    wanted = NAMES if damages is None else tuple(damages)
+    if not wanted:
+        raise ValueError("damages must name at least one")
+    channels = _channels_of(of)
+    having = {name: [channel for channel in channels if can_have(channel, name)] for name in wanted}
+    topics_having = {name: _chosen(of, found) for name, found in having.items() if found}
+    if not topics_having:
+        raise ValueError(f"no message of {of!r} can have any of {', '.join(wanted)}")
+    return _damaged(topics_having)
 
 
 @st.composite
-def _damaged(draw: DrawFn, chosen: SearchStrategy[Topic], wanted: tuple[str, ...]) -> DamagedMessage:
-    one = draw(chosen)
+def _damaged(draw: DrawFn, topics_having: dict[str, SearchStrategy[Topic]]) -> DamagedMessage:
+    name = draw(st.sampled_from(list(topics_having)))
+    one = draw(topics_having[name])
     possible = spoilt(one, draw(_frames(one)))
-    names = [name for name in wanted if name in possible]
-    assume(names)
-    name = draw(st.sampled_from(names))
+    assume(name in possible)  # an empty side of a book has no rows
     text, cause = draw(possible[name])
     return DamagedMessage(name, text, cause)
 
@@ -160,12 +175,20 @@ def _frames(one: Topic) -> SearchStrategy[dict[str, Any]]:
     return frames(one, symbols=symbols("spot"))
 
 
-def _chosen(of: Topic | Channel | UpdateType | str | None) -> SearchStrategy[Topic]:
+def _chosen(
+    of: Topic | Channel | UpdateType | str | None, channels: Iterable[Channel] | None = None
+) -> SearchStrategy[Topic]:
+    """Topics that are meant by *of*, of all its channels or of these."""
     if isinstance(of, Topic):
         return st.just(of)
-    if isinstance(of, Channel):
-        return _topics_of(of, st.sampled_from([*DEFAULT_FUTURES, *DEFAULT_SPOT]))
-    return topics(kinds=None if of is None else [of])
+    own = st.sampled_from([*DEFAULT_FUTURES, *DEFAULT_SPOT])
+    return st.one_of([_topics_of(channel, own) for channel in channels or _channels_of(of)])
+
+
+def _channels_of(of: Topic | Channel | UpdateType | str | None) -> list[Channel]:
+    if isinstance(of, Topic | Channel):
+        return [of.channel if isinstance(of, Topic) else of]
+    return _channels(kinds=None if of is None else {UpdateType(of)})
 
 
 # What comes of it
@@ -261,26 +284,20 @@ def plans(
 
     The fields are drawn from what `FaultPlan.random()` draws them from. A failing plan shrinks to fewer faults, then to
     milder ones and to those first in `faults.KINDS`, with as many fields as by default as can be, and round times; to
-    none where no fault is needed. Raises `ValueError` for a severity that there is not, and for no kinds.
+    none where no fault is needed. Raises `ValueError` as `FaultPlan.random()` does, but for a *most* of 0.
     """
-    return _plans(_any_of(_chosen_kinds(severity, kinds), duration), most)
+    check_size(duration, most, least=0)
+    return _plans(_any_of(chosen_kinds(severity, kinds), duration), most)
 
 
 def faults(severity: Severity = "brutal", *, kinds: Iterable[type[Fault]] | None = None) -> SearchStrategy[Fault]:
     """Single faults as `plans()` has them, for tests that have them strike themselves: `at` is 0."""
-    return _any_of(_chosen_kinds(severity, kinds), None)
-
-
-def _chosen_kinds(severity: Severity, kinds: Iterable[type[Fault]] | None) -> tuple[type[Fault], ...]:
-    chosen = kinds_of(severity) if kinds is None else tuple(kinds)
-    if not chosen:
-        raise ValueError("kinds must name at least one fault")
-    return chosen
+    return _any_of(chosen_kinds(severity, kinds), None)
 
 
 @cache
 def _any_of(kinds: tuple[type[Fault], ...], duration: float | None) -> SearchStrategy[Fault]:
-    mildest_first = sorted(kinds, key=lambda kind: (SEVERITIES.index(kind.severity), KINDS.index(kind)))
+    mildest_first = sorted(kinds, key=lambda kind: SEVERITIES.index(kind.severity))  # the rest is as in `KINDS`
     return st.one_of([_faults(kind, _fields_of(kind), duration) for kind in mildest_first])
 
 
@@ -298,7 +315,7 @@ def _faults(draw: DrawFn, kind: type[Fault], fields: dict[str, SearchStrategy[An
 
 
 def _fields_of(kind: type[Fault]) -> dict[str, SearchStrategy[Any]]:
-    return {field.name: _values(field.metadata["domain"], field.default) for field in attrs.fields(kind)}
+    return {name: _values(domain, default) for name, (domain, default) in domains(kind).items()}
 
 
 def _values(domain: Among | Between, default: Any) -> SearchStrategy[Any]:

@@ -38,6 +38,10 @@ class Tamper(ABC):
         """Whether all that comes will pass as it is."""
         return not self._left
 
+    def withdraw(self) -> None:
+        """Choose no further message; what it withholds until then is sent all the same."""
+        self._left = 0
+
     def handle(self, message: Message) -> list[Message]:
         """What is put on the wire now that *message* is its connection's next one."""
         if not self._left or self.symbol not in (None, message.symbol):
@@ -72,6 +76,10 @@ class Repeat(Tamper):
     def is_over(self) -> bool:
         return super().is_over and not self._waiting
 
+    def withdraw(self) -> None:
+        super().withdraw()
+        self._waiting.clear()
+
     def handle(self, message: Message) -> list[Message]:
         waited = [(more - 1, again) for more, again in self._waiting]
         self._waiting = [(more, again) for more, again in waited if more]
@@ -90,6 +98,9 @@ class Reorder(Tamper):
     def __init__(self, symbol: str | None, skip: int, count: int) -> None:
         super().__init__(symbol, skip, count)
         self._held: list[Message] = []
+
+    def withdraw(self) -> None:
+        self._left = min(len(self._held), 1)  # the next one is the last, with which they go
 
     def treat(self, message: Message, *, is_last: bool) -> list[Message]:
         self._held.append(message)
@@ -114,6 +125,12 @@ def passed(tampers: list[Tamper], message: Message) -> Iterable[Message]:
         messages = [made for each in messages for made in tamper.handle(each)]
     tampers[:] = [tamper for tamper in tampers if not tamper.is_over]
     return messages
+
+
+def withdraw(tampers: list[Tamper], tamper: Tamper) -> None:
+    """Have *tamper*, one of a connection's *tampers*, do nothing further, and leave them as soon as it can."""
+    tamper.withdraw()
+    tampers[:] = [one for one in tampers if one is not tamper or not one.is_over]
 
 
 def damaged(text: str, how: Corruption) -> str:

@@ -39,6 +39,8 @@ class Form:
     subjects: tuple[str, ...]
     required: tuple[str, ...]
     """Fields without which it is no message; the cause is their own name, but for `missing_as`."""
+    compared: tuple[str, ...] = ()
+    """Others that all messages have; nothing is read of them, but they must not be wrong."""
     missing_as: dict[str, str] = attrs.field(factory=dict)
     numbers: tuple[Path, ...]
     """Numbers that are read; the cause is the innermost name."""
@@ -429,6 +431,7 @@ FORMS: dict[tuple[str, UpdateType], Form] = {
         data=_futures_stats,
         subjects=("snapshot.24h",),
         required=("ts",),
+        compared=("symbol",),
         numbers=_plain(*_DAY_OF_CONTRACT, "ts"),
         signed=("priceChg", "priceChgPct"),
         times=(("ts",),),

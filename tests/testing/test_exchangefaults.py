@@ -74,6 +74,33 @@ async def test_requests_are_refused_for_a_while(
         assert (await dialler.request("spot", method, target)).data  # a plan that is left ends what goes on
 
 
+async def test_a_wait_is_asked_for_by_the_refusals_of_its_own_fault_only(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange()
+    patient = faults.RefuseUpgrades(error=429, retry_after="3600", lasting=10)
+    hasty = faults.RefuseTokens(error=503, lasting=5)
+    async with MemoryNetwork(exchange) as network:
+        dialler = tools.Dialler(network)
+        token = await dialler.token("spot")
+
+        async def waits() -> tuple[str | None, str | None]:
+            refused = await dialler.request("spot", "POST", "/api/v1/bullet-public")
+            with pytest.raises(trio_websocket.ConnectionRejected) as failure:
+                async with dialler.open("spot", token=token):
+                    pass
+            upgrade = {name.lower(): value for name, value in failure.value.headers or ()}
+            return refused.headers.get("retry-after"), (upgrade[b"retry-after"].decode() if upgrade else None)
+
+        async with playing(exchange, hasty, patient):
+            assert await waits() == (None, "3600")
+        async with playing(exchange, hasty, patient, attrs.evolve(hasty, retry_after="7", lasting=1)):
+            assert await waits() == ("7", "3600")
+            await trio.sleep(1)
+            assert await waits() == (None, "3600")
+        exchange.faults.retry_after = "5"  # by hand: of all that do not say it themselves
+        async with playing(exchange, hasty, patient):
+            assert await waits() == ("5", "3600")
+
+
 async def test_upgrades_are_refused_for_a_while(tools: Any, autojump_clock: object) -> None:
     exchange = Exchange()
     async with MemoryNetwork(exchange) as network, playing(exchange, faults.RefuseUpgrades(error=502, lasting=1)):
@@ -208,6 +235,29 @@ async def test_limits_are_lowered_for_a_while(tools: Any, autojump_clock: object
                     await client.send({"id": "1", "type": "ping"})
                 for _ in range(9):
                     await client.receive_until("pong")
+
+
+async def test_a_connection_is_allowed_what_the_limit_of_the_moment_is(tools: Any, autojump_clock: object) -> None:
+    exchange = Exchange()
+
+    async def ping(client: Any, count: int) -> None:
+        for _ in range(count):
+            await client.send({"id": "1", "type": "ping"})
+        for _ in range(count):
+            await client.receive_until("pong")
+
+    async with MemoryNetwork(exchange) as network:
+        dialler = tools.Dialler(network)
+        async with dialler.open("spot") as before:
+            async with playing(exchange, faults.LowerLimits(messages_per_10s=3, lasting=30)):
+                async with dialler.open("spot") as meanwhile:
+                    await ping(meanwhile, 3)
+                    await trio.sleep(30)
+                    await ping(meanwhile, 50)
+                    await ping(before, 50)
+            async with playing(exchange, faults.LowerLimits(messages_per_10s=3, lasting=30)):
+                await before.send({"id": "1", "type": "ping"})
+                assert (await before.receive_until("error"))["code"] == 509
 
 
 async def test_maintenance_refuses_and_says_so(tools: Any, autojump_clock: object) -> None:
@@ -563,6 +613,23 @@ async def test_a_server_that_the_exchange_does_not_have_is_an_error_before_anyth
         assert trio.current_time() == 0
 
 
+async def test_what_waits_for_messages_or_requests_outlives_a_plan_that_is_over_not_one_that_is_cancelled(
+    autojump_clock: object,
+) -> None:
+    exchange = Exchange(live=False)
+    exchange.faults.books.append(mine := BookFault(times=2, stale=1))
+    plan = FaultPlan(faults.DropMessages(), faults.RepeatMessages(), faults.SpoilBooks(times=2, stale=1))
+    async with MemoryNetwork(exchange) as network, kufeed.open_feed(network=network) as feed:
+        async with feed.trades("XBTUSDTM"):
+            (session,) = exchange.sessions
+            with trio.move_on_after(3):
+                await FaultPlan(*plan, faults.Delay(lasting=5)).play(exchange)
+            assert session.tampers == []
+            assert exchange.faults.books == [mine]
+            await plan.play(exchange)
+            assert len(session.tampers) == len(exchange.faults.books) == 2
+
+
 WRONG = [
     (faults.RefuseTokens, {"error": 200}),
     (faults.RefuseTokens, {"error": True}),
@@ -593,6 +660,10 @@ WRONG = [
     (faults.SkewClock, {"seconds": math.inf}),
     (faults.Burst, {"symbol": None}),
     (faults.Burst, {"trades": -1}),
+    (faults.Burst, {"trades": 10**12}),
+    (faults.Burst, {"changes": 100_001}),
+    (faults.ReorderMessages, {"count": 100_001}),
+    (faults.RepeatMessages, {"delay": 100_001}),
     (faults.LowerLimits, {"dials_per_minute": True}),
     (faults.Maintain, {"refuses": 1}),
     (BookFault, {"error": 200}),

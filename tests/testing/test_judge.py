@@ -17,7 +17,7 @@ from trio.testing import MockClock
 import kufeed
 from kufeed import Overflow, UpdateType
 from kufeed.protocol import BookSide, topic
-from kufeed.testing import Exchange, Fate, Limits, MemoryNetwork, Offence, Witness, check_delivery, faults
+from kufeed.testing import Exchange, Fate, FaultPlan, Limits, MemoryNetwork, Offence, Witness, check_delivery, faults
 
 from .witnessed import subscriptions, until_closed, watch, watch_plainly, witnessed
 
@@ -370,7 +370,25 @@ async def test_what_the_exchange_refuses_by_its_limits_is_a_broken_limit(autojum
     assert offences(check_delivery(exchange)) == {Offence.BROKEN_LIMIT}
     strike = truth.struck(faults.LowerLimits())
     strike.at = 0.0
-    assert not check_delivery(exchange)
+    assert check_delivery(exchange)  # those of topics are none of the lowered ones
+
+
+@pytest.mark.parametrize(("lasting", "expected"), [(30.0, set()), (2.0, {Offence.BROKEN_LIMIT})])
+async def test_limits_that_a_fault_has_lowered_are_nobodys_fault_until_it_is_over(
+    autojump_clock: MockClock, lasting: float, expected: set[Offence]
+) -> None:
+    exchange = Exchange(ledger=True, limits=Limits(messages_per_10s=2))
+    plan = FaultPlan(faults.LowerLimits(messages_per_10s=1, lasting=lasting))
+    async with MemoryNetwork(exchange) as network, kufeed.open_feed(network=network) as feed:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(plan.play, exchange)
+            await trio.sleep(5)
+            for symbol in ("BTC-USDT", "ETH-USDT"):
+                with trio.move_on_after(2):
+                    async with feed.ticker(symbol):
+                        pass
+            nursery.cancel_scope.cancel()
+    assert offences(check_delivery(exchange)) == expected
 
 
 def test_only_an_exchange_that_keeps_the_truth_can_be_judged() -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import find, given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from kufeed.testing import Exchange, FaultPlan, MemoryNetwork, faults
+from kufeed.testing import Exchange, FaultPlan, MemoryNetwork, faults, strategies
 from kufeed.testing.hazards import SEVERITIES, Fault, LastingFault, Severity
 from kufeed.testing.plans import kinds_of
 
@@ -57,6 +59,17 @@ def test_a_plan_is_a_value_in_the_order_of_its_faults() -> None:
         FaultPlan("Cut")  # type: ignore[arg-type]
 
 
+def test_a_text_that_reads_inf_stays_a_text_in_json() -> None:
+    plan = FaultPlan(faults.MuteTopics(symbol="inf", lasting=math.inf), faults.RefuseTokens(retry_after="inf"))
+    assert FaultPlan.from_json(plan.to_json()) == plan
+
+
+def test_a_plan_can_be_copied_and_pickled() -> None:
+    plan = FaultPlan(faults.Cut(at=1.0), faults.SpoilBooks(error=("429000", "Too Many Requests")))
+    for same in (copy.copy(plan), copy.deepcopy(plan), pickle.loads(pickle.dumps(plan))):  # noqa: S301  # our own
+        assert same == plan
+
+
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_a_seed_gives_a_plan_of_that_severity_within_its_time(severity: Severity) -> None:
     seen = set()
@@ -64,9 +77,48 @@ def test_a_seed_gives_a_plan_of_that_severity_within_its_time(severity: Severity
         plan = FaultPlan.random(seed, severity, duration=3.0, most=4)
         assert plan == FaultPlan.random(seed, severity, duration=3.0, most=4)
         assert 1 <= len(plan) <= 4
-        assert plan.until <= 3.001
+        assert plan.until <= 3.0
         seen.update(type(fault) for fault in plan)
     assert seen == set(kinds_of(severity))
+
+
+@pytest.mark.parametrize("duration", [0.001, 0.0014, 0.01, 0.7, 3.33333, 20, 500.0])
+def test_a_plan_is_over_within_its_duration_and_uses_all_of_it(duration: float) -> None:
+    given = [FaultPlan.random(seed, duration=duration) for seed in range(300)]
+    assert max(plan.until for plan in given) <= duration + 1e-9
+    assert max(fault.at for plan in given for fault in plan) > 0.8 * duration - 0.001
+    assert all(fault.lasting > 0 for plan in given for fault in plan if isinstance(fault, LastingFault))
+
+
+def test_the_order_of_kinds_does_not_matter_to_a_seed() -> None:
+    kinds = [faults.Cut, faults.Close, faults.Burst]
+    plan = FaultPlan.random(3, kinds=kinds)
+    assert plan == FaultPlan.random(3, kinds=iter(kinds[::-1])) == FaultPlan.random(3, kinds=set(kinds))
+
+
+@pytest.mark.parametrize("draw", [lambda **given: FaultPlan.random(3, **given), strategies.plans])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"duration": -1}, "duration must be a number of seconds from 0.001 to 1000000000000, not -1"),
+        ({"duration": 0.0}, "duration must be"),
+        ({"duration": math.inf}, "duration must be"),
+        ({"duration": math.nan}, "duration must be"),
+        ({"duration": True}, "duration must be"),
+        ({"most": -1}, "most must be a whole number, [01] or more, not -1"),
+        ({"most": 2.5}, "most must be"),
+        ({"kinds": []}, "kinds must name at least one fault"),
+    ],
+    ids=repr,
+)
+def test_what_no_plan_can_be_drawn_of_is_told(draw: Callable[..., object], given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        draw(**given)
+
+
+def test_a_plan_that_is_drawn_has_one_fault_at_least() -> None:
+    with pytest.raises(ValueError, match="most must be a whole number, 1 or more, not 0"):
+        FaultPlan.random(3, most=0)
 
 
 def test_a_seed_gives_the_same_plan_in_every_process() -> None:
@@ -104,6 +156,11 @@ def test_severities_hold_what_is_milder() -> None:
         ('[{"fault": "Cut", "at": "soon"}]', "fault 0: Cut: at must be a number, 0 or more, not 'soon'"),
         ('[{"fault": "Cut", "at": true}]', "fault 0: Cut: at must be a number, 0 or more, not True"),
         ('[{"fault": "Drip", "size": 0}]', "fault 0: Drip: size must be a whole number, 1 or more, not 0"),
+        ('[{"fault": "Burst", "trades": 1e5}]', "fault 0: Burst: trades must be a whole number from 0 to 10000, not"),
+        (
+            '[{"fault": "Burst", "trades": 10001}]',
+            "fault 0: Burst: trades must be a whole number from 0 to 10000, not 10001",
+        ),
     ],
 )
 def test_what_is_wrong_with_json_is_told_with_its_place(text: str, told: str) -> None:
@@ -142,6 +199,55 @@ def no_history() -> None:
     HISTORY.clear()
 
 
+@attrs.frozen(kw_only=True)
+class Needy(Once):
+    name: str
+
+
+class Harmless(Once):
+    severity = "harmless"  # type: ignore[assignment]
+
+
+def test_kinds_of_ones_own_are_printed_stored_and_drawn_by_their_names() -> None:
+    plan = FaultPlan(Lasting(at=2.0, lasting=math.inf, name="that"), Once(at=1.0), Needy(name="x"), faults.Cut())
+    names = {"FaultPlan": FaultPlan, "faults": faults, "Lasting": Lasting, "Once": Once, "Needy": Needy}
+    assert eval(repr(plan), names) == plan  # noqa: S307  # our own text
+    assert FaultPlan.from_json(plan.to_json(), kinds=[Lasting, Once, Needy]) == plan
+    with pytest.raises(ValueError, match="there is no fault 'Needy'; there are"):
+        FaultPlan.from_json(plan.to_json())
+    kinds = [Once, faults.Cut, Lasting]
+    drawn = [FaultPlan.random(seed, kinds=kinds) for seed in range(50)]
+    assert {type(fault) for plan in drawn for fault in plan} == set(kinds)
+    assert drawn == [FaultPlan.random(seed, kinds=kinds[::-1]) for seed in range(50)]
+    assert {fault.name for plan in drawn for fault in plan if isinstance(fault, Lasting)} == {"it"}
+    found = find(strategies.plans(kinds=kinds), lambda plan: any(isinstance(fault, Lasting) for fault in plan))
+    assert found == FaultPlan(Lasting())
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (Fault, "Fault is no kind of fault: it has no strike()"),
+        (LastingFault, "LastingFault is no kind of fault: it has no strike()"),
+        ("Cut", "kinds are classes of faults, not 'Cut'"),
+        (int, "kinds are classes of faults, not <class 'int'>"),
+        (Needy, "Needy cannot be drawn: its name has no default"),
+        (Harmless, "Harmless cannot be drawn: its severity is none of mild, rough, brutal"),
+    ],
+)
+def test_what_is_no_kind_of_fault_is_told(kind: Any, told: str) -> None:
+    for draw in (lambda: FaultPlan.random(3, kinds=[kind]), lambda: strategies.plans(kinds=[kind])):
+        with pytest.raises(TypeError) as failure:
+            draw()
+        assert str(failure.value) == told
+
+
+@pytest.mark.parametrize("kind", [Fault, LastingFault])
+def test_a_fault_that_does_nothing_is_no_part_of_a_plan(kind: type[Fault]) -> None:
+    with pytest.raises(TypeError, match="is no kind of fault: it has no strike"):
+        FaultPlan(kind())
+
+
 async def test_faults_strike_and_end_in_their_time_counted_from_the_play(autojump_clock: MockClock) -> None:
     plan = FaultPlan(Lasting(at=1.0, lasting=10.0, name="a"), Lasting(at=5.0, lasting=2.0, name="b"), Once(at=6.0))
     async with MemoryNetwork(Exchange()) as network:
@@ -155,6 +261,17 @@ async def test_faults_strike_and_end_in_their_time_counted_from_the_play(autojum
         (107.0, "b ends"),
         (111.0, "a ends"),
     ]
+
+
+async def test_faults_of_one_moment_strike_as_they_are_given_after_what_ends_then(autojump_clock: MockClock) -> None:
+    names = [f"{number}" for number in range(20)]
+    plan = FaultPlan(
+        *(Lasting(at=2.0, lasting=0.0, name=name) for name in names), Lasting(at=1.0, lasting=1.0, name="it")
+    )
+    async with MemoryNetwork(Exchange()) as network:
+        await plan.play(network.exchange)
+    told = ["it begins", "it ends", *(f"{name} {what}" for name in names for what in ("begins", "ends"))]
+    assert [what for _, what in HISTORY] == told
 
 
 async def test_cancelled_what_goes_on_ends_and_what_was_to_come_does_not(autojump_clock: MockClock) -> None:

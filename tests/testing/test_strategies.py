@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -20,8 +21,9 @@ from kufeed._streams import Routes, stage
 from kufeed._whole_market import stream_of
 from kufeed.protocol import CHANNELS, BookSync, Channel, market_of
 from kufeed.testing import Exchange, FaultPlan, faults, strategies
-from kufeed.testing.damages import NAMES
+from kufeed.testing.damages import NAMES, can_have, spoilt
 from kufeed.testing.network import EPOCH_NS
+from kufeed.testing.wireforms import frames
 
 RECEIVED = EPOCH_NS + 86_400 * 10**9
 loads = FeedConfig().loads
@@ -98,6 +100,35 @@ def _with(damage: str) -> str:
 def test_no_other_damage_is_known() -> None:
     with pytest.raises(ValueError, match="no damage 'rust'; there are cut off, not json"):
         strategies.damaged_messages(damages=["rust"])
+    with pytest.raises(ValueError, match="no message of 'ticker' can have any of wrong side, numbers backwards"):
+        strategies.damaged_messages("ticker", damages=["wrong side", "numbers backwards"])
+    with pytest.raises(ValueError, match="damages must name at least one"):
+        strategies.damaged_messages(damages=[])
+
+
+def test_damages_that_few_channels_can_have_are_drawn_as_often_as_others() -> None:
+    drawn: Counter[str] = Counter()
+
+    @settings(quick, max_examples=400, phases=[Phase.generate], database=None, derandomize=True)
+    @given(strategies.damaged_messages(damages=["numbers backwards", "wrong side", "cut off"]))
+    def count(damaged: strategies.DamagedMessage) -> None:
+        drawn[damaged.damage] += 1
+
+    count()
+    assert min(drawn.values()) > 80
+
+
+@each_channel
+def test_a_channel_has_the_damages_that_are_known_of_it(channel: Channel) -> None:
+    drawn: set[str] = set()
+
+    @settings(quick, max_examples=20, phases=[Phase.generate])
+    @given(frames(topic_of(channel), symbols=st.just("BTC-USDT")))
+    def look(frame: dict[str, Any]) -> None:
+        drawn.update(spoilt(topic_of(channel), frame))
+
+    look()
+    assert drawn == {name for name in NAMES if can_have(channel, name)}
 
 
 def test_candles_may_be_of_any_interval() -> None:

@@ -17,6 +17,7 @@ from kufeed.testing.tamper import (
     Tamper,
     damaged,
     passed,
+    withdraw,
 )
 
 TICKER = '{"topic":"/market/ticker:BTC-USDT","type":"message","data":{"sequence":"7","price":"1.5","time":1619}}'
@@ -49,6 +50,25 @@ def test_so_many_pass_and_so_many_are_treated(tamper: Tamper, messages: str, exp
 def test_what_one_sends_goes_through_the_next() -> None:
     assert sent(Repeat("A", 0, 1, 0), Drop("A", 0, 1), messages="AB") == "A B"
     assert sent(Drop("A", 0, 1), Repeat("A", 0, 1, 0), messages="AB") == "- BB"
+
+
+@pytest.mark.parametrize(
+    ("tamper", "expected"),
+    [
+        (Drop("A", 0, 3), "- B C D"),
+        (Drop("A", 2, 3), "A B C D"),
+        (Repeat("A", 0, 3, 2), "A B C D"),
+        (Reorder("A", 0, 3), "- BA C D"),
+        (Reorder("A", 1, 3), "A B C D"),
+    ],
+)
+def test_one_that_is_withdrawn_does_nothing_more_and_keeps_nothing(tamper: Tamper, expected: str) -> None:
+    chain = [tamper]
+    made = [passed(chain, Message("A", "A"))]
+    withdraw(chain, tamper)
+    made += [passed(chain, Message("A", text)) for text in "BCD"]
+    assert " ".join("".join(message.text for message in step) or "-" for step in made) == expected
+    assert chain == []
 
 
 def test_one_that_is_over_leaves() -> None:
