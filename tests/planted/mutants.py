@@ -57,6 +57,10 @@ _QUIETLY = [
 _KILLED, _SURVIVED, _TIMED_OUT = "killed", "survived", "timed out"
 
 
+class CannotRun(Exception):
+    """There are no mutants to run."""
+
+
 @attrs.frozen(eq=False)
 class Mutant:
     """One change of one module."""
@@ -198,6 +202,8 @@ def outdated(known: dict[tuple[str, str, str, str], str]) -> list[tuple[str, str
 
 def sample(chosen: Sequence[str], count: int, seed: str) -> list[Mutant]:
     """So many mutants of the modules *chosen*, of each module as often as it is large, roughly."""
+    if not chosen:
+        raise CannotRun(f"there is no module to draw mutants of: {EXPLAINED.name} calls none settled")
     rng = random.Random(seed)
     sizes = [(ROOT / file_of(module)).stat().st_size for module in chosen]
     drawn = Counter(rng.choices(chosen, sizes, k=count))
@@ -365,4 +371,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except CannotRun as error:
+        sys.exit(str(error))

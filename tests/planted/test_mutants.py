@@ -36,9 +36,15 @@ def test_each_module_has_tests() -> None:
 def test_what_is_explained_is_there() -> None:
     assert mutants.outdated(mutants.explanations()) == []
     assert set(mutants.settled()) <= set(mutants.modules())
+    assert mutants.settled(), "CI draws of these"
 
 
 def test_the_same_seed_draws_the_same() -> None:
     first, second = ([str(one) for one in mutants.sample(["_breaker", "_limiter"], 3, "seed")] for _ in range(2))
     assert first == second
     assert len(first) == 3
+
+
+def test_of_no_module_nothing_can_be_drawn() -> None:
+    with pytest.raises(mutants.CannotRun, match=r"no module to draw mutants of: survivors\.toml calls none settled"):
+        mutants.sample([], 3, "seed")
