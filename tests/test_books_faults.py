@@ -66,8 +66,9 @@ async def test_a_hole_is_told_at_its_place_and_that_book_alone_begins_anew(
             check(exchange, view, 5)
             assert feed.books[other].sequence == sequence
         await trio.sleep(3.0)
-        resynced, view = await until_blocked(events)
-        assert resynced == Resynced(gap.topic, pytest.approx(3.0))
+        told, *views = await until_blocked(events)
+        assert told == Resynced(gap.topic, pytest.approx(3.0))
+        (view,) = views
         assert view.sequence == exchange.book(symbol).sequence
         assert view.gap_before == attrs.evolve(gap, until_ns=view.time_ns), "now it is known where the hole ends"
         check(exchange, view, 5)

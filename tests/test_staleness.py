@@ -172,6 +172,7 @@ async def test_a_stream_that_dies_is_told_of_once(autojump_clock: MockClock, nam
         here.exchange.faults.mute_topics = set(map(str, sub.topics))
         died = trio.current_time()
         await trio.sleep(600)
+        assert len(alarms(seen)) == 1
         (noticed,) = alarms(seen)
         assert 60 <= noticed - died <= (NOTICED if name in (*ONE_LOOK, *BY_THE_CLOCK) else NOTICED_LATER)
         (event,) = here.told

@@ -6,6 +6,9 @@ each change is made in a copy of `kufeed/`, and the tests of its module are run 
 one that does not end in time. One that survives would be missed by no test: write it, or say in survivors.toml why
 there is none.
 
+The tests are run once without a change first, and must pass: else all that follows would count as noticed. Where no
+test can run with a change, as the module cannot be imported any more, that is counted apart: no test has noticed it.
+
 `--list` prints them. `--sample 3 --seed N` is for CI: so many at random, of the modules that survivors.toml calls
 settled, because all their mutants were run; and it looks that what is explained there is still there. Exit code 1 where
 a mutant survives that is not explained.
@@ -26,7 +29,7 @@ from functools import cached_property
 from pathlib import Path
 from shutil import copytree
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import libcst as cst
@@ -35,6 +38,8 @@ from mutmut.mutation.mutators import mutation_operators
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPLAINED = Path(__file__).with_name("survivors.toml")
@@ -54,7 +59,13 @@ _QUIETLY = [
     *("-q", "-x", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:benchmark"),
     *("-o", "addopts=--import-mode=importlib -m 'not long'", "-W", "ignore::pytest.PytestAssertRewriteWarning"),
 ]
-_KILLED, _SURVIVED, _TIMED_OUT = "killed", "survived", "timed out"
+_KILLED, _SURVIVED, _TIMED_OUT, _NOT_RUN = "killed", "survived", "timed out", "not run"
+_VERDICTS = {0: _SURVIVED, 1: _KILLED, 2: _NOT_RUN}
+"""By the exit code of the process that runs the tests."""
+
+
+class CannotRun(Exception):
+    """The tests tell nothing about mutants, or there are none to run."""
 
 
 @attrs.frozen(eq=False)
@@ -88,9 +99,29 @@ class Mutant:
         was, becomes = before[start : len(before) - end], after[start : len(after) - end]
         return " ".join(map(str.strip, was)), " ".join(map(str.strip, becomes))
 
+    @property
+    def tests(self) -> list[str]:
+        """The files of tests that must notice."""
+        return tests_of(self.module)
+
     def __str__(self) -> str:
         was, becomes = self.change
         return f"{self.module}:{self.number} {self.function}, line {self.line}\n    - {was}\n    + {becomes}"
+
+
+@attrs.frozen
+class Unchanged:
+    """A module as it is, with which its tests must pass."""
+
+    module: str
+    tests: list[str]
+
+    @property
+    def source(self) -> str:
+        return _source(self.module)
+
+
+_Run = TypeVar("_Run", Mutant, Unchanged)
 
 
 def modules() -> list[str]:
@@ -101,6 +132,10 @@ def modules() -> list[str]:
 
 def file_of(module: str) -> Path:
     return Path("kufeed", *module.split(".")).with_suffix(".py")
+
+
+def _source(module: str) -> str:
+    return (ROOT / file_of(module)).read_text(encoding="utf-8")
 
 
 def tests_of(module: str) -> list[str]:
@@ -147,7 +182,7 @@ class _Finder(cst.CSTVisitor):
 
 def mutants_of(module: str) -> list[Mutant]:
     """All mutants of *module*, in the order of its lines."""
-    wrapper = MetadataWrapper(cst.parse_module((ROOT / file_of(module)).read_text(encoding="utf-8")))
+    wrapper = MetadataWrapper(cst.parse_module(_source(module)))
     finder = _Finder()
     wrapper.visit(finder)
     positions = wrapper.resolve(PositionProvider)
@@ -198,6 +233,8 @@ def outdated(known: dict[tuple[str, str, str, str], str]) -> list[tuple[str, str
 
 def sample(chosen: Sequence[str], count: int, seed: str) -> list[Mutant]:
     """So many mutants of the modules *chosen*, of each module as often as it is large, roughly."""
+    if not chosen:
+        raise CannotRun(f"there is no module to draw mutants of: {EXPLAINED.name} calls none settled")
     rng = random.Random(seed)
     sizes = [(ROOT / file_of(module)).stat().st_size for module in chosen]
     drawn = Counter(rng.choices(chosen, sizes, k=count))
@@ -234,14 +271,23 @@ def preload() -> None:
     assert "kufeed" not in sys.modules
 
 
+class _Seen:
+    """A plugin of pytest: whether tests have failed, as its exit code does not tell that from files that are broken."""
+
+    failed = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.failed |= report.failed
+
+
 def _child(where: Path, tests: Sequence[str]) -> int:
-    """In a process of its own: the exit code of pytest, 0 where all tests pass."""
+    """In a process of its own. Returns a key of `_VERDICTS`, or 99 where the tests took the kufeed of elsewhere."""
     import pytest
 
     os.setsid()
-    silence = os.open(os.devnull, os.O_RDWR)
-    for stream in range(3):
-        os.dup2(silence, stream)
+    with (where / "output").open("wb") as output, Path(os.devnull).open("rb") as nothing:
+        for stream, file in enumerate((nothing, output, output)):
+            os.dup2(file.fileno(), stream)
     os.chdir(ROOT)
     sys.dont_write_bytecode = True
     sys.path[:] = [
@@ -249,45 +295,75 @@ def _child(where: Path, tests: Sequence[str]) -> int:
         *(one for one in sys.path if Path(one or ".").resolve() not in (ROOT, Path(__file__).parent)),
     ]
     os.environ.update(PYTHONPATH=str(where), PYTHONSAFEPATH="1", HYPOTHESIS_STORAGE_DIRECTORY=str(where / "hypothesis"))
-    code = pytest.main([*_QUIETLY, *tests])
+    seen = _Seen()
+    try:
+        code = pytest.main([*_QUIETLY, *tests], plugins=[seen])
+    except Exception:  # noqa: BLE001  # pytest imports kufeed for its fixtures, and that has failed
+        traceback.print_exc()
+        return 2
     kufeed = sys.modules.get("kufeed")
     if kufeed is not None and not Path(str(kufeed.__file__)).is_relative_to(where):
         return 99
-    return int(code)
+    if code == 0:
+        return 0
+    return 1 if seen.failed else 2
 
 
 def run(chosen: Sequence[Mutant], jobs: int, time_out: float = TIME_OUT) -> Iterator[tuple[Mutant, str, float]]:
-    """Run the tests of each; yields what became of it, and the seconds that took, as they end."""
+    """Run the tests of each; yields what became of it, and the seconds that took, as they end.
+
+    Raises `CannotRun` where the tests do not pass without a mutant.
+    """
     preload()
-    waiting = list(reversed(chosen))
     with TemporaryDirectory(prefix="mutants-") as name:
-        free = [Path(name).resolve() / str(number) for number in range(jobs)]
-        for where in free:
+        places = [Path(name).resolve() / str(number) for number in range(jobs)]
+        for where in places:
             copytree(ROOT / "kufeed", where / "kufeed")
-        running: dict[int, tuple[Mutant, Path, float]] = {}
-        try:
-            while waiting or running:
-                while waiting and free:
-                    mutant, where = waiting.pop(), free.pop()
-                    _write(where / file_of(mutant.module), mutant.source)
-                    running[_fork(where, tests_of(mutant.module))] = mutant, where, time.monotonic()
-                for pid, (mutant, where, began) in list(running.items()):
-                    late = time.monotonic() > began + time_out
-                    if late:
-                        os.killpg(pid, signal.SIGKILL)
-                    ended, status = os.waitpid(pid, 0 if late else os.WNOHANG)
-                    if ended:
-                        del running[pid]
-                        free.append(where)
-                        _write(
-                            where / file_of(mutant.module), (ROOT / file_of(mutant.module)).read_text(encoding="utf-8")
-                        )
-                        yield mutant, _TIMED_OUT if late else _verdict(status), time.monotonic() - began
-                time.sleep(0.01)
-        finally:
-            for pid in running:
-                os.killpg(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+        check(
+            [Unchanged(module, tests_of(module)) for module in {one.module: None for one in chosen}], places, time_out
+        )
+        for mutant, verdict, seconds, _ in _each(chosen, places, time_out):
+            yield mutant, verdict, seconds
+
+
+def check(unchanged: Sequence[Unchanged], places: Sequence[Path], time_out: float = TIME_OUT) -> None:
+    """Run the tests of the code as it is, each file with its like once. Raises `CannotRun` where they do not pass."""
+    different = list({tuple(one.tests): one for one in unchanged}.values())
+    for one, verdict, _, output in _each(different, places, time_out):
+        if verdict != _SURVIVED:
+            what = {_KILLED: "fail", _TIMED_OUT: f"do not end in {time_out:g} s", _NOT_RUN: "cannot run"}[verdict]
+            raise CannotRun(f"without any mutant, the tests in {' '.join(one.tests)} {what}:\n{output}")
+
+
+def _each(chosen: Sequence[_Run], places: Sequence[Path], time_out: float) -> Iterator[tuple[_Run, str, float, str]]:
+    """Run the tests of each, as many at once as there are *places* with a copy of kufeed.
+
+    Yields the verdict, the seconds that took, and the end of what pytest printed.
+    """
+    waiting, free = list(reversed(chosen)), list(places)
+    running: dict[int, tuple[_Run, Path, float]] = {}
+    try:
+        while waiting or running:
+            while waiting and free:
+                one, where = waiting.pop(), free.pop()
+                _write(where / file_of(one.module), one.source)
+                running[_fork(where, one.tests)] = one, where, time.monotonic()
+            for pid, (one, where, began) in list(running.items()):
+                late = time.monotonic() > began + time_out
+                if late:
+                    os.killpg(pid, signal.SIGKILL)
+                ended, status = os.waitpid(pid, 0 if late else os.WNOHANG)
+                if ended:
+                    del running[pid]
+                    free.append(where)
+                    _write(where / file_of(one.module), _source(one.module))
+                    output = (where / "output").read_text(encoding="utf-8", errors="replace")[-2000:]
+                    yield one, _TIMED_OUT if late else _verdict(status, output), time.monotonic() - began, output
+            time.sleep(0.01)
+    finally:
+        for pid in running:
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _write(file: Path, source: str) -> None:
@@ -310,13 +386,11 @@ def _fork(where: Path, tests: Sequence[str]) -> int:
         os._exit(code)
 
 
-def _verdict(status: int) -> str:
+def _verdict(status: int, output: str) -> str:
     code = os.waitstatus_to_exitcode(status)
-    if code == 0:
-        return _SURVIVED
-    if code in (1, 2):  # a test failed, or could not even be imported
-        return _KILLED
-    raise RuntimeError(f"pytest could not run: it ended with {code}")
+    if code not in _VERDICTS:
+        raise CannotRun(f"the process that runs tests ended with {code}:\n{output}")
+    return _VERDICTS[code]
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -359,10 +433,15 @@ def main(arguments: Sequence[str]) -> int:
         if verdict != _KILLED or given.sample:
             print(f"{verdict:9} {seconds:4.1f} s  {mutant}", flush=True)
     for module in dict.fromkeys(mutant.module for mutant in chosen):
-        told = ", ".join(f"{counts[module, one]} {one}" for one in (_KILLED, _TIMED_OUT, _SURVIVED, "explained"))
+        told = ", ".join(
+            f"{counts[module, one]} {one}" for one in (_KILLED, _TIMED_OUT, _NOT_RUN, _SURVIVED, "explained")
+        )
         print(f"{module}: {sum(count for (of, _), count in counts.items() if of == module)} mutants, {told}")
     return 1 if any(verdict == _SURVIVED for _, verdict in counts) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except CannotRun as error:
+        sys.exit(str(error))

@@ -31,7 +31,9 @@ README = HERE / "README.md"
 TIME_OUT = 60.0
 """Seconds for one test with all its parameters, on a machine that does other things besides. Longer is no catch."""
 
-_HEAD = re.compile(r"Wrong: (.+)\nPromise: (.+)\nCaught by: (\S+::\w+)\nMatters: (.+)\n\n(?=--- a/kufeed/)")
+_HEAD = re.compile(
+    r"Wrong: (.+)\nPromise: (.+)\nCaught by: (\S+::\w+)(?: \[(\w+)\])?\nMatters: (.+)\n\n(?=--- a/kufeed/)"
+)
 _TABLE_BEGINS = "<!-- written by run.py --table -->\n"
 
 
@@ -50,6 +52,8 @@ class Defect:
     """Of docs/design.rst: which one it breaks, by number."""
     test: str
     """The node id of the test that catches it."""
+    error: str | None
+    """By which error, where that is neither an assertion nor a time-out of the test."""
     matters: str
     """What it would do to somebody."""
 
@@ -127,24 +131,32 @@ def _run(defect: Defect, where: Path) -> tuple[bool, str]:
         "PYTHONPATH": os.pathsep.join([str(where), str(HERE)]),
         "PYTHONSAFEPATH": "1",  # else the directory that it runs in comes first, with the good kufeed in it
         "PLANTED_VERDICT": str(verdict),
+        "PLANTED_ERROR": defect.error or "",
         "HYPOTHESIS_STORAGE_DIRECTORY": str(where / "hypothesis"),
     }
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=no", "-p", "verdict", "-p", "no:cacheprovider"]
     try:
-        subprocess.run(
-            [*command, defect.test], cwd=ROOT, env=environment, capture_output=True, timeout=TIME_OUT, check=False
+        ended = subprocess.run(
+            [*command, defect.test],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIME_OUT,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return False, f"the test neither failed nor passed within {TIME_OUT:g} s"
     if not verdict.exists():
-        return False, "pytest did not come to its end"
+        why = (ended.stderr or ended.stdout).strip().splitlines()
+        return False, f"pytest did not come to its end: {why[-1] if why else ended.returncode}"
     seen = json.loads(verdict.read_text(encoding="utf-8"))
     if seen["uncollected"]:
         return False, f"not collected: {seen['uncollected'][0].strip().splitlines()[-1]}"
     if seen["kufeed"] is None or not Path(seen["kufeed"]).is_relative_to(where):
         return False, f"the test has run with {seen['kufeed']}, which is not the copy"
     if seen["crashed"]:
-        return False, f"a crash is no catch: {seen['crashed'][0]}"
+        return False, f"not what a test catches by: {seen['crashed'][0]}"
     return (True, seen["caught"][0]) if seen["caught"] else (False, "the test passes")
 
 
@@ -159,7 +171,7 @@ def table() -> str:
     rows = ["| patch | what is wrong | promise | caught by | why it matters |", "| --- | --- | --- | --- | --- |"]
     for one in defects():
         file, _, test = one.test.rpartition("::")
-        caught_by = f"`{file}`<br>`{test}`"
+        caught_by = f"`{file}`<br>`{test}`" + (f", by `{one.error}`" if one.error else "")
         rows.append(f"| [{one.name}]({one.path.name}) | {one.wrong} | {one.promise} | {caught_by} | {one.matters} |")
     return "\n".join(rows) + "\n"
 

@@ -276,6 +276,9 @@ def test_a_snapshot_asked_for_before_the_break_is_not_used() -> None:
     book.receive(delta(12, (Side.BUY, "100", "2")))
     assert book.seed(ticket, snapshot(12)) is None
     assert book.state is BookState.BROKEN
+    book.ask()
+    assert book.seed(ticket, snapshot(12)) is None, "nor once another was asked for"
+    assert book.state is BookState.SYNCING
 
 
 def test_a_book_that_crosses_is_broken() -> None:
