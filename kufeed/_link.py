@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ._network import Network
     from ._refusals import Refusals
     from ._rest import Rest, Server
-    from ._streams import Routes
+    from ._streams import ByWire, Routes
     from ._untrusted import Url
     from ._websocket import WebSocket
     from .protocol.market import Market
@@ -280,14 +280,17 @@ class Link:
     async def _deliver(self, payloads: Sequence[bytes]) -> None:
         session, around = self._session(), self._around
         session.heard()
+        by_wire: ByWire = self._routes.by_wire
         if self._catching_up:
+            mark = self._routes.mark
             await self._caught_up.wait()
+            by_wire = self._routes.as_of(mark)
         received_time_ns = around.network.time_ns()
         if self.standby is not None:
-            if self.standby.keep(payloads, received_time_ns, around.config.loads, self._control):
+            if self.standby.keep(payloads, received_time_ns, self._routes.mark, around.config.loads, self._control):
                 self.data_at = trio.current_time()
         else:
-            await self._hand_out(payloads, received_time_ns)
+            await self._hand_out(payloads, received_time_ns, by_wire)
 
     async def _catch_up(self, standby: Standby) -> None:
         """Once it may, hand out what was kept; the reader waits for that, so that it does not overtake."""
@@ -296,7 +299,8 @@ class Link:
         self._catching_up = True
         try:
             while (batch := standby.take()) is not None:
-                await self._hand_out(*batch)
+                payloads, received_time_ns, mark = batch
+                await self._hand_out(payloads, received_time_ns, self._routes.as_of(mark))
             await self._hand_out_left()
         finally:
             self.standby = None
@@ -312,13 +316,13 @@ class Link:
         left = {sink for stream in self._routes.streams() for sink in stream.sinks if sink.has_staged()}
         await hand_out(left, self._hold, self._leaves_staged)
 
-    async def _hand_out(self, payloads: Sequence[bytes], received_time_ns: int) -> None:
+    async def _hand_out(self, payloads: Sequence[bytes], received_time_ns: int, by_wire: ByWire) -> None:
         around = self._around
         repeated = around.refusals.duplicates
         touched = stage(
             payloads,
             loads=around.config.loads,
-            by_wire=self._routes.by_wire,
+            by_wire=by_wire,
             received_time_ns=received_time_ns,
             on_control=self._control,
             refusals=around.refusals,

@@ -13,18 +13,22 @@ MOST_BYTES = 16 * 2**20
 
 
 class Standby:
-    """Messages of one link with the times of their receipt, in order; the oldest go where they are too many."""
+    """Messages of one link in order; the oldest go where they are too many.
+
+    Each batch has the time of its receipt, and a mark of the routes as they were then (`Routes.mark`).
+    """
 
     def __init__(self) -> None:
         self.dropped = 0
         """Messages that were let go."""
-        self._batches: deque[tuple[Sequence[bytes], int]] = deque()
+        self._batches: deque[tuple[Sequence[bytes], int, int]] = deque()
         self._size = 0
 
     def keep(
         self,
         payloads: Sequence[bytes],
         received_time_ns: int,
+        mark: int,
         loads: Callable[[bytes], Any],
         on_control: Callable[[Mapping[str, Any]], None],
     ) -> bool:
@@ -40,15 +44,15 @@ class Standby:
             else:
                 on_control(frame)
         if kept:
-            self._batches.append((kept, received_time_ns))
+            self._batches.append((kept, received_time_ns, mark))
             self._size += sum(map(len, kept))
         while self._size > MOST_BYTES:
             self.dropped += len(self._batches[0][0])
             self.take()
         return bool(kept)
 
-    def take(self) -> tuple[Sequence[bytes], int] | None:
-        """The oldest batch and the time of its receipt; None where there is none."""
+    def take(self) -> tuple[Sequence[bytes], int, int] | None:
+        """The oldest batch, the time of its receipt and its mark; None where there is none."""
         if not self._batches:
             return None
         batch = self._batches.popleft()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from ._race import Heat
@@ -227,8 +228,14 @@ class Routes:
 
     def __init__(self) -> None:
         self.by_wire: dict[str, dict[str | None, tuple[Stream, ...]]] = {}
+        self.mark = 0
+        """Grows with each stream that is added."""
+        self._marks: dict[Stream, int] = {}
 
     def add(self, stream: Stream) -> None:
+        if stream not in self._marks:
+            self.mark += 1
+            self._marks[stream] = self.mark
         subjects = self.by_wire.setdefault(stream.topic.wire, {})
         for subject in stream.topic.channel.subjects or (None,):
             others = subjects.get(subject, ())
@@ -237,6 +244,7 @@ class Routes:
         stream.routed(subjects)
 
     def remove(self, stream: Stream) -> None:
+        self._marks.pop(stream, None)
         subjects = self.by_wire.get(stream.topic.wire, {})
         for subject, streams in list(subjects.items()):
             left = tuple(one for one in streams if one.whole is not stream)
@@ -246,6 +254,26 @@ class Routes:
                 del subjects[subject]
         if not subjects:
             self.by_wire.pop(stream.topic.wire, None)
+
+    def as_of(self, mark: int) -> ByWire:
+        """`by_wire` without the streams that were added after *mark*: what came by then is none of theirs.
+
+        Who has removed a topic and added it again has had what came before, most likely.
+        """
+        younger = dict(takewhile(lambda one: one[1] > mark, reversed(self._marks.items())))
+        if not younger:
+            return self.by_wire
+        by_wire = dict(self.by_wire)
+        for wire in {stream.topic.wire for stream in younger}:
+            of_wire = by_wire.pop(wire)
+            older = {
+                subject: left
+                for subject, streams in of_wire.items()
+                if (left := tuple(one for one in streams if one.whole not in younger))
+            }
+            if older:
+                by_wire[wire] = older
+        return by_wire
 
     def streams(self) -> list[Stream]:
         every = (streams for subjects in self.by_wire.values() for streams in subjects.values())

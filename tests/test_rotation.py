@@ -179,6 +179,34 @@ async def test_topics_come_and_go_while_a_link_is_replaced(autojump_clock: MockC
             assert [set(session.held) for session in exchange.sessions] == [{"/contractMarket/level2:XBTUSDTM"}]
 
 
+@pytest.mark.parametrize("redundancy", [1, 2])
+@pytest.mark.parametrize("kind", ["trades", "book_deltas", "ticker"])
+async def test_what_a_link_has_kept_from_before_a_topic_was_added_again_is_not_told(
+    autojump_clock: MockClock, kind: str, redundancy: int
+) -> None:
+    """The link that joins has kept what the other one delivered before the removal; nothing newer has come since."""
+    exchange, config = Exchange(update_interval=0.05), attrs.evolve(OFTEN, redundancy=redundancy)
+    async with simulated(exchange, config) as (_, feed):
+        async with getattr(feed, kind)("BTC-USDT", "ETH-USDT", overflow="drop_oldest") as stream:
+            seen = await collect(stream, 50)
+            while len(exchange.sessions) <= redundancy:
+                seen += await collect(stream, 0.5)
+            seen += await collect(stream, 0.5)
+            exchange.faults.mute_symbols.add("BTC-USDT")
+            stream.remove("BTC-USDT")
+            removed = feed._network.time_ns()
+            await stream.add("BTC-USDT")
+            seen += await collect(stream, 5)
+            exchange.faults.mute_symbols.clear()
+            seen += await collect(stream, 5)
+    of_symbol = [one for one in seen if isinstance(one, kufeed.Update) and one.symbol == "BTC-USDT"]
+    said = [_said(one)[:3] for one in of_symbol]
+    assert len(said) == len(set(said))
+    times = [one.time_ns for one in of_symbol]
+    assert times == sorted(times)
+    assert any(time > removed for time in times)
+
+
 async def test_a_consumer_that_blocks_loses_nothing(autojump_clock: MockClock) -> None:
     async with simulated(config=ALWAYS) as (exchange, feed):
         async with feed.book_deltas("XBTUSDTM", overflow="block", buffer=10) as deltas:

@@ -15,17 +15,17 @@ def push(size: int = 0) -> bytes:
     return json.dumps({"topic": "/market/ticker:BTC-USDT", "type": "message", "data": "x" * size}).encode()
 
 
-def keep(standby: Standby, *payloads: bytes, at: int = 0) -> tuple[bool, list[Any]]:
+def keep(standby: Standby, *payloads: bytes, at: int = 0, mark: int = 0) -> tuple[bool, list[Any]]:
     """Whether any of them were kept, and the control frames among them."""
     told: list[Any] = []
-    return standby.keep(payloads, at, loads, told.append), told
+    return standby.keep(payloads, at, mark, loads, told.append), told
 
 
-def test_messages_come_out_in_order_with_the_times_of_their_receipt() -> None:
+def test_messages_come_out_in_order_with_the_times_and_marks_of_their_receipt() -> None:
     standby = Standby()
-    batches = [([push(1), push(2)], 10), ([push(3)], 20)]
-    for payloads, at in batches:
-        assert keep(standby, *payloads, at=at) == (True, [])
+    batches = [([push(1), push(2)], 10, 1), ([push(3)], 20, 2)]
+    for payloads, at, mark in batches:
+        assert keep(standby, *payloads, at=at, mark=mark) == (True, [])
     assert [standby.take(), standby.take(), standby.take()] == [*batches, None]
     assert standby.dropped == 0
 
@@ -35,14 +35,14 @@ def test_control_frames_are_told_at_once_and_not_kept() -> None:
     assert keep(standby, json.dumps(ACK).encode()) == (False, [ACK])
     assert standby.take() is None
     assert keep(standby, push(), json.dumps(ACK).encode()) == (True, [ACK])
-    assert standby.take() == ([push()], 0)
+    assert standby.take() == ([push()], 0, 0)
 
 
 def test_what_is_not_valid_is_kept_for_who_counts_it() -> None:
     standby = Standby()
     broken = [b"{", b"\xff", b"[1]", b"[" * 100_000]
     assert keep(standby, *broken) == (True, [])
-    assert standby.take() == (broken, 0)
+    assert standby.take() == (broken, 0, 0)
 
 
 def test_the_oldest_go_where_it_is_too_much_and_are_counted() -> None:
@@ -52,7 +52,7 @@ def test_the_oldest_go_where_it_is_too_much_and_are_counted() -> None:
         keep(standby, part, push(), at=at)
     assert standby.dropped == 14
     taken = [standby.take() for _ in range(3)]
-    assert taken == [([part, push()], at) for at in (7, 8, 9)]
+    assert taken == [([part, push()], at, 0) for at in (7, 8, 9)]
     assert standby.take() is None
     keep(standby, part, at=10)
-    assert standby.take() == ([part], 10), "what was taken does not count any more"
+    assert standby.take() == ([part], 10, 0), "what was taken does not count any more"

@@ -236,6 +236,22 @@ def test_removing_a_stream_leaves_its_neighbours() -> None:
     assert desk.routes.by_wire == {}
 
 
+def test_what_came_before_a_stream_was_added_goes_to_its_neighbours_alone() -> None:
+    desk = Desk(MARK, FUNDING)
+    mark, funding = desk.streams
+    before = desk.routes.mark
+    assert desk.routes.as_of(before) is desk.routes.by_wire
+    desk.routes.add(mark)
+    assert desk.routes.mark == before, "it was there"
+    desk.routes.remove(funding)
+    desk.routes.add(funding)
+    assert desk.routes.as_of(before) == {str(MARK): {"mark": (mark,)}}
+    assert desk.routes.as_of(desk.routes.mark) is desk.routes.by_wire
+    desk.routes.remove(mark)
+    desk.routes.add(mark)
+    assert desk.routes.as_of(before) == {}
+
+
 def test_streams_that_share_wire_topic_and_subject_get_each_an_update_of_their_own() -> None:
     desk = Desk(MARK, INDEX)
     mark, index = desk.streams

@@ -7,6 +7,7 @@ order, with some missing; which of them are the same is told by the channel's me
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from enum import Enum
 from functools import cache
@@ -264,7 +265,7 @@ class _Numbered(_Ordered):
 
     def _lower(self, update: Update, generation: int, number: int, before: _Link | None) -> Verdict:
         fell = self._fell(generation, number, before)
-        if self._was_recent(update):  # whatever the times say: the exchange's clock may have been set back since
+        if self._was_recent(update, number):  # whatever the times say: the exchange's clock may have been set back
             self.rejoins = before is None
             return self._reject(update, generation, number, before, DUPLICATE)
         if self._is_later(update) and (before is None or fell or self._is_later(update, _LATE)):
@@ -299,13 +300,20 @@ class _Numbered(_Ordered):
 
     def _is_known(self, number: int, *, timed: bool) -> bool:
         """Whether the update with this number, which is lower than the last, is known to have been delivered."""
-        return self._recent is not None and any(one.sequence == number for one in self._recent)
+        return self._recall(number) is not None
 
-    def _was_recent(self, update: Update) -> bool:
+    def _was_recent(self, update: Update, number: int) -> bool:
         """Whether it equals, in all but receipt, one that was delivered lately."""
-        return self._recent is not None and any(
-            one.sequence == update.sequence and _equal(update, one) for one in self._recent
-        )
+        one = self._recall(number)
+        return one is not None and _equal(update, one)
+
+    def _recall(self, number: int) -> Update | None:
+        """What was delivered lately with this number. They are in order: an epoch forgets those before it."""
+        recent = self._recent
+        if not recent:
+            return None
+        place = bisect_left(recent, number, key=_sequence)
+        return recent[place] if place < len(recent) and recent[place].sequence == number else None
 
     def _is_missed(self, number: int) -> bool:
         """Whether another link has missed what has this number and is not known to have been delivered."""
@@ -489,6 +497,7 @@ def _equal(one: Update, other: Update) -> bool:
     return type(one) is type(other) and bool(said(one) == said(other))
 
 
+_sequence = attrgetter("sequence")
 _NOT_SAID = {"topic", "symbol", "received_time_ns"}
 
 

@@ -88,9 +88,13 @@ class Case:
         """
         if readings.is_contiguous:
             return reading.publication.played and reading.backward
+        return reading.backward or self.was_kept_back(reading, readings)
+
+    def was_kept_back(self, reading: Reading, readings: Readings) -> bool:
+        """Whether the exchange has kept it from all who held its topic, or sent it behind what is newer."""
         fates = self.fates(reading.publication)
         apart = wire_of(readings.topic) in self.apart
-        return reading.backward or bool(fates & KEPT if apart else fates and fates <= KEPT)
+        return bool(fates & KEPT if apart else fates and fates <= KEPT)
 
     def sure_life(self, publication: Publication, until: float) -> Life | None:
         """The one connection that has brought it for certain: undisturbed, and it lived on; None where none has."""
@@ -217,8 +221,15 @@ class Testimony:
         return [*later, *self.gaps_left.get(topic, ())]
 
     def begun(self, topic: Topic, at: float) -> float:
-        """When it subscribed to *topic* for the last time before *at*: what came before that it has left."""
-        return max((since for since, _ in self.spans(topic) if since <= at), default=-math.inf)
+        """When it subscribed to *topic* for the last time before *at*: what came before that it has left.
+
+        What came before the acknowledgement counts from when it left the topic before.
+        """
+        spans = self.spans(topic)
+        begun = [since for since, _ in spans if since <= at]
+        if any(since > at for since, _ in spans):
+            begun += [until for _, until in spans if until <= at]
+        return max(begun, default=-math.inf)
 
     def _find_spans(self, topic: Topic) -> list[tuple[float, float]]:
         left = self.case.end if self.witness.left_at is None else self.witness.left_at

@@ -46,7 +46,7 @@ def judge_updates(testimony: Testimony) -> Iterator[Finding]:
         yield from _phantoms(testimony.case, topic, trail, matches)
         found = [match for match in matches if match is not None]
         in_order = list(_in_order(found))
-        yield from _repeated_or_late(topic, readings, found)
+        yield from _repeated_or_late(testimony, topic, readings, found)
         for hole in _holes(readings, in_order):
             yield from _silent(testimony, readings, hole)
             yield from _avoidable(testimony, readings, hole)
@@ -58,13 +58,15 @@ def _phantoms(case: Case, topic: Topic, trail: Sequence[Seen], matches: Sequence
             yield Finding(Offence.PHANTOM, f"no publication of {topic} says {seen.update}", topic, seen.at)
 
 
-def _repeated_or_late(topic: Topic, readings: Readings, matches: Sequence[Match]) -> Iterator[Finding]:
+def _repeated_or_late(
+    testimony: Testimony, topic: Topic, readings: Readings, matches: Sequence[Match]
+) -> Iterator[Finding]:
     numbers: set[int] = set()
     last: Match | None = None
     for match in matches:
         number, update, at = match.reading.number, match.seen.update, match.seen.at
         known = number in numbers or (last is not None and number < last.reading.number)
-        if known and _clock_went_back(readings, number, at):
+        if known and (_clock_went_back(readings, number, at) or _was_sent_anew(testimony, match)):
             continue
         if number in numbers:
             yield Finding(Offence.DUPLICATE, f"{update} was seen before", topic, at)
@@ -74,6 +76,14 @@ def _repeated_or_late(topic: Topic, readings: Readings, matches: Sequence[Match]
         numbers.add(number)
         if last is None or number > last.reading.number:
             last = match
+
+
+def _was_sent_anew(testimony: Testimony, match: Match) -> bool:
+    """Whether the exchange may itself have sent it to a new subscription, which cannot know it, as if it was new."""
+    begun = testimony.begun(match.seen.update.topic, match.seen.at)
+    return match.reading.publication.at < begun and any(
+        life.was_tampered_with(begun, match.seen.at) for life in match.reading.publication.fates
+    )
 
 
 def _clock_went_back(readings: Readings, number: int, at: float) -> bool:
@@ -106,6 +116,8 @@ def _silent(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Fi
     seen = hole.after.seen
     begun = testimony.begun(readings.topic, seen.at)
     missing = [one for one in hole.missing if one.publication.at > begun and testimony.was_to_see(one, readings)]
+    if hole.before is None or hole.before.seen.at <= begun:  # no number before it tells that there was anything
+        missing = [one for one in missing if not testimony.case.was_kept_back(one, readings)]
     if testimony.policy(readings.topic.kind) is Overflow.LATEST:
         missing = [one for one in missing if Fate.SENT not in testimony.case.fates(one.publication)]
     if not seen.failed:

@@ -189,16 +189,25 @@ async def handled(feed: Feed, fn: Any, make: Make) -> None:
             await trio.sleep(1.0)
 
 
+CHANGING: dict[str, tuple[str, Callable[..., Subscription[Any]], float]] = {
+    "XBTUSDTM": ("ticker", Feed.ticker, 3.0),
+    "BTC-USDT": ("trade", Feed.trades, 0.3),
+    "ETH-USDT": ("book_delta", Feed.book_deltas, 0.3),
+    "ETHUSDTM": ("trade", Feed.trades, 3.0),
+}
+
+
 async def coming_and_going(feed: Feed, symbols: tuple[str, ...]) -> None:
-    """Symbols are added and removed while all goes on."""
+    """A symbol is removed and added while all goes on: of which kind, its symbols say."""
+    kind, make, pause = CHANGING[symbols[0]]
 
     async def change(subscription: Subscription[Any]) -> None:
         try:
             for number in range(6):
-                await trio.sleep(3.0)
+                await trio.sleep(pause if number % 2 else 3.0)
                 if number % 2:
                     await subscription.add("ETH-USDT")
-                elif kufeed.topic("ticker", "ETH-USDT") in subscription.topics:
+                elif kufeed.topic(kind, "ETH-USDT") in subscription.topics:
                     subscription.remove("ETH-USDT")
         except (KufeedError, trio.ClosedResourceError):
             pass
@@ -210,7 +219,7 @@ async def coming_and_going(feed: Feed, symbols: tuple[str, ...]) -> None:
                 await plainly(subscription)
             nursery.cancel_scope.cancel()
 
-    await follow(lambda: feed.ticker("BTC-USDT", "ETH-USDT"), consume)
+    await follow(lambda: make(feed, "BTC-USDT", "ETH-USDT"), consume)
 
 
 async def two_ends(feed: Feed, symbols: tuple[str, ...]) -> None:

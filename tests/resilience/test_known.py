@@ -41,6 +41,38 @@ def test_a_lost_connection_costs_nothing_in_silence(fault: faults.Fault) -> None
     report.check()
 
 
+async def coming_and_going(kind: str) -> None:
+    async with kufeed.open_feed(QUICK) as feed:
+        async with getattr(feed, kind)("BTC-USDT", "ETH-USDT") as subscription, trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                for _ in range(3):
+                    await trio.sleep(3.0)
+                    subscription.remove("ETH-USDT")
+                    await trio.sleep(0.3)
+                    await subscription.add("ETH-USDT")
+
+            with trio.move_on_after(20.0):
+                async for _ in subscription:
+                    pass
+
+
+@pytest.mark.parametrize("kind", ["trades", "book_deltas", "ticker"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.MuteTopics(at=0.2, lasting=2.4),
+        faults.SpoilAcks(at=0.3, lasting=7.0, how="late", seconds=1.3),
+        faults.RepeatMessages(at=1.4, symbol="ETH-USDT", skip=3, count=4, delay=2),
+        faults.ReorderMessages(at=2.8, skip=3, count=4),
+    ],
+)
+def test_nobody_is_blamed_for_what_a_new_subscription_cannot_know(fault: faults.Fault, kind: str) -> None:
+    """What the exchange kept back before the first update, or repeats; what it streams before it acknowledges."""
+    run(coming_and_going, kind, plan=FaultPlan(fault), exchange=MARKET).check()
+
+
 @pytest.mark.parametrize(
     "fault",
     [
