@@ -159,6 +159,11 @@ def test_a_damaged_field_is_named(market: Market, field: str, value: Any) -> Non
         read_book(book | {field: value}, market, None, NOW, symbol="XBTUSDM")
 
 
+def test_the_book_of_another_symbol_is_refused_by_its_name() -> None:
+    with pytest.raises(MessageRefused, match=r"^symbol: 'XBTUSDM'$"):
+        read_book(FUTURES_BOOK, FUTURES, None, NOW, symbol="ETHUSDTM")
+
+
 @pytest.mark.parametrize(("market", "book"), BOOKS, ids=["spot", "futures"])
 def test_a_missing_field_is_named(market: Market, book: dict[str, Any]) -> None:
     for field in set(book) - {"symbol"}:
