@@ -44,7 +44,6 @@ what does not come any more: that is noticed too.
 """
 
 _OTHER_TESTS = {
-    "protocol.events": ["tests/test_channels.py", "tests/test_delivery.py"],
     "protocol.futures": ["tests/protocol/test_channels.py"],
     "protocol.market": [f"tests/protocol/test_{name}.py" for name in ("market", "topics", "channels")],
     "protocol.spot": ["tests/protocol/test_channels.py"],

@@ -187,21 +187,3 @@ def test_a_history_that_says_nothing_of_the_hole(history: list[int]) -> None:
 
 def test_none_at_all_is_the_same() -> None:
     assert fill(GAP, trade(10), trade(20), None) == [attrs.evolve(GAP, filled=GapFill.UNKNOWN)]
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "both"),
-    [
-        (GapFill.FILLED, GapFill.FILLED, GapFill.FILLED),
-        (GapFill.FILLED, GapFill.PARTLY, GapFill.PARTLY),
-        (GapFill.UNKNOWN, GapFill.PARTLY, GapFill.UNKNOWN),
-        (GapFill.FILLED, None, None),
-        (None, GapFill.UNKNOWN, None),
-        (None, None, None),
-    ],
-)
-def test_two_gaps_that_become_one_are_filled_as_far_as_both(
-    one: GapFill | None, other: GapFill | None, both: GapFill | None
-) -> None:
-    joined = attrs.evolve(GAP, filled=one).joined(attrs.evolve(GAP, filled=other))
-    assert joined.filled is both
