@@ -49,12 +49,11 @@ what does not come any more: that is noticed too.
 """
 
 _OTHER_TESTS = {
-    "protocol.events": ["tests/test_channels.py", "tests/test_delivery.py"],
     "protocol.futures": ["tests/protocol/test_channels.py"],
-    "protocol.market": ["tests/protocol/test_topics.py", "tests/protocol/test_channels.py"],
+    "protocol.market": [f"tests/protocol/test_{name}.py" for name in ("market", "topics", "channels")],
     "protocol.spot": ["tests/protocol/test_channels.py"],
 }
-"""Of modules without a test file of their name."""
+"""Of modules without a test file of their name, or where others say more."""
 _QUIETLY = [
     *("-q", "-x", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:benchmark"),
     *("-o", "addopts=--import-mode=importlib -m 'not long'", "-W", "ignore::pytest.PytestAssertRewriteWarning"),

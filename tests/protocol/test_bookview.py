@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kufeed.errors import InsufficientDepth, UsageError
 from kufeed.protocol import Level, Side, topic
-from kufeed.protocol.bookview import OrderBook
+from kufeed.protocol.bookview import OrderBook, check_depth
 
 TOPIC = topic("book_delta", "BTC-USDT")
 
@@ -128,6 +128,45 @@ def test_what_is_no_price_or_size_is_a_usage_error(bad: Any) -> None:
 def test_a_side_that_is_none_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="'buy' or 'sell'"):
         BOOK.vwap(1, "up")
+
+
+def test_figures_have_the_type_of_the_books_numbers() -> None:
+    assert {type(one) for one in (BOOK.mid, BOOK.spread, BOOK.vwap(2.5), BOOK.depth_to(101))} == {Decimal}
+    assert {type(one) for one in (FLOATS.mid, FLOATS.spread, FLOATS.vwap(2), FLOATS.depth_to(101))} == {float}
+    assert type(CONTRACTS.depth_to(102.0)) is int
+    assert (FLOATS.spread, FLOATS.vwap(5), FLOATS.vwap(Decimal(3), "sell")) == (0.5, 101.4, (201 + 100) / 3)
+
+
+def test_all_that_is_there_can_be_taken_and_no_more() -> None:
+    assert BOOK.vwap(15) == Decimal("102.4" + 45 * "6" + "7"), "to 50 digits"
+    assert FLOATS.vwap(5.0, "sell") == (2 * 100.5 + 300) / 5
+    for book, most in ((BOOK, 15), (FLOATS, 5), (CONTRACTS, 4)):
+        book.vwap(most)
+        with pytest.raises(InsufficientDepth, match=f"^BTC-USDT: the {len(book.asks)} levels here hold less than"):
+            book.vwap(most + 1)
+
+
+def test_depth_is_of_the_side_on_which_the_price_lies() -> None:
+    bids, asks = view([(Decimal(3), 1), (Decimal(2), 2)], []), view([], [(Decimal(4), 5), (Decimal(5), 6)])
+    assert [bids.depth_to(price) for price in (2, 2.0, 3, 4)] == [3, 3, 1, 0]
+    assert [asks.depth_to(price) for price in (3, 4, 4.5, 5)] == [0, 5, 5, 11]
+    for book, price in ((bids, 1), (asks, 6), (asks, 5.5)):
+        with pytest.raises(InsufficientDepth, match=f"^BTC-USDT: the 2 levels here do not reach {price}$"):
+            book.depth_to(price)
+
+
+def test_what_is_refused_is_named() -> None:
+    for bad in ("1", 0, True):
+        with pytest.raises(UsageError, match=rf"^price must be a positive number, not {bad!r}$"):
+            BOOK.depth_to(bad)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=rf"^size must be a positive number, not {bad!r}$"):
+            BOOK.vwap(bad)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"^side must be 'buy' or 'sell', not 'up'$"):
+        BOOK.vwap(1, "up")
+    with pytest.raises(UsageError, match=r"^a depth is a whole number of levels from 1 up, not 0$"):
+        BOOK.top(0)
+    assert check_depth(1) == 1
+    assert BOOK.top(1).asks == BOOK.asks[:1]
 
 
 def test_the_top_of_a_view_is_the_same_moment() -> None:

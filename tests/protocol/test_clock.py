@@ -18,6 +18,11 @@ def test_the_answer_is_taken_to_be_from_half_way() -> None:
     assert ServerClock().time_ms(NOW + 999_999) == NOW // 1_000_000
 
 
+def test_it_is_known_in_whole_nanoseconds() -> None:
+    """A float of so many would be wrong by a hundred of them."""
+    assert ServerClock.learned(NOW + 8, NOW + 1, NOW + 4).ahead_ns == 6
+
+
 @given(
     ahead=st.integers(-(10**18), 10**18),
     out=st.integers(0, 20 * SECOND),

@@ -35,9 +35,12 @@ def test_a_row_of_each_market() -> None:
     assert read_glimpse({}, SPOT) == Glimpse()
 
 
-@pytest.mark.parametrize("row", [{"buy": "x"}, {"last": -1}, {"sell": []}, None, []])
-def test_a_row_that_is_none_is_refused(row: Any) -> None:
-    with pytest.raises(MessageRefused):
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [({"buy": "x"}, "buy: "), ({"last": -1}, "last: "), ({"sell": []}, "sell: "), (None, "data: None"), ([], "data: ")],
+)
+def test_a_row_that_is_none_is_refused(row: Any, problem: str) -> None:
+    with pytest.raises(MessageRefused, match=f"^{problem}"):
         read_glimpse(row, SPOT)
 
 
@@ -56,6 +59,12 @@ SAME: list[Any] = [
 @pytest.mark.parametrize("update", SAME, ids=lambda update: type(update).__name__)
 def test_what_says_the_same_has_not_moved(update: Any) -> None:
     assert not has_moved(update.kind, told_by(update), SPOT_GLIMPSE)
+
+
+def test_it_says_as_much_as_it_knows() -> None:
+    quotes = Glimpse(1.1, 0.5, 1.2, 3.0)
+    told = [SPOT_GLIMPSE, SPOT_GLIMPSE, quotes, quotes, Glimpse(), Glimpse(last=1.15), Glimpse()]
+    assert [told_by(update) for update in SAME] == told
 
 
 def test_a_candle_says_the_last_price() -> None:

@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 from kufeed.errors import MessageRefused
-from kufeed.protocol import Gap, GapCause, GapFill, Side, Trade, topic
-from kufeed.protocol.history import fill, read_trades
+from kufeed.protocol import Gap, GapCause, GapFill, Side, Trade, rest, topic
+from kufeed.protocol.history import HISTORIES, fill, read_trades
 
 from ..samples import load
 
@@ -71,6 +71,8 @@ def test_floats_and_the_row_where_they_are_asked_for() -> None:
     data = two_rows()
     trade = read_trades(data, SPOT, NOW, numbers=float, keep_raw=True)[0]
     assert (type(trade.price), trade.raw) == (float, data[0])
+    trade = read_trades(data, SPOT, NOW)[0]
+    assert (type(trade.price), trade.raw) == (Decimal, None)
 
 
 def test_a_trade_that_is_there_twice_is_one() -> None:
@@ -107,12 +109,28 @@ def test_so_does_one_that_lacks_a_field(field: str) -> None:
     with pytest.raises(MessageRefused) as error:
         read_trades(data, SPOT, NOW)
     assert error.value.cause == field
+    assert str(error.value) == (f"{field}: missing" if field != "sequence" else "sequence: None")
 
 
-@pytest.mark.parametrize("data", [None, {}, "trades", [None], [[]], [{"sequence": "1"}] * 1001])
-def test_what_is_no_list_of_trades_is_refused(data: object) -> None:
-    with pytest.raises(MessageRefused):
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [(None, "None"), ({}, "dict"), ("trades", "'trades'"), ([None], "None"), ([[]], "list")],
+    ids=repr,
+)
+def test_what_is_no_list_of_trades_is_refused(data: object, shown: str) -> None:
+    with pytest.raises(MessageRefused, match=f"^data: {shown}$"):
         read_trades(data, SPOT, NOW)
+
+
+def test_a_reply_is_no_longer_than_ten_of_todays() -> None:
+    row = two_rows()[0]
+    assert len(read_trades([row] * 1000, SPOT, NOW)) == 1
+    with pytest.raises(MessageRefused, match=r"^data: 1001 trades, of which there are 100 at most$"):
+        read_trades([row] * 1001, SPOT, NOW)
+
+
+def test_each_market_has_its_history() -> None:
+    assert {SPOT.channel.market: rest.SPOT_TRADES, FUTURES.channel.market: rest.FUTURES_TRADES} == HISTORIES
 
 
 # -- into the hole ----------------------------------------------------------------------------------------------------
@@ -151,6 +169,15 @@ def test_what_is_still_missing_is_told_where_it_is() -> None:
     assert filled([12, 17, 20]) == [(GapFill.PARTLY, 10, 12), 12, 17]
     assert filled([10, 12, 17]) == [12, 17, (GapFill.PARTLY, 17, 20)]
     assert filled([12, 17]) == [(GapFill.PARTLY, 10, 12), 12, 17, (GapFill.PARTLY, 17, 20)]
+    assert filled([10, 12, 14, 17]) == [12, 14, 17, (GapFill.PARTLY, 17, 20)]
+    assert filled([12]) == [(GapFill.PARTLY, 10, 12), 12, (GapFill.PARTLY, 12, 20)]
+
+
+def test_a_gap_among_numbers_may_begin_before_the_last_trade() -> None:
+    """What came too late is missing from further back, where the history was not compared."""
+    late = attrs.evolve(GAP, cause=GapCause.SEQUENCE)
+    told = fill(late, trade(10), trade(20), [trade(number) for number in (10, 12, 20)])
+    assert told == [attrs.evolve(late, until_ns=NOW + 12, filled=GapFill.PARTLY), trade(12)]
 
 
 @pytest.mark.parametrize("history", [[], [3, 9, 10], [20, 25], [30]])
@@ -160,21 +187,3 @@ def test_a_history_that_says_nothing_of_the_hole(history: list[int]) -> None:
 
 def test_none_at_all_is_the_same() -> None:
     assert fill(GAP, trade(10), trade(20), None) == [attrs.evolve(GAP, filled=GapFill.UNKNOWN)]
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "both"),
-    [
-        (GapFill.FILLED, GapFill.FILLED, GapFill.FILLED),
-        (GapFill.FILLED, GapFill.PARTLY, GapFill.PARTLY),
-        (GapFill.UNKNOWN, GapFill.PARTLY, GapFill.UNKNOWN),
-        (GapFill.FILLED, None, None),
-        (None, GapFill.UNKNOWN, None),
-        (None, None, None),
-    ],
-)
-def test_two_gaps_that_become_one_are_filled_as_far_as_both(
-    one: GapFill | None, other: GapFill | None, both: GapFill | None
-) -> None:
-    joined = attrs.evolve(GAP, filled=one).joined(attrs.evolve(GAP, filled=other))
-    assert joined.filled is both

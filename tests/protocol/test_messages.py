@@ -140,7 +140,17 @@ def test_every_control_frame_of_the_samples_has_its_meaning() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("1", "1"), ("", ""), (1, "1"), (-1, "-1"), (1545910660739, "1545910660739"), (10**20, None), (10**100_000, None)],
+    [
+        ("1", "1"),
+        ("", ""),
+        (1, "1"),
+        (-1, "-1"),
+        (1545910660739, "1545910660739"),
+        (10**20 - 1, "9" * 20),
+        (10**20, None),
+        (-(10**20), None),
+        (10**100_000, None),
+    ],
     ids=lambda value: "huge" if isinstance(value, int) and value > 10**30 else None,
 )
 def test_an_id_is_text_even_where_the_server_wrote_a_number(value: Any, expected: str | None) -> None:
@@ -151,6 +161,28 @@ def test_an_id_is_text_even_where_the_server_wrote_a_number(value: Any, expected
 def test_what_is_no_id_is_none(value: Any) -> None:
     assert messages.read_id({"id": value}) is None
     assert messages.read_id({}) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "read"), [(0, 0), (1, 1), (10**9 - 1, 10**9 - 1), (10**9, 0), (-1, 0), (404.0, 0), (None, 0)]
+)
+def test_a_code_is_a_number_of_nine_digits_or_0(code: Any, read: int) -> None:
+    assert error(code, "").code == read
+
+
+def test_the_text_of_an_error_is_shown_as_far_as_it_is_one() -> None:
+    assert error(500, "ab" * 100).message == "ab" * 100
+    assert error(500, "ab" * 100 + "c").message == "ab" * 100
+    assert error(500, "a\nb").message == r"'a\nb'"
+    assert error(500, {"a": 1}).message == "dict"
+    assert messages.read_error({"type": "error"}) == ErrorFrame(None, 0, "", Meaning.OTHER)
+
+
+def test_an_error_names_nothing_unless_its_text_does() -> None:
+    bare = ErrorFrame("1", 500, "internal", Meaning.OTHER)
+    assert (bare.wait, bare.limit, bare.topic) == (0.0, None, None)
+    assert error(500, "internal", id="1") == bare
+    assert error(404, "topic is not found") == ErrorFrame(None, 404, "topic is not found", Meaning.TOPIC_REFUSED)
 
 
 def nested(depth: int) -> Any:

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from kufeed import ClockOff, CredentialsRefused, ExchangeError
 from kufeed.protocol import rest, retry_after
-from kufeed.protocol.rest import LONGEST_WAIT, TOKEN, WEIGHT_PER_WINDOW, WINDOW, is_lasting, refusal
+from kufeed.protocol.rest import (
+    LONGEST_WAIT,
+    TOKEN,
+    WEIGHT_PER_WINDOW,
+    WINDOW,
+    concerns_address,
+    is_lasting,
+    is_of_symbol,
+    refusal,
+)
 
 EARLY, LATE = "Tue, 15 Nov 2026 08:12:31 GMT", "Tue, 15 Nov 2026 08:13:01 GMT"
 LATE_NS = 1_794_730_381 * 10**9
@@ -45,6 +54,18 @@ CASES: list[tuple[str, int, dict[str, str], dict[str, Any], float | None]] = [
     ("too long to be believed", 429, {"retry-after": "99999999999"}, {}, LONGEST_WAIT),
     ("too long, in digits", 429, {"retry-after": "9" * 5000}, {}, 10.0),
     ("a reset that is too long", 429, {"gw-ratelimit-reset": "999999999999"}, {}, LONGEST_WAIT),
+    ("a reset of a reply that is about something else", 503, {"gw-ratelimit-reset": "500"}, {}, None),
+    ("Retry-After of the first status that may have one", 300, {"retry-after": "3"}, {}, 3.0),
+    ("Retry-After of a success", 299, {"retry-after": "3"}, {"code": "200000"}, None),
+    ("Retry-After of a quota told with HTTP 200", 200, {"retry-after": "3"}, {"code": "200002"}, 3.0),
+    ("as many digits as are read", 503, {"retry-after": "9" * 19}, {}, 3600.0),
+    ("one digit more", 503, {"retry-after": "9" * 20}, {}, None),
+    ("a date without a zone", 503, {"retry-after": LATE.replace("GMT", "-0000"), "date": EARLY}, {}, 30.0),
+    ("a date of another zone", 503, {"retry-after": LATE.replace("GMT", "-0001"), "date": EARLY}, {}, 90.0),
+    ("Cloudflare's block at the end of what is looked at", 429, {}, {"body": b"1015".rjust(4096)}, 30.0),
+    ("Cloudflare's block behind it", 429, {}, {"body": b"1015".rjust(4097)}, 10.0),
+    ("1015 where KuCoin itself has answered", 429, {}, {"code": "429000", "body": b" 1015 "}, 10.0),
+    ("1015 of another status", 500, {}, {"body": b" 1015 "}, None),
     ("a date after the end of time", 503, {"retry-after": "Tue, 15 Nov 99999 08:12:31 GMT", "date": EARLY}, {}, None),
 ]
 
@@ -79,16 +100,29 @@ def test_what_a_token_costs() -> None:
     assert (TOKEN.weight, WEIGHT_PER_WINDOW, WINDOW) == (10, 2000, 30.0)
 
 
+def test_no_reply_silences_us_for_more_than_an_hour() -> None:
+    assert LONGEST_WAIT == 3600.0
+
+
 @pytest.mark.parametrize(
     ("endpoint", "method", "path", "weight"),
     [
+        (TOKEN, "POST", "/api/v1/bullet-public", 10),
+        (rest.contract("XBTUSDTM"), "GET", "/api/v1/contracts/XBTUSDTM", 3),
+        (rest.contract("A/B?c"), "GET", "/api/v1/contracts/A%2FB%3Fc", 3),
+        (rest.SPOT_SYMBOLS, "GET", "/api/v2/symbols", 4),
+        (rest.FUTURES_CONTRACTS, "GET", "/api/v1/contracts/active", 3),
+        (rest.SPOT_TICKERS, "GET", "/api/v1/market/allTickers", 15),
+        (rest.SPOT_TRADES, "GET", "/api/v1/market/histories", 3),
+        (rest.FUTURES_TRADES, "GET", "/api/v1/trade/history", 5),
+        (rest.STATUS, "GET", "/api/v1/status", 4),
         (rest.SPOT_BOOK, "GET", "/api/v3/market/orderbook/level2", 3),
         (rest.SPOT_BOOK_100, "GET", "/api/v1/market/orderbook/level2_100", 2),
         (rest.FUTURES_BOOK, "GET", "/api/v1/level2/snapshot", 3),
         (rest.SPOT_TIME, "GET", "/api/v1/timestamp", 3),
     ],
 )
-def test_what_other_requests_are_and_cost(endpoint: Any, method: str, path: str, weight: int) -> None:
+def test_what_requests_are_and_cost(endpoint: Any, method: str, path: str, weight: int) -> None:
     assert (endpoint.method, endpoint.path, endpoint.weight) == (method, path, weight)
 
 
@@ -124,3 +158,14 @@ def test_what_does_not_mend_by_asking_again_is_known_by_its_code(signed: bool) -
     lasting = [f"40000{last}" for last in range(1, 8)] + ["200003", "400100", "404000", "411100", "900001"]
     assert all(is_lasting(refusal("no", code=code, signed=signed)) for code in lasting)
     assert not any(is_lasting(refusal("no", code=code, signed=signed)) for code in ("429000", "500000", "400000", None))
+
+
+def test_what_says_that_there_is_no_such_symbol() -> None:
+    codes = ("200003", "900001", "400100", "404000", None)
+    assert [is_of_symbol(refusal("no", code=code, signed=False)) for code in codes] == [True, True, False, False, False]
+
+
+def test_a_block_is_of_the_address_and_an_overload_of_one_server() -> None:
+    of_address: list[tuple[int, str | None]] = [(403, None), (429, None), (200, "429000"), (200, "200002")]
+    assert all(concerns_address(*told) for told in of_address)
+    assert not any(concerns_address(status, "500000") for status in (200, 401, 404, 500, 503))

@@ -127,7 +127,22 @@ def test_without_a_welcome_in_time_the_link_fails() -> None:
     (failed,) = client.pass_time(0.001)
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, DialError)
+    assert str(failed.error) == "welcome: the server sent no welcome"
     assert failed.error.phase == "welcome"
+
+
+def test_what_it_is_at_first() -> None:
+    session = Client(generation=7, welcome=False).session
+    assert (session.generation, session.ping_interval, session.pong_timeout, session.ack_timeout) == (
+        7,
+        PING,
+        PONG,
+        ACK,
+    )
+    assert (session.welcomed, session.has_ponged, session.is_held, session.holds) == (False, False, False, 0)
+    session.receive(WELCOME, 100.0)
+    assert session.welcomed is True
+    assert [session.probe(), session.probe()] == ["7-1", "7-2"]
 
 
 def test_a_second_welcome_is_a_frame_nobody_waited_for() -> None:
@@ -202,6 +217,23 @@ def test_silence_after_a_ping_fails_the_link_at_the_pong_deadline() -> None:
     (failed,) = events
     assert isinstance(failed.error, LinkSilent)
     assert failed.error.waited_for == "pong"
+    assert str(failed.error) == "no pong within 10 s"
+
+
+def test_it_knows_whether_the_server_answers_pings_at_all() -> None:
+    client = Client()
+    client.receive({"type": "notice"})
+    assert client.session.has_ponged is False
+    client.receive({"type": "pong"})
+    assert client.session.has_ponged is True
+
+
+def test_of_probes_that_nobody_answers_the_last_eight_are_remembered() -> None:
+    client = Client()
+    probes = [client.session.probe() for _ in range(9)]
+    client.flush()
+    told = [client.receive({"id": probe, "type": "pong"}) for probe in probes]
+    assert told == [[], *([Ponged(probe)] for probe in probes[1:])]
 
 
 def test_a_probe_is_answered_by_its_own_pong_alone() -> None:
@@ -245,6 +277,7 @@ def test_a_send_that_the_network_does_not_take_is_noticed_while_data_flow() -> N
     (failed,) = client.session.tick(client.now)
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, SendStuck)
+    assert str(failed.error) == "a frame could not be sent within 10 s"
 
 
 # -- acks -------------------------------------------------------------------------------------------------------------
@@ -492,9 +525,6 @@ def test_an_unanswered_subscribe_is_not_repeated_over_a_newer_unsubscribe() -> N
     assert [frame["type"] for frame in client.frames] == ["subscribe", "unsubscribe"]
 
 
-# -- errors -----------------------------------------------------------------------------------------------------------
-
-
 # -- a reader that is held -------------------------------------------------------------------------------------------
 
 
@@ -560,6 +590,69 @@ def test_it_tells_whether_an_answer_is_due() -> None:
     assert not client.session.waits_for_answers()
 
 
+def test_who_was_not_answered_before_is_not_waited_for() -> None:
+    client = Client()
+    client.session.subscribe([A], again=True)
+    client.flush()
+    assert not client.session.waits_for_answers()
+    client.session.subscribe([B])
+    assert client.session.waits_for_answers()
+
+
+def test_it_counts_how_often_its_reader_was_held() -> None:
+    client = Client()
+    for count in (1, 2, 3):
+        client.session.hold(client.now)
+        assert (client.session.is_held, client.session.holds) == (True, count)
+        client.now += 1
+        client.session.resume(client.now)
+        assert (client.session.is_held, client.session.holds) == (False, count)
+
+
+def test_the_pong_is_due_as_much_later_as_the_reader_was_held() -> None:
+    client = Client()
+    client.pass_time(PING)
+    client.pass_time(4)
+    client.session.hold(client.now)
+    assert client.session.deadline() == 100 + 2 * PING, "neither pong nor ack can come"
+    client.now += 3
+    client.session.resume(client.now)
+    assert client.session.deadline() == 100 + PING + PONG + 3
+
+
+def test_no_pong_is_due_that_was_not_before_the_reader_was_held() -> None:
+    client = Client()
+    client.session.hold(client.now)
+    client.now += 3
+    client.session.resume(client.now)
+    assert client.session.deadline() == 100 + PING
+
+
+def test_both_deadlines_of_a_request_stand_still_once_however_often_it_was_asked() -> None:
+    client = Client(ack_timeout=2.0)
+    client.session.subscribe([A])
+    client.flush()
+    client.pass_time(2.5)
+    assert len(client.frames) == 2
+    client.session.hold(client.now)
+    client.pass_time(7)
+    client.session.resume(client.now)
+    assert client.session.deadline() == 100 + 4 + 7
+    assert client.pass_time(1.5) == [Unanswered((A,))]
+
+
+def test_a_welcome_is_not_missed_while_nothing_is_read() -> None:
+    client = Client(welcome=False)
+    client.session.hold(client.now)
+    assert client.pass_time(20) == []
+    client.session.resume(client.now)
+    assert client.session.deadline() == 110
+    assert [type(event) for event in client.session.tick(client.now)] == [Failed]
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
 def test_a_refused_token_fails_the_link_once_and_then_nothing_more_happens() -> None:
     client = Client()
     client.session.subscribe([A])
@@ -567,6 +660,7 @@ def test_a_refused_token_fails_the_link_once_and_then_nothing_more_happens() -> 
     (failed,) = client.error(None, 401, "token is expired")
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, TokenExpired)
+    assert str(failed.error) == "token is expired"
     client.session.subscribe([B])
     assert client.error(None, 401, "token is expired") == []
     assert client.ack(sent) == []

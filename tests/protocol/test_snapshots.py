@@ -159,6 +159,11 @@ def test_a_damaged_field_is_named(market: Market, field: str, value: Any) -> Non
         read_book(book | {field: value}, market, None, NOW, symbol="XBTUSDM")
 
 
+def test_the_book_of_another_symbol_is_refused_by_its_name() -> None:
+    with pytest.raises(MessageRefused, match=r"^symbol: 'XBTUSDM'$"):
+        read_book(FUTURES_BOOK, FUTURES, None, NOW, symbol="ETHUSDTM")
+
+
 @pytest.mark.parametrize(("market", "book"), BOOKS, ids=["spot", "futures"])
 def test_a_missing_field_is_named(market: Market, book: dict[str, Any]) -> None:
     for field in set(book) - {"symbol"}:
@@ -179,6 +184,8 @@ def test_as_many_levels_as_were_asked_for_and_no_more() -> None:
     assert len(read_book(with_bids(100), SPOT, 100, NOW).bids) == 100
     with pytest.raises(MessageRefused, match=r"^bids: 101 levels, of which there are 100 at most"):
         read_book(with_bids(101), SPOT, 100, NOW)
+    with pytest.raises(MessageRefused, match=r"^asks: 2 levels, of which there are 1 at most"):
+        read_book(SPOT_BOOK | {"bids": []}, SPOT, 1, NOW)
     assert len(read_book(with_bids(MOST_LEVELS), SPOT, None, NOW).bids) == MOST_LEVELS
     with pytest.raises(MessageRefused, match=f"^bids: {MOST_LEVELS + 1} levels"):
         read_book(with_bids(MOST_LEVELS + 1), SPOT, None, NOW)

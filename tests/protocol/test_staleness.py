@@ -86,6 +86,37 @@ def test_a_clock_that_was_set_back_changes_nothing() -> None:
 def test_kinds_with_a_cadence_are_known_before_they_have_shown_it() -> None:
     assert Rhythm(60.0, 60.0).threshold == 240.0
     assert Rhythm(60.0, 1.0).threshold == 60.0
+    assert Rhythm(0.5).threshold == 0.5
+
+
+def test_the_usual_distance_goes_a_quarter_of_the_way_to_the_newest() -> None:
+    rhythm = Rhythm(1.0)
+    rhythm.heard(0.5)
+    assert rhythm.since == 0.5
+    seen = []
+    for at in (100.5, 200.5, 300.5, 300.5):
+        rhythm.heard(at)
+        seen.append(rhythm.threshold)
+    assert seen == [DISTANCES * usual for usual in (25.0, 43.75, 57.8125, 43.359375)]
+
+
+def test_a_silence_is_unusual_from_its_threshold_on() -> None:
+    """Who wakes up just then finds it so, and need not look twice."""
+    rhythm = Rhythm(60.0)
+    rhythm.begin(10.0)
+    assert not rhythm.is_unusual(69.9)
+    assert rhythm.is_unusual(70.0)
+
+
+def test_half_an_hour_is_unusual_for_any_stream() -> None:
+    rhythm = Rhythm(1.0)
+    heard(rhythm, [5000.0] * 20)
+    assert rhythm.threshold == 1800.0
+
+
+def test_what_comes_whatever_the_market_does() -> None:
+    """As documented; the 24 h statistics of futures come every 5 s."""
+    assert CADENCE == {"mark_price": 1.0, "index_price": 1.0, "funding_rate": 60.0, "stats_24h": 5.0}
 
 
 def test_every_kind_in_the_tables_has_a_channel() -> None:

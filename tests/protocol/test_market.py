@@ -1,0 +1,33 @@
+"""What kinds of streams are called, and which streams a topic has."""
+
+from __future__ import annotations
+
+from hypothesis.vendor.pretty import pretty
+
+from kufeed.protocol import UpdateType, topic
+from kufeed.protocol.spot import one_of_all
+
+
+def test_kinds_have_the_names_that_users_write() -> None:
+    """In code, in configuration, in recordings: they do not change."""
+    assert list(UpdateType) == [
+        *("ticker", "trade", "level1", "depth", "book_delta", "book", "mark_price", "index_price", "funding_rate"),
+        *("candle", "stats_24h", "announcement", "call_auction", "call_auction_depth"),
+    ]
+
+
+def test_a_topic_covers_itself_and_that_of_all_symbols_its_parts() -> None:
+    every, own, other = topic("ticker", "all"), topic("ticker", "BTC-USDT"), topic("trade", "BTC-USDT")
+    part = one_of_all(every, "BTC-USDT")
+    assert (every.is_part, own.is_part, part.is_part) == (False, False, True)
+    assert [one.covers(part) for one in (every, part, own, other)] == [True, True, False, False]
+    assert not one_of_all(every, "ETH-USDT").covers(part)
+    assert [one.covers(own) for one in (every, part, own, other)] == [False, False, True, False]
+    assert [one.covers(every) for one in (every, part, own, other)] == [True, False, False, False]
+
+
+def test_a_printed_topic_is_the_call_that_makes_it() -> None:
+    """Where Hypothesis or IPython prints it."""
+    assert pretty(topic("ticker", "BTC-USDT")) == "topic('ticker', 'BTC-USDT')"
+    assert pretty(topic("depth", "XBTUSDTM", levels=50)) == "topic('depth', 'XBTUSDTM', levels=50)"
+    assert pretty(topic("candle", "BTC-USDT", interval="1min")) == "topic('candle', 'BTC-USDT', interval='1min')"
