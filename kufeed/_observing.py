@@ -61,8 +61,8 @@ class Observer(Protocol):
         """It has closed: none of its tasks runs any more."""
         ...
 
-    def onlooker(self, policies: Mapping[UpdateType, Overflow], *, changes_only: bool) -> Onlooker:
-        """Who looks on at a subscription that is made now."""
+    def onlooker(self, policies: Mapping[UpdateType, Overflow], *, changes_only: bool, depth: int | None) -> Onlooker:
+        """Who looks on at a subscription that is made now, of books to *depth* where it is of books."""
         ...
 
 
@@ -103,9 +103,17 @@ class _Spans:
 class ObservedQueue(UpdateQueue):
     """A channel with an onlooker."""
 
-    def __init__(self, policies: Mapping[UpdateType, Overflow], bound: int, observer: Observer, **options: Any) -> None:
+    def __init__(
+        self,
+        policies: Mapping[UpdateType, Overflow],
+        bound: int,
+        *,
+        observer: Observer,
+        depth: int | None,
+        **options: Any,
+    ) -> None:
         super().__init__(policies, bound, **options)
-        self.onlooker = observer.onlooker(policies, changes_only=self.changes_only)
+        self.onlooker = observer.onlooker(policies, changes_only=self.changes_only, depth=depth)
         self._spans = _Spans(self.onlooker)
 
     def acked(self, topic: Topic) -> None:

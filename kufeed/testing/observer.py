@@ -29,9 +29,9 @@ class FeedObserver:
         """Feeds that took longer to close than they have promised."""
         self._deadlines: dict[object, float] = {}
 
-    def onlooker(self, policies: Mapping[UpdateType, Overflow], *, changes_only: bool) -> Witness:
+    def onlooker(self, policies: Mapping[UpdateType, Overflow], *, changes_only: bool, depth: int | None) -> Witness:
         name = f"subscription {len(self.witnesses) + 1}"
-        witness = Witness(name, policies=policies, changes_only=changes_only)
+        witness = Witness(name, policies=policies, changes_only=changes_only, depth=depth)
         self.witnesses.append(witness)
         return witness
 

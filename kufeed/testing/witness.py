@@ -38,6 +38,7 @@ class Witness:
 
     Where it does not see events (plain iteration), holes are known by `Update.gap_before`. *policies* tell what may be
     missing without a word: updates that `Overflow.LATEST` has conflated. With *changes_only* what says nothing new may.
+    With *depth* each view of a book must have so many levels on each side, or all that there are.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Witness:
         *,
         policies: Mapping[UpdateType, Overflow] | None = None,
         changes_only: bool = False,
+        depth: int | None = None,
     ) -> None:
         self.name = name
         self.policies = {} if policies is None else dict(policies)
         self.changes_only = changes_only
+        self.depth = depth
         self.sightings: list[Sighting] = []
         """What it was handed, in order."""
         self.told: list[Sighting] = []

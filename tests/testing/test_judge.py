@@ -274,6 +274,19 @@ def test_a_view_that_the_book_never_had_is_false(spoil: Callable[[Any], Any]) ->
     assert finding.offence is Offence.FALSE_BOOK
 
 
+@pytest.mark.parametrize("kept", [0, 1, 19])
+@pytest.mark.parametrize("depth", [20, None])
+def test_a_view_of_fewer_levels_than_were_asked_for_is_false(kept: int, depth: int | None) -> None:
+    def cut_off(witness: Witness) -> None:
+        witness.depth = depth
+        place = updates_at(witness)[4]
+        shorter = attrs.evolve(witness.sightings[place].what, bids=witness.sightings[place].what.bids[:kept])  # type: ignore[misc,arg-type,union-attr]
+        witness.sightings[place] = attrs.evolve(witness.sightings[place], what=shorter)
+
+    found = judged(lambda feed: feed.book("XBTUSDTM"), some_seconds, spoil=cut_off)
+    assert offences(found) == (set() if depth is None else {Offence.FALSE_BOOK})
+
+
 def test_views_have_an_order_and_come_once() -> None:
     def repeat(witness: Witness) -> None:
         first, second = updates_at(witness)[4:6]
