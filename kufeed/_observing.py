@@ -16,7 +16,7 @@ from ._inline import InlineSink
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ._buffers import Overflow
     from ._channels import End, QueueStatistics
@@ -45,8 +45,8 @@ class Onlooker(Protocol):
         """*event* was put into its stream, whether its consumer comes to it or not."""
         ...
 
-    def left(self, statistics: QueueStatistics) -> None:
-        """It is over; these are its accounts."""
+    def left(self, statistics: QueueStatistics, waiting: Sequence[Update] = ()) -> None:
+        """It is over; these are its accounts just before, and what its consumer had not taken."""
         ...
 
 
@@ -134,10 +134,11 @@ class ObservedQueue(UpdateQueue):
 
     def close(self) -> None:
         first = not self.closed
+        statistics, waiting = self.statistics(), self.waiting()
         super().close()
         if first:
             self._spans.end_all()
-            self.onlooker.left(self.statistics())
+            self.onlooker.left(statistics, waiting)
 
     def tell(self, event: StreamEvent) -> None:
         self.onlooker.heard(event)

@@ -93,16 +93,21 @@ class Case:
         return reading.backward or bool(fates & KEPT if apart else fates and fates <= KEPT)
 
     def sure_life(self, publication: Publication, until: float) -> Life | None:
-        """The one connection that has brought it for certain: undisturbed, and it lived on; None where none has."""
+        """The one connection that has brought it for certain; None where none has, or where there are several."""
         if len(publication.fates) != 1:
             return None
-        ((life, fate),) = publication.fates.items()
+        (life,) = publication.fates
+        return life if self.is_sure(life, publication, until) else None
+
+    def is_sure(self, life: Life, publication: Publication, until: float) -> bool:
+        """Whether *life* has brought it for certain by then: undisturbed, and it lived on."""
+        fate = publication.fates.get(life)
         lived = life.ended_at > publication.at + UNDER_WAY
         whole = not life.tampered_at and not self.truth.was_disturbed(life, until)
         frozen = any(
             one.since <= publication.at + UNDER_WAY and publication.at <= one.until for one in self.truth.frozen
         )
-        return life if fate is Fate.SENT and lived and whole and not frozen and not life.session.lag else None
+        return fate is Fate.SENT and lived and whole and not frozen and not life.session.lag
 
 
 @attrs.define

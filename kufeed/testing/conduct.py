@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from kufeed import Overflow
+from kufeed import OrderBook, Overflow, UpdateType
 from kufeed.testing.case import UNDER_WAY
 from kufeed.testing.exchangefaults import Complain, LowerLimits, SpoilPongs
 from kufeed.testing.findings import Finding, Offence
@@ -14,15 +14,17 @@ from kufeed.testing.linefaults import Refuse, Silence
 from kufeed.testing.readings import wire_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from kufeed import QueueStatistics, Topic
+    from kufeed import QueueStatistics, Topic, Update
     from kufeed.testing.case import Case, Testimony
     from kufeed.testing.readings import Reading, Readings
     from kufeed.testing.truth import Life
 
 _LONGEST_WINDOW = 60.0
 """Seconds that any limit looks back."""
+_LATELY = 10.0
+"""Seconds before the last that was surely brought since which a live stream has brought something."""
 
 
 def judge_limits(case: Case) -> Iterator[Finding]:
@@ -111,19 +113,29 @@ def _noticed(testimony: Testimony, topics: list[Topic], life: Life, since: float
 
 def judge_recovery(testimony: Testimony) -> Iterator[Finding]:
     """Streams of which nothing comes, though every fault has been over for so long."""
-    case, accounts = testimony.case, testimony.witness.statistics
+    case, witness = testimony.case, testimony.witness
     due = case.calm_since + case.live_within
-    if due > case.end or (accounts is not None and accounts.pending):
+    if due > case.end or (witness.statistics is not None and witness.statistics.pending and not witness.waiting):
         return
     for topic in testimony.topics():
         readings = case.readings_of(topic)
-        first = next((one for one in readings.all if _is_due(testimony, readings, one, due)), None)
-        if first is not None and not _came(testimony, topic, first):
+        published = [one for one in readings.all if _is_due(testimony, readings, one, due)]
+        if published and not _came(testimony, topic, least := _late_one(case, published)):
             text = (
-                f"{first.update}, published at {first.publication.at:.3f}, and all after it have not come, though the"
+                f"{least.update}, published at {least.publication.at:.3f}, and all after it have not come, though the"
                 f" last fault was over at {case.calm_since:.3f}"
             )
-            yield Finding(Offence.NOT_LIVE, text, topic, first.publication.at)
+            yield Finding(Offence.NOT_LIVE, text, topic, least.publication.at)
+
+
+def _late_one(case: Case, published: Sequence[Reading]) -> Reading:
+    """The one of *published* that, or one after which, must have come: near the last that was brought for certain."""
+    for last in reversed(published):
+        publication = last.publication
+        fates = publication.fates
+        if fates and all(case.is_sure(life, publication, publication.at + UNDER_WAY) for life in fates):
+            return next(one for one in published if one.publication.at >= publication.at - _LATELY)
+    return published[0]
 
 
 def _is_due(testimony: Testimony, readings: Readings, reading: Reading, due: float) -> bool:
@@ -137,13 +149,31 @@ def _is_due(testimony: Testimony, readings: Readings, reading: Reading, due: flo
     )
 
 
-def _came(testimony: Testimony, topic: Topic, first: Reading) -> bool:
-    """Whether that publication, or any after it, was seen; or anything since, where what waits is with the exchange."""
-    if testimony.policy(topic.kind) is Overflow.BLOCK:
-        return any(seen.at >= first.publication.at for seen in testimony.updates.get(topic, ()))
-    if any(view.at >= first.publication.at for view in testimony.views.get(topic, ())):
+def _came(testimony: Testimony, topic: Topic, least: Reading) -> bool:
+    """Whether that publication, or any after it, was seen or waited to be.
+
+    Anything since, where what waits is with the exchange; and what had no room is not held against the feed.
+    """
+    at, waiting = least.publication.at, testimony.witness.waiting
+    policy = testimony.policy(UpdateType.BOOK if topic in testimony.views else topic.kind)
+    if waiting and policy in (Overflow.BLOCK, Overflow.DROP_NEWEST, Overflow.RAISE):
         return True
-    return any(match is not None and match.reading.number >= first.number for match in testimony.matches(topic))
+    if policy is Overflow.BLOCK:
+        return any(seen.at >= at for seen in testimony.updates.get(topic, testimony.views.get(topic, ())))
+    if any(view.at >= at for view in testimony.views.get(topic, ())):
+        return True
+    readings = testimony.case.readings_of(topic)
+    return any(match is not None and match.reading.number >= least.number for match in testimony.matches(topic)) or any(
+        _is_since(update, least, readings) for update in waiting if update.topic == topic
+    )
+
+
+def _is_since(update: Update, least: Reading, readings: Readings) -> bool:
+    """Whether *update* is that publication or one after it, or a view of a book with it."""
+    if isinstance(update, OrderBook):
+        return readings.goes_backward or update.sequence >= least.update.sequence
+    found = readings.find(update, least.number - 1)
+    return found is not None and found.number >= least.number
 
 
 # Accounts

@@ -63,6 +63,8 @@ class Witness:
         """The accounts at the end, where they are known."""
         self.left_at: float | None = None
         """When the subscription was left."""
+        self.waiting: tuple[Update, ...] = ()
+        """What it had not taken then, though it was there."""
 
     def subscribed(self, topics: Iterable[Topic]) -> None:
         """It is subscribed to *topics* from now on."""
@@ -103,7 +105,8 @@ class Witness:
         """*event* was put into its stream, now, whether it comes to it or not."""
         self.told.append(Sighting(trio.current_time(), event))
 
-    def left(self, statistics: QueueStatistics) -> None:
-        """The subscription is over; these are its accounts."""
+    def left(self, statistics: QueueStatistics, waiting: Sequence[Update] = ()) -> None:
+        """The subscription is over; these are its accounts, and what it has not taken."""
         self.left_at = trio.current_time()
         self.statistics = statistics
+        self.waiting = tuple(waiting)

@@ -17,7 +17,7 @@ from trio.testing import MockClock
 import kufeed
 from kufeed import Overflow, UpdateType
 from kufeed.protocol import BookSide, topic
-from kufeed.testing import Exchange, Fate, Limits, MemoryNetwork, Offence, Witness, check_delivery, faults
+from kufeed.testing import Exchange, Fate, Limits, MemoryNetwork, Offence, Witness, check_delivery, faults, run
 
 from .witnessed import subscriptions, until_closed, watch, watch_plainly, witnessed
 
@@ -372,6 +372,48 @@ def test_a_stream_that_does_not_come_back_is_not_live() -> None:
     assert offences(judged(trades, stay_away, live_within=10.0)) == {Offence.NOT_LIVE}
     assert not judged(trades, stay_away, live_within=60.0)
     assert not judged(trades, stay_away, live_within=10.0, calm_since=40.0)
+
+
+@pytest.mark.parametrize(
+    ("subscribe", "policy"),
+    [
+        (lambda feed: feed.book("XBTUSDTM"), Overflow.LATEST),
+        (lambda feed: feed.trades("XBTUSDTM", overflow="block"), Overflow.BLOCK),
+        (lambda feed: feed.ticker("XBTUSDTM"), Overflow.LATEST),
+    ],
+)
+def test_a_stream_that_comes_back_and_dies_later_is_not_live(
+    subscribe: Callable[[Feed], Subscription[Any]], policy: Overflow
+) -> None:
+    async def two_minutes(exchange: Exchange, feed: Feed) -> None:
+        await trio.sleep(120)
+
+    def die(witness: Witness) -> None:
+        witness.sightings = [one for one in witness.sightings if one.at < 100]
+        witness.statistics = None  # or the accounts would not agree
+
+    policies = {UpdateType.BOOK: policy, UpdateType.TRADE: policy, UpdateType.TICKER: policy}
+    assert not judged(subscribe, two_minutes, live_within=40.0, policies=policies)
+    found = judged(subscribe, two_minutes, live_within=40.0, policies=policies, spoil=die)
+    assert offences(found) == {Offence.NOT_LIVE}
+
+
+@pytest.mark.parametrize(
+    ("kind", "overflow"),
+    [("ticker", None), ("book", None), ("book", "block"), *(("trades", one) for one in ("raise", "drop_newest", None))],
+)
+def test_a_program_that_computes_for_minutes_is_not_told_that_its_streams_are_not_live(
+    kind: str, overflow: str | None
+) -> None:
+    async def computes() -> None:
+        async with kufeed.open_feed() as feed, getattr(feed, kind)("BTC-USDT", "XBTUSDTM", overflow=overflow) as stream:
+            await stream.receive()
+            await trio.sleep(100)
+
+    report = run(computes)
+    report.check()
+    assert report.witnesses[0].statistics is not None
+    assert report.witnesses[0].statistics.pending == len(report.witnesses[0].waiting) > 0
 
 
 async def test_what_the_exchange_refuses_by_its_limits_is_a_broken_limit(autojump_clock: MockClock) -> None:
