@@ -163,6 +163,7 @@ class Feed:
             tls=self._tls_context,
             dial_limiter=dial_limiter,
             close_deadline=lambda: self._close_deadline,
+            **({} if observer is None else {"note_dial": partial(observer.dialling, self)}),
         )
         self._books = Books(self._pool, config, rng)
         self._backfills = Backfills(self._pool, config)
@@ -330,7 +331,7 @@ class Feed:
         network = self._network
         new_queue: Callable[..., UpdateQueue] = UpdateQueue
         if self._observer is not None:
-            new_queue = partial(ObservedQueue, observer=self._observer, depth=depth)
+            new_queue = partial(ObservedQueue, new_onlooker=partial(self._observer.onlooker, self), depth=depth)
 
         def make_queue() -> UpdateQueue:
             queue = new_queue(

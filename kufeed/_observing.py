@@ -16,7 +16,7 @@ from ._inline import InlineSink
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ._buffers import Overflow
     from ._channels import End, QueueStatistics
@@ -61,8 +61,14 @@ class Observer(Protocol):
         """It has closed: none of its tasks runs any more."""
         ...
 
-    def onlooker(self, policies: Mapping[UpdateType, Overflow], *, changes_only: bool, depth: int | None) -> Onlooker:
-        """Who looks on at a subscription that is made now, of books to *depth* where it is of books."""
+    def dialling(self, feed: object, connect_id: str) -> None:
+        """*feed* dials a connection, which the exchange will know by this id."""
+        ...
+
+    def onlooker(
+        self, feed: object, policies: Mapping[UpdateType, Overflow], *, changes_only: bool, depth: int | None
+    ) -> Onlooker:
+        """Who looks on at a subscription to *feed* that is made now, of books to *depth* where it is of books."""
         ...
 
 
@@ -108,12 +114,12 @@ class ObservedQueue(UpdateQueue):
         policies: Mapping[UpdateType, Overflow],
         bound: int,
         *,
-        observer: Observer,
+        new_onlooker: Callable[..., Onlooker],
         depth: int | None,
         **options: Any,
     ) -> None:
         super().__init__(policies, bound, **options)
-        self.onlooker = observer.onlooker(policies, changes_only=self.changes_only, depth=depth)
+        self.onlooker = new_onlooker(policies, changes_only=self.changes_only, depth=depth)
         self._spans = _Spans(self.onlooker)
 
     def acked(self, topic: Topic) -> None:

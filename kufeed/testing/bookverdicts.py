@@ -145,7 +145,7 @@ def _silent(testimony: Testimony, topic: Topic) -> Iterator[Finding]:
             for one in readings.all[before:after]
             if before is not None
             and testimony.was_to_see(one, readings)
-            and _BROUGHT.isdisjoint(one.publication.fates.values())
+            and _BROUGHT.isdisjoint(testimony.put(one.publication).values())
         ]
         if missing and not seen.has_hole:
             text = (

@@ -49,8 +49,8 @@ class Case:
     live_within: float
     calm_since: float
     """When the last fault was over; infinite where none ever is."""
-    apart: frozenset[str] = frozenset()
-    """Wire topics that several subscriptions may have connections of their own for: whose is whose, nobody knows."""
+    apart: list[tuple[object, set[str]]] = attrs.field(factory=list)
+    """By feed (its `Witness.links`), wire topics that subscriptions may have connections of their own for."""
     _read: dict[Topic, dict[Topic, Readings]] = attrs.field(factory=dict)
 
     def readings(self, topic: Topic) -> dict[Topic, Readings]:
@@ -64,13 +64,6 @@ class Case:
         whole = attrs.evolve(topic, symbol="all") if topic.is_part else topic
         return self.readings(whole).get(topic) or Readings(topic)
 
-    def fates(self, publication: Publication) -> set[Fate]:
-        """What became of it; what was sent when bytes were garbled is damaged, for all that is known."""
-        return {
-            Fate.DAMAGED if fate is Fate.SENT and self.was_garbled(publication.at, life) else fate
-            for life, fate in publication.fates.items()
-        }
-
     def was_garbled(self, at: float, life: Life | None = None) -> bool:
         """Whether bytes had been garbled by then, on *life* or on any connection."""
         return any(
@@ -79,25 +72,6 @@ class Case:
             and (life is None or life.opened_at <= strike.at)
             for strike in self.truth.strikes
         )
-
-    def is_excused(self, reading: Reading, readings: Readings) -> bool:
-        """Whether nobody can know that it is missing.
-
-        The exchange itself has kept it from all who held its topic, or sent it behind what is newer; and no number
-        tells.
-        """
-        if readings.is_contiguous:
-            return reading.publication.played and reading.backward
-        fates = self.fates(reading.publication)
-        apart = wire_of(readings.topic) in self.apart
-        return reading.backward or bool(fates & KEPT if apart else fates and fates <= KEPT)
-
-    def sure_life(self, publication: Publication, until: float) -> Life | None:
-        """The one connection that has brought it for certain; None where none has, or where there are several."""
-        if len(publication.fates) != 1:
-            return None
-        (life,) = publication.fates
-        return life if self.is_sure(life, publication, until) else None
 
     def is_sure(self, life: Life, publication: Publication, until: float) -> bool:
         """Whether *life* has brought it for certain by then: undisturbed, and it lived on."""
@@ -193,6 +167,47 @@ class Testimony:
             for wire in _wires(what):
                 self.lost_at.setdefault(wire, []).append(at)
 
+    def is_own(self, life: Life) -> bool:
+        """Whether it is a connection of its feed, as far as that is known."""
+        links = self.witness.links
+        return links is None or life.session.connect_id in links
+
+    def put(self, publication: Publication) -> dict[Life, Fate]:
+        """What was done with it on the connections of its feed."""
+        fates = publication.fates
+        return fates if self.witness.links is None else {life: fates[life] for life in fates if self.is_own(life)}
+
+    def fates(self, publication: Publication) -> set[Fate]:
+        """What became of it; what was sent when bytes were garbled is damaged, for all that is known."""
+        return {
+            Fate.DAMAGED if fate is Fate.SENT and self.case.was_garbled(publication.at, life) else fate
+            for life, fate in self.put(publication).items()
+        }
+
+    def is_excused(self, reading: Reading, readings: Readings) -> bool:
+        """Whether nobody can know that it is missing.
+
+        The exchange itself has kept it from all who held its topic, or sent it behind what is newer; and no number
+        tells.
+        """
+        if readings.is_contiguous:
+            return reading.publication.played and reading.backward
+        fates = self.fates(reading.publication)
+        apart = self.is_apart(readings.topic)
+        return reading.backward or bool(fates & KEPT if apart else fates and fates <= KEPT)
+
+    def is_apart(self, topic: Topic) -> bool:
+        """Whether several subscriptions may have connections of their own for it: whose is whose, nobody knows."""
+        return any(wire_of(topic) in apart for links, apart in self.case.apart if links is self.witness.links)
+
+    def sure_life(self, publication: Publication, until: float) -> Life | None:
+        """The one connection that has brought it for certain; None where none has, or where there are several."""
+        lives = self.put(publication)
+        if len(lives) != 1:
+            return None
+        (life,) = lives
+        return life if self.case.is_sure(life, publication, until) else None
+
     def topics(self) -> Iterator[Topic]:
         """The topics of the updates that it is to see: of those that it subscribed to."""
         for topic in self.witness.spans:
@@ -237,7 +252,7 @@ class Testimony:
         return (
             at <= by
             and any(since < at <= until for since, until in self.spans(readings.topic))
-            and not self.case.is_excused(reading, readings)
+            and not self.is_excused(reading, readings)
             and not (self.witness.changes_only and not readings.is_news(reading))
         )
 

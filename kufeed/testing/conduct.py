@@ -46,7 +46,7 @@ def judge_limits(case: Case) -> Iterator[Finding]:
 def judge_detection(testimony: Testimony) -> Iterator[Finding]:
     """Connections on which nothing came any more, and the feed has not noticed in time."""
     case = testimony.case
-    for life in case.truth.lives:
+    for life in filter(testimony.is_own, case.truth.lives):
         for since, until in _dead(case, life):
             deadline = since + case.notice_within
             if deadline > min(until, case.end):
@@ -93,16 +93,18 @@ def _noticed(testimony: Testimony, topics: list[Topic], life: Life, since: float
     case = testimony.case
     if life.ended_at <= deadline:
         return True
+    others = [other for other in case.truth.lives if other is not life and testimony.is_own(other)]
     for topic in topics:
         wire = wire_of(topic)
         if any(since <= at <= deadline for at in testimony.lost_at.get(wire, ())):
             return True
-        for other in case.truth.lives:
-            held = other.held.get(wire, ())
-            if other is not life and any(one.since <= deadline and since <= one.until for one in held):
-                return True
-    if any(other.market == life.market and since <= other.opened_at <= deadline for other in case.truth.lives):
-        return True
+        if any(one.since <= deadline and since <= one.until for other in others for one in other.held.get(wire, ())):
+            return True
+    # It may have opened one in its place, and not come to asking for all of its topics there.
+    for other in others:
+        replaces = not other.held or not other.held.keys().isdisjoint(life.held)
+        if replaces and other.market == life.market and since <= other.opened_at <= deadline:
+            return True
     # It may have dialled, and met what refuses it before the exchange sees it.
     refused = (strike for strike in case.truth.strikes if strike.at <= deadline and since <= strike.until)
     return any(isinstance(strike.fault, Refuse) for strike in refused)
@@ -120,7 +122,7 @@ def judge_recovery(testimony: Testimony) -> Iterator[Finding]:
     for topic in testimony.topics():
         readings = case.readings_of(topic)
         published = [one for one in readings.all if _is_due(testimony, readings, one, due)]
-        if published and not _came(testimony, topic, least := _late_one(case, published)):
+        if published and not _came(testimony, topic, least := _late_one(testimony, published)):
             text = (
                 f"{least.update}, published at {least.publication.at:.3f}, and all after it have not come, though the"
                 f" last fault was over at {case.calm_since:.3f}"
@@ -128,12 +130,12 @@ def judge_recovery(testimony: Testimony) -> Iterator[Finding]:
             yield Finding(Offence.NOT_LIVE, text, topic, least.publication.at)
 
 
-def _late_one(case: Case, published: Sequence[Reading]) -> Reading:
+def _late_one(testimony: Testimony, published: Sequence[Reading]) -> Reading:
     """The one of *published* that, or one after which, must have come: near the last that was brought for certain."""
     for last in reversed(published):
         publication = last.publication
-        fates = publication.fates
-        if fates and all(case.is_sure(life, publication, publication.at + UNDER_WAY) for life in fates):
+        lives = testimony.put(publication)
+        if lives and all(testimony.case.is_sure(life, publication, publication.at + UNDER_WAY) for life in lives):
             return next(one for one in published if one.publication.at >= publication.at - _LATELY)
     return published[0]
 
@@ -154,9 +156,9 @@ def _came(testimony: Testimony, topic: Topic, least: Reading) -> bool:
 
     Anything since, where what waits is with the exchange; and what had no room is not held against the feed.
     """
-    at, waiting = least.publication.at, testimony.witness.waiting
+    at, waiting, accounts = least.publication.at, testimony.witness.waiting, testimony.witness.statistics
     policy = testimony.policy(UpdateType.BOOK if topic in testimony.views else topic.kind)
-    if waiting and policy in (Overflow.BLOCK, Overflow.DROP_NEWEST, Overflow.RAISE):
+    if (waiting and policy is Overflow.BLOCK) or (accounts is not None and accounts.dropped):
         return True
     if policy is Overflow.BLOCK:
         return any(seen.at >= at for seen in testimony.updates.get(topic, testimony.views.get(topic, ())))
@@ -236,6 +238,6 @@ def _brought_and_not_seen(testimony: Testimony, topic: Topic, readings: Readings
             reading.number not in numbers
             and any(since < reading.publication.at and settled <= until for since, until in testimony.spans(topic))
             and testimony.was_to_see(reading, readings)
-            and testimony.case.sure_life(reading.publication, settled) is not None
+            and testimony.sure_life(reading.publication, settled) is not None
         ):
             yield reading, reading.number > last

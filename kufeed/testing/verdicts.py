@@ -107,7 +107,7 @@ def _silent(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Fi
     begun = testimony.begun(readings.topic, seen.at)
     missing = [one for one in hole.missing if one.publication.at > begun and testimony.was_to_see(one, readings)]
     if testimony.policy(readings.topic.kind) is Overflow.LATEST:
-        missing = [one for one in missing if Fate.SENT not in testimony.case.fates(one.publication)]
+        missing = [one for one in missing if Fate.SENT not in testimony.fates(one.publication)]
     if not seen.failed:
         told = [gap for gap in seen.gaps if gap.filled is not GapFill.FILLED]
         told += [gap for gap in testimony.later_gaps(readings.topic, seen) if _reaches_back(gap)]
@@ -147,19 +147,19 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
     case, topic = testimony.case, readings.topic
     span = readings.all[hole.before.reading.number : hole.after.reading.number + 1]
     since, until = span[0].publication.at, span[-1].publication.at
-    if any(one.backward or KEPT.intersection(one.publication.fates.values()) for one in span):
+    if any(one.backward or KEPT.intersection(testimony.put(one.publication).values()) for one in span):
         return
     if _may_mend(case, since, until):
         return
     if not any(a <= since and until <= b for a, b in testimony.spans(topic)):
         return  # left meanwhile, and begun anew
-    lives = span[0].publication.fates
+    lives = testimony.put(span[0].publication)
     if len(lives) > 1 and not readings.is_contiguous and topic.kind not in EVENTS:
         return  # that an old state comes on another connection, too, does not prove to a client that it missed none
     wire, over = wire_of(topic), max(until + UNDER_WAY, hole.after.seen.at)
     # What it brings may wait until the consumer comes, or be lost with it.
     good = [life for life in lives if life.held_throughout(wire, since, over) and _brought_all(case, life, span)]
-    if good and (len(good) == len(lives) or wire not in case.apart):
+    if good and (len(good) == len(lives) or not testimony.is_apart(topic)):
         text = f"{told[0]} was told, though {good[0].session} has brought everything untouched"
         yield Finding(Offence.AVOIDABLE_LOSS, text, topic, hole.after.seen.at)
 

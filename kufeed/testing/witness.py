@@ -10,7 +10,7 @@ import trio
 from kufeed import Update
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from kufeed import Level, Overflow, QueueStatistics, StreamEvent, Topic, UpdateType
 
@@ -61,6 +61,8 @@ class Witness:
         """When each topic was subscribed to: from its (first) ack until it was left; None while it is not."""
         self.statistics: QueueStatistics | None = None
         """The accounts at the end, where they are known."""
+        self.links: Collection[str] | None = None
+        """The ids (`Session.connect_id`) of its feed's connections, where they are known: others bring it nothing."""
         self.left_at: float | None = None
         """When the subscription was left."""
         self.waiting: tuple[Update, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from contextlib import AsyncExitStack
@@ -17,7 +18,19 @@ from trio.testing import MockClock
 import kufeed
 from kufeed import Overflow, UpdateType
 from kufeed.protocol import BookSide, topic
-from kufeed.testing import Exchange, Fate, Limits, MemoryNetwork, Offence, Witness, check_delivery, faults, run
+from kufeed.protocol.session import Session
+from kufeed.testing import (
+    Exchange,
+    Fate,
+    FaultPlan,
+    Limits,
+    MemoryNetwork,
+    Offence,
+    Witness,
+    check_delivery,
+    faults,
+    run,
+)
 
 from .witnessed import subscriptions, until_closed, watch, watch_plainly, witnessed
 
@@ -372,6 +385,52 @@ def test_a_stream_that_does_not_come_back_is_not_live() -> None:
     assert offences(judged(trades, stay_away, live_within=10.0)) == {Offence.NOT_LIVE}
     assert not judged(trades, stay_away, live_within=60.0)
     assert not judged(trades, stay_away, live_within=10.0, calm_since=40.0)
+
+
+def two_feeds(symbols: tuple[str, str], after: float, seconds: float) -> Callable[[], Awaitable[None]]:
+    """A program with one feed for each of *symbols*, which it opens one *after* the other."""
+
+    async def follow(symbol: str) -> None:
+        config = kufeed.FeedConfig(reconnect_delay=0.1, stale_after=None)
+        async with kufeed.open_feed(config) as feed, feed.trades(symbol) as trades:
+            async for _ in trades:
+                pass
+
+    async def program() -> None:
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(follow, symbols[0])
+                await trio.sleep(after)
+                nursery.start_soon(follow, symbols[1])
+
+    return program
+
+
+def test_that_another_feed_dials_does_not_say_that_a_dead_connection_was_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Session, "deadline", lambda *_: math.inf)  # no ping, so no pong that is late
+    report = run(two_feeds(("BTC-USDT", "ETH-USDT"), 12.0, 60.0), plan=FaultPlan(faults.Silence(at=10)))
+    assert Offence.LATE in report.offences
+
+
+def test_of_two_feeds_each_is_judged_by_its_own_connections() -> None:
+    made: list[Exchange] = []
+    program = two_feeds(("BTC-USDT", "BTC-USDT"), 1.2, 20.0)
+
+    def exchange() -> Exchange:
+        made.append(Exchange(seed=1, ledger=True, update_interval=0.5))
+        return made[-1]
+
+    async def cut_one() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(program)
+            await trio.sleep(10)
+            await made[0].sessions[0].disconnect()
+
+    report = run(cut_one, exchange=exchange)
+    report.check()
+    assert [len(witness.links or ()) for witness in report.witnesses] == [2, 1]
 
 
 @pytest.mark.parametrize(
