@@ -261,6 +261,8 @@ class UpdateQueue:
 
     def acked(self, topic: Topic) -> None: ...
 
+    def left(self, topics: Iterable[Topic]) -> None: ...
+
     def has_staged(self) -> bool:
         return bool(self.staged)
 

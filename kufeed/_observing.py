@@ -125,10 +125,8 @@ class ObservedQueue(UpdateQueue):
     def acked(self, topic: Topic) -> None:
         self._spans.begin(topic)
 
-    def part(self, topics: Iterable[Topic]) -> None:
-        chosen = tuple(topics)
-        self._spans.end(chosen)
-        super().part(chosen)
+    def left(self, topics: Iterable[Topic]) -> None:
+        self._spans.end(topics)
 
     def end(self, event: StreamEnd) -> None:
         self._spans.end([event.topic])
@@ -199,10 +197,8 @@ class ObservedSink(InlineSink):
     def acked(self, topic: Topic) -> None:
         self._spans.begin(topic)
 
-    def part(self, topics: Iterable[Topic]) -> None:
-        chosen = tuple(topics)
-        self._spans.end(chosen)
-        super().part(chosen)
+    def left(self, topics: Iterable[Topic]) -> None:
+        self._spans.end(topics)
 
     def end(self, event: StreamEnd) -> None:
         self._spans.end([event.topic])

@@ -125,6 +125,7 @@ class Testimony:
         self._ended: dict[str, float] = {}
         self._matches: dict[Topic, list[Match | None]] = {}
         self._spans: dict[Topic, list[tuple[float, float]]] = {}
+        self._asked: dict[Topic, list[tuple[float, float | None]]] = {}
         self._failed: set[str] = set()
         for sighting in witness.sightings:
             self._take(sighting)
@@ -240,11 +241,33 @@ class Testimony:
         """When it subscribed to *topic* for the last time before *at*: what came before that it has left."""
         return max((since for since, _ in self.spans(topic) if since <= at), default=-math.inf)
 
+    def was_none_of_its(self, publication: Publication, topic: Topic) -> bool:
+        """Whether it had left *topic* when this was published, and nobody had asked for that anew."""
+        left: float | None = None
+        for since, until in self._asked_for(topic):
+            if since <= publication.at:
+                until = self.witness.left_at if until is None else until
+                left = max(left or 0.0, math.inf if until is None else until)
+        if left is None or publication.at <= left + UNDER_WAY:
+            return False
+        # What is asked for anew may come before the ack, from which on it is subscribed.
+        return not any(
+            left < one.since <= publication.at
+            for life in self.case.truth.lives
+            for one in life.held.get(wire_of(topic), ())
+        )
+
     def _find_spans(self, topic: Topic) -> list[tuple[float, float]]:
         left = self.case.end if self.witness.left_at is None else self.witness.left_at
         ended = min(left, self._ended.get(topic.wire, math.inf), self._ended.get(wire_of(topic), math.inf))
-        spans = [span for one, found in self.witness.spans.items() if one.covers(topic) for span in found]
-        return [(since, min(ended, ended if until is None else until)) for since, until in spans]
+        return [(since, min(ended, ended if until is None else until)) for since, until in self._asked_for(topic)]
+
+    def _asked_for(self, topic: Topic) -> list[tuple[float, float | None]]:
+        """The same as it was noted, whether the exchange has ended it before or not."""
+        if topic not in self._asked:
+            spans = self.witness.spans
+            self._asked[topic] = [span for one, found in spans.items() if one.covers(topic) for span in found]
+        return self._asked[topic]
 
     def was_to_see(self, reading: Reading, readings: Readings, *, by: float = math.inf) -> bool:
         """Whether it was subscribed when this was published, *by* then, and somebody can know that it is missing."""

@@ -43,7 +43,7 @@ def judge_updates(testimony: Testimony) -> Iterator[Finding]:
     for topic, trail in testimony.updates.items():
         readings = testimony.case.readings_of(topic)
         matches = testimony.matches(topic)
-        yield from _phantoms(testimony.case, topic, trail, matches)
+        yield from _phantoms(testimony, topic, trail, matches)
         found = [match for match in matches if match is not None]
         in_order = list(_in_order(found))
         yield from _repeated_or_late(topic, readings, found)
@@ -52,10 +52,17 @@ def judge_updates(testimony: Testimony) -> Iterator[Finding]:
             yield from _avoidable(testimony, readings, hole)
 
 
-def _phantoms(case: Case, topic: Topic, trail: Sequence[Seen], matches: Sequence[Match | None]) -> Iterator[Finding]:
+def _phantoms(
+    testimony: Testimony, topic: Topic, trail: Sequence[Seen], matches: Sequence[Match | None]
+) -> Iterator[Finding]:
+    case = testimony.case
     for seen, match in zip(trail, matches, strict=True):
-        if match is None and not case.was_garbled(seen.at):
-            yield Finding(Offence.PHANTOM, f"no publication of {topic} says {seen.update}", topic, seen.at)
+        if match is None:
+            if not case.was_garbled(seen.at):
+                yield Finding(Offence.PHANTOM, f"no publication of {topic} says {seen.update}", topic, seen.at)
+        elif testimony.was_none_of_its(match.reading.publication, topic):
+            text = f"{seen.update}, published at {match.reading.publication.at:.3f}, came though {topic} had been left"
+            yield Finding(Offence.PHANTOM, text, topic, seen.at)
 
 
 def _repeated_or_late(topic: Topic, readings: Readings, matches: Sequence[Match]) -> Iterator[Finding]:

@@ -213,6 +213,49 @@ def test_an_update_of_another_topic_is_a_phantom() -> None:
 
 
 @pytest.mark.parametrize("subscribe", [trades, tickers, deltas])
+def test_an_update_that_was_published_after_its_topic_was_left_is_a_phantom(
+    subscribe: Callable[[Feed], Subscription[Any]],
+) -> None:
+    def leave(witness: Witness) -> None:
+        for spans in witness.spans.values():
+            spans[-1] = (spans[-1][0], 2.0)
+
+    assert offences(judged(subscribe, some_seconds, spoil=leave)) == {Offence.PHANTOM}
+
+
+def test_what_comes_before_the_ack_of_a_topic_that_was_added_again_is_no_phantom() -> None:
+    async def remove_and_add() -> None:
+        async with (
+            kufeed.open_feed(kufeed.FeedConfig(linger=0.0)) as feed,
+            feed.trades("BTC-USDT", "ETH-USDT") as stream,
+        ):
+            with trio.move_on_after(30):
+                async for update in stream:
+                    if stream.topics[-1] == topic("trade", "ETH-USDT") and update.symbol == "ETH-USDT":
+                        stream.remove("ETH-USDT")
+                        await trio.sleep(3)
+                        await stream.add("ETH-USDT")
+
+    run(remove_and_add, plan=FaultPlan(faults.SpoilAcks(at=1, lasting=20, how="late", seconds=1.5))).check()
+
+
+def test_a_topic_that_was_added_again_where_another_holds_it_is_to_be_seen() -> None:
+    async def remove_and_add() -> None:
+        async with kufeed.open_feed() as feed, feed.ticker("BTC-USDT", "ETH-USDT") as one, feed.ticker("ETH-USDT"):
+            await trio.sleep(2)
+            one.remove("ETH-USDT")
+            await trio.sleep(2)
+            await one.add("ETH-USDT")
+            with trio.move_on_after(5):
+                async for _ in one:
+                    pass
+
+    report = run(remove_and_add)
+    report.check()
+    assert report.witnesses[0].spans[topic("ticker", "ETH-USDT")] == [(0.0, 2.0), (4.0, 9.0)]
+
+
+@pytest.mark.parametrize("subscribe", [trades, tickers, deltas])
 def test_an_update_seen_twice_is_a_duplicate(subscribe: Callable[[Feed], Subscription[Any]]) -> None:
     def repeat(witness: Witness) -> None:
         place = updates_at(witness)[4]
