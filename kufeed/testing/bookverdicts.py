@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def judge_books(testimony: Testimony, market: MarketModel) -> Iterator[Finding]:
     ]
     yield from _false(testimony, market, [*claimed, *(look for looks in shown.values() for look in looks)])
     for topic, looks in shown.items():
-        yield from _out_of_order(topic, looks, testimony.views[topic])
+        yield from _out_of_order(testimony, topic, looks)
         yield from _silent(testimony, topic)
 
 
@@ -118,12 +119,15 @@ def _best(look: Look) -> str:
     return f"{bid} / {ask}, {len(look.bids)} and {len(look.asks)} levels"
 
 
-def _out_of_order(topic: Topic, looks: Sequence[Look], trail: Sequence[Seen]) -> Iterator[Finding]:
+def _out_of_order(testimony: Testimony, topic: Topic, looks: Sequence[Look]) -> Iterator[Finding]:
     last: int | None = None
-    for look, seen in zip(looks, trail, strict=True):
+    begun = -math.inf
+    for look, seen in zip(looks, testimony.views[topic], strict=True):
         if look.ago is None:
             continue
-        if last is not None and look.ago == last and not seen.has_hole:
+        before, begun = begun, testimony.begun(topic, look.at)
+        # Who has left the book and comes again is shown it as it stands.
+        if last is not None and look.ago == last and not seen.has_hole and begun == before:
             yield Finding(Offence.DUPLICATE, f"the book of {topic} at {look.sequence} was seen before", topic, look.at)
         elif last is not None and look.ago > last:
             text = f"the book of {topic} at {look.sequence} was seen after a later one"

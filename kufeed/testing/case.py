@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 UNDER_WAY = 1.0
 """Seconds that a message may be under way, and what was sent so shortly before a connection ended may be lost."""
+_EDGE = 1e-6
+"""Seconds by which sums of floats may differ that are the same moment."""
 KEPT = frozenset({Fate.WITHHELD, Fate.DAMAGED, Fate.LATE, Fate.FULL})
 
 
@@ -272,9 +274,11 @@ class Testimony:
     def was_to_see(self, reading: Reading, readings: Readings, *, by: float = math.inf) -> bool:
         """Whether it was subscribed when this was published, *by* then, and somebody can know that it is missing."""
         at = reading.publication.at
+        # Where no connection held it, it was about to be asked for, or had been left, at this very moment.
+        edge = 0.0 if self.put(reading.publication) else _EDGE
         return (
             at <= by
-            and any(since < at <= until for since, until in self.spans(readings.topic))
+            and any(since + edge < at <= until - edge for since, until in self.spans(readings.topic))
             and not self.is_excused(reading, readings)
             and not (self.witness.changes_only and not readings.is_news(reading))
         )

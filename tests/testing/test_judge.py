@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     from kufeed import Feed, Subscription
-    from kufeed.testing import Finding, Truth
+    from kufeed.testing import Finding, Publication, Truth
 
     Play = Callable[[Exchange, Feed], Awaitable[None]]
     Consume = Callable[[Subscription[Any], Witness], Awaitable[None]]
@@ -253,6 +253,42 @@ def test_a_topic_that_was_added_again_where_another_holds_it_is_to_be_seen() -> 
     report = run(remove_and_add)
     report.check()
     assert report.witnesses[0].spans[topic("ticker", "ETH-USDT")] == [(0.0, 2.0), (4.0, 9.0)]
+
+
+def test_whoever_comes_again_to_a_book_is_shown_it_as_it_stands() -> None:
+    async def remove_and_add() -> None:
+        async with kufeed.open_feed() as feed, feed.book("BTC-USDT", "ETH-USDT") as books, feed.book("BTC-USDT"):
+            with trio.move_on_after(20):
+                async for _ in books:
+                    if trio.current_time() > 10.2 and books.topics[0].symbol == "BTC-USDT":
+                        books.remove("BTC-USDT")
+                        await trio.sleep(0.1)
+                        await books.add("BTC-USDT")
+
+    run(remove_and_add, exchange=lambda: Exchange(ledger=True, update_interval=0.5)).check()
+
+
+@pytest.mark.parametrize("subscribe", [trades, deltas])
+@pytest.mark.parametrize("by", [0.0, 1e-9])
+def test_what_nobody_held_at_the_edge_of_a_subscription_is_not_owed(
+    subscribe: Callable[[Feed], Subscription[Any]], by: float
+) -> None:
+    made: list[Publication] = []
+
+    async def some_more(exchange: Exchange, feed: Feed) -> None:
+        await trio.sleep(5.2)
+        (published,) = (rows for rows in truth_of(exchange).published.values() if rows)
+        made.extend(one for one in published if one.at == published[len(published) // 2].at)
+
+    def begin(witness: Witness) -> None:
+        for publication in made:
+            publication.fates.clear()
+        witness.statistics = None
+        for spans in witness.spans.values():
+            spans[0] = (made[0].at - by, spans[0][1])
+        witness.sightings = [one for one in witness.sightings if one.at > made[0].at]
+
+    assert not judged(subscribe, some_more, spoil=begin)
 
 
 @pytest.mark.parametrize("subscribe", [trades, tickers, deltas])
