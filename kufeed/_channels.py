@@ -261,6 +261,8 @@ class UpdateQueue:
 
     def acked(self, topic: Topic) -> None: ...
 
+    def left(self, topics: Iterable[Topic]) -> None: ...
+
     def has_staged(self) -> bool:
         return bool(self.staged)
 
@@ -317,13 +319,17 @@ class UpdateQueue:
                 place.marks[Gap, topic] = attrs.evolve(mark, until_ns=until_ns)
                 return
 
+    def waiting(self) -> list[Update]:
+        """What nobody has taken yet, oldest first."""
+        items: Any = self._items
+        return list(items.values() if isinstance(items, dict) else items)
+
     def part(self, topics: Iterable[Topic]) -> None:
         """What comes of *topics* from now on begins anew.
 
         It neither takes the place of what waits, nor is compared with that, nor is told what was missing before.
         """
-        items: Any = self._items.values() if isinstance(self._items, dict) else self._items
-        waiting = {update.topic for update in items} if self._gaps else set()
+        waiting = {update.topic for update in self.waiting()} if self._gaps else set()
         for topic in topics:
             self.refused.pop(topic, None)
             self._buffer.part(topic)

@@ -163,6 +163,7 @@ class Feed:
             tls=self._tls_context,
             dial_limiter=dial_limiter,
             close_deadline=lambda: self._close_deadline,
+            **({} if observer is None else {"note_dial": partial(observer.dialling, self)}),
         )
         self._books = Books(self._pool, config, rng)
         self._backfills = Backfills(self._pool, config)
@@ -236,7 +237,7 @@ class Feed:
         """
         chosen = topics(UpdateType.BOOK_DELTA, symbols)
         self._books.check_depth(chosen, check_depth(depth))
-        make_queue = self._queue_maker([UpdateType.BOOK], **options)
+        make_queue = self._queue_maker([UpdateType.BOOK], depth=depth, **options)
         source = self._books.at_depth(depth)
         return Subscription(chosen, UpdateType.BOOK_DELTA, source, make_queue, waits=_waits(options))
 
@@ -306,6 +307,7 @@ class Feed:
         self,
         kinds: Iterable[UpdateType],
         *,
+        depth: int | None = None,
         overflow: Overflow | str | None = None,
         buffer: int | None = None,
         changes_only: bool = False,
@@ -327,7 +329,9 @@ class Feed:
             raise UsageError(f"wait must be 'acks' or 'none', not {wait!r}")
         skips_refused = (on_reject or self.config.on_reject) == "skip"
         network = self._network
-        new_queue = UpdateQueue if self._observer is None else partial(ObservedQueue, observer=self._observer)
+        new_queue: Callable[..., UpdateQueue] = UpdateQueue
+        if self._observer is not None:
+            new_queue = partial(ObservedQueue, new_onlooker=partial(self._observer.onlooker, self), depth=depth)
 
         def make_queue() -> UpdateQueue:
             queue = new_queue(

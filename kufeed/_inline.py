@@ -134,6 +134,8 @@ class InlineSink:
 
     def acked(self, topic: Topic) -> None: ...
 
+    def left(self, topics: Iterable[Topic]) -> None: ...
+
     def has_staged(self) -> bool:
         return bool(self.staged)
 

@@ -79,6 +79,8 @@ class Surroundings:
     journal: Journal
     refusals: Refusals
     lateness: Lateness
+    note_dial: Callable[[str], object]
+    """Is told by which id the exchange will know a connection."""
     close_deadline: Callable[[], float]
     """When everything must have ended; infinite while the feed is open."""
     warned: set[str] = attrs.field(factory=set)
@@ -196,7 +198,9 @@ class Link:
                 server = self.server = self._choose(token.servers)
                 self.session = self._new_session(server, deadline)
                 # KuCoin asks for an id that is unique among clients; it comes back in the welcome.
-                target = token.target(server, f"{around.rng.getrandbits(64):016x}")
+                connect_id = f"{around.rng.getrandbits(64):016x}"
+                around.note_dial(connect_id)
+                target = token.target(server, connect_id)
                 phase = "connect"
                 stream = await self._connect(server.endpoint)
                 phase = "upgrade"

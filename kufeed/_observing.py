@@ -16,7 +16,7 @@ from ._inline import InlineSink
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ._buffers import Overflow
     from ._channels import End, QueueStatistics
@@ -45,8 +45,8 @@ class Onlooker(Protocol):
         """*event* was put into its stream, whether its consumer comes to it or not."""
         ...
 
-    def left(self, statistics: QueueStatistics) -> None:
-        """It is over; these are its accounts."""
+    def left(self, statistics: QueueStatistics, waiting: Sequence[Update] = ()) -> None:
+        """It is over; these are its accounts just before, and what its consumer had not taken."""
         ...
 
 
@@ -61,8 +61,14 @@ class Observer(Protocol):
         """It has closed: none of its tasks runs any more."""
         ...
 
-    def onlooker(self, policies: Mapping[UpdateType, Overflow], *, changes_only: bool) -> Onlooker:
-        """Who looks on at a subscription that is made now."""
+    def dialling(self, feed: object, connect_id: str) -> None:
+        """*feed* dials a connection, which the exchange will know by this id."""
+        ...
+
+    def onlooker(
+        self, feed: object, policies: Mapping[UpdateType, Overflow], *, changes_only: bool, depth: int | None
+    ) -> Onlooker:
+        """Who looks on at a subscription to *feed* that is made now, of books to *depth* where it is of books."""
         ...
 
 
@@ -103,18 +109,24 @@ class _Spans:
 class ObservedQueue(UpdateQueue):
     """A channel with an onlooker."""
 
-    def __init__(self, policies: Mapping[UpdateType, Overflow], bound: int, observer: Observer, **options: Any) -> None:
+    def __init__(
+        self,
+        policies: Mapping[UpdateType, Overflow],
+        bound: int,
+        *,
+        new_onlooker: Callable[..., Onlooker],
+        depth: int | None,
+        **options: Any,
+    ) -> None:
         super().__init__(policies, bound, **options)
-        self.onlooker = observer.onlooker(policies, changes_only=self.changes_only)
+        self.onlooker = new_onlooker(policies, changes_only=self.changes_only, depth=depth)
         self._spans = _Spans(self.onlooker)
 
     def acked(self, topic: Topic) -> None:
         self._spans.begin(topic)
 
-    def part(self, topics: Iterable[Topic]) -> None:
-        chosen = tuple(topics)
-        self._spans.end(chosen)
-        super().part(chosen)
+    def left(self, topics: Iterable[Topic]) -> None:
+        self._spans.end(topics)
 
     def end(self, event: StreamEnd) -> None:
         self._spans.end([event.topic])
@@ -126,10 +138,11 @@ class ObservedQueue(UpdateQueue):
 
     def close(self) -> None:
         first = not self.closed
+        statistics, waiting = self.statistics(), self.waiting()
         super().close()
         if first:
             self._spans.end_all()
-            self.onlooker.left(self.statistics())
+            self.onlooker.left(statistics, waiting)
 
     def tell(self, event: StreamEvent) -> None:
         self.onlooker.heard(event)
@@ -184,10 +197,8 @@ class ObservedSink(InlineSink):
     def acked(self, topic: Topic) -> None:
         self._spans.begin(topic)
 
-    def part(self, topics: Iterable[Topic]) -> None:
-        chosen = tuple(topics)
-        self._spans.end(chosen)
-        super().part(chosen)
+    def left(self, topics: Iterable[Topic]) -> None:
+        self._spans.end(topics)
 
     def end(self, event: StreamEnd) -> None:
         self._spans.end([event.topic])

@@ -127,6 +127,7 @@ class Pool:
         tls: Callable[[], ssl.SSLContext],
         dial_limiter: DialLimiter | None,
         close_deadline: Callable[[], float],
+        note_dial: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.connections: list[Connection] = []
         self.refusals = Refusals(perf_counter=network.perf_counter)
@@ -142,6 +143,7 @@ class Pool:
         self._tls = tls
         self._dial_limiter = dial_limiter
         self._close_deadline = close_deadline
+        self._note_dial = note_dial
         self._dial_places = trio.Semaphore(config.max_concurrent_dials)
         self._around: dict[Market, Surroundings] = {}
         # By topic, and the subscription it is for where its links are not shared.
@@ -408,6 +410,7 @@ class Pool:
                 dial_places=self._dial_places,
                 rotation_places=trio.Semaphore(_ROTATIONS),
                 journal=self.journal,
+                note_dial=self._note_dial,
                 refusals=self.refusals,
                 lateness=lateness,
                 close_deadline=self._close_deadline,

@@ -100,6 +100,7 @@ class _Shared:
         """Unsubscribe from *chosen*; what comes of them where they are added again begins anew."""
         self.pool.detach(chosen, self.queue)
         self.queue.part(chosen)
+        self.queue.left(chosen)
 
 
 class Subscription(Generic[T]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -33,12 +34,15 @@ class Look:
     asks: Sequence[Level]
     at: float
     topic: Topic | None = None
+    depth: int | None = None
+    """How many levels of each side it must have where there are so many; None where as many as it has are enough."""
     ago: int | None = None
 
 
 def judge_books(testimony: Testimony, market: MarketModel) -> Iterator[Finding]:
     """Everything that is wrong with views of books, and with what the witness says of books of its own."""
-    shown = {topic: [_look(seen) for seen in trail] for topic, trail in testimony.views.items()}
+    depth = testimony.witness.depth
+    shown = {topic: [_look(seen, depth) for seen in trail] for topic, trail in testimony.views.items()}
     claimed = [
         Look(what.symbol, what.sequence, what.bids, what.asks, sighting.at)
         for sighting in testimony.witness.sightings
@@ -46,13 +50,13 @@ def judge_books(testimony: Testimony, market: MarketModel) -> Iterator[Finding]:
     ]
     yield from _false(testimony, market, [*claimed, *(look for looks in shown.values() for look in looks)])
     for topic, looks in shown.items():
-        yield from _out_of_order(topic, looks, testimony.views[topic])
+        yield from _out_of_order(testimony, topic, looks)
         yield from _silent(testimony, topic)
 
 
-def _look(seen: Seen) -> Look:
+def _look(seen: Seen, depth: int | None) -> Look:
     view: Any = seen.update
-    return Look(view.symbol, view.sequence, view.bids, view.asks, seen.at, view.topic)
+    return Look(view.symbol, view.sequence, view.bids, view.asks, seen.at, view.topic, depth)
 
 
 def _false(testimony: Testimony, market: MarketModel, looks: Sequence[Look]) -> Iterator[Finding]:
@@ -81,7 +85,7 @@ def compare(model: SymbolModel, looks: Sequence[Look]) -> list[Look]:
     for ago, (sequence, bids, asks) in enumerate(model.rewind()):
         for look in wanted.get(sequence, ()):
             known.add(sequence)
-            if look.ago is None and equals(bids, look.bids) and equals(asks, look.asks):
+            if look.ago is None and equals(bids, look.bids, look.depth) and equals(asks, look.asks, look.depth):
                 look.ago = ago
                 left -= 1
         if not left:
@@ -89,16 +93,16 @@ def compare(model: SymbolModel, looks: Sequence[Look]) -> list[Look]:
     return [look for look in looks if look.ago is None and (model.remembers_all or look.sequence in known)]
 
 
-def _comparer(model: SymbolModel) -> Callable[[BookSide, Sequence[Level]], bool]:
-    """Whether the best levels of a side are these."""
+def _comparer(model: SymbolModel) -> Callable[[BookSide, Sequence[Level], int | None], bool]:
+    """Whether the best levels of a side, so many or as many as these, are these."""
     instrument = model.instrument
     known: dict[tuple[type, int, int], tuple[Any, Any]] = {}
 
-    def equals(side: BookSide, levels: Sequence[Level]) -> bool:
+    def equals(side: BookSide, levels: Sequence[Level], depth: int | None) -> bool:
         # A feed with `numbers=float` has the nearest float, which does not equal the number that was sent.
         kind: type[Any] = type(levels[0].price) if levels else Decimal
         true: list[tuple[Any, Any]] = []
-        for price, size in side.top(len(levels)):
+        for price, size in side.top(len(levels) if depth is None else depth):
             level = known.get((kind, price, size))
             if level is None:
                 level = kind(instrument.price_text(price)), kind(instrument.size_text(size))
@@ -115,12 +119,15 @@ def _best(look: Look) -> str:
     return f"{bid} / {ask}, {len(look.bids)} and {len(look.asks)} levels"
 
 
-def _out_of_order(topic: Topic, looks: Sequence[Look], trail: Sequence[Seen]) -> Iterator[Finding]:
+def _out_of_order(testimony: Testimony, topic: Topic, looks: Sequence[Look]) -> Iterator[Finding]:
     last: int | None = None
-    for look, seen in zip(looks, trail, strict=True):
+    begun = -math.inf
+    for look, seen in zip(looks, testimony.views[topic], strict=True):
         if look.ago is None:
             continue
-        if last is not None and look.ago == last and not seen.has_hole:
+        before, begun = begun, testimony.begun(topic, look.at)
+        # Who has left the book and comes again is shown it as it stands.
+        if last is not None and look.ago == last and not seen.has_hole and begun == before:
             yield Finding(Offence.DUPLICATE, f"the book of {topic} at {look.sequence} was seen before", topic, look.at)
         elif last is not None and look.ago > last:
             text = f"the book of {topic} at {look.sequence} was seen after a later one"
@@ -142,7 +149,7 @@ def _silent(testimony: Testimony, topic: Topic) -> Iterator[Finding]:
             for one in readings.all[before:after]
             if before is not None
             and testimony.was_to_see(one, readings)
-            and _BROUGHT.isdisjoint(one.publication.fates.values())
+            and _BROUGHT.isdisjoint(testimony.put(one.publication).values())
         ]
         if missing and not seen.has_hole:
             text = (

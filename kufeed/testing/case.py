@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 UNDER_WAY = 1.0
 """Seconds that a message may be under way, and what was sent so shortly before a connection ended may be lost."""
+_EDGE = 1e-6
+"""Seconds by which sums of floats may differ that are the same moment."""
 KEPT = frozenset({Fate.WITHHELD, Fate.DAMAGED, Fate.LATE, Fate.FULL})
 
 
@@ -49,8 +51,8 @@ class Case:
     live_within: float
     calm_since: float
     """When the last fault was over; infinite where none ever is."""
-    apart: frozenset[str] = frozenset()
-    """Wire topics that several subscriptions may have connections of their own for: whose is whose, nobody knows."""
+    apart: list[tuple[object, set[str]]] = attrs.field(factory=list)
+    """By feed (its `Witness.links`), wire topics that subscriptions may have connections of their own for."""
     _read: dict[Topic, dict[Topic, Readings]] = attrs.field(factory=dict)
 
     def readings(self, topic: Topic) -> dict[Topic, Readings]:
@@ -64,13 +66,6 @@ class Case:
         whole = attrs.evolve(topic, symbol="all") if topic.is_part else topic
         return self.readings(whole).get(topic) or Readings(topic)
 
-    def fates(self, publication: Publication) -> set[Fate]:
-        """What became of it; what was sent when bytes were garbled is damaged, for all that is known."""
-        return {
-            Fate.DAMAGED if fate is Fate.SENT and self.was_garbled(publication.at, life) else fate
-            for life, fate in publication.fates.items()
-        }
-
     def was_garbled(self, at: float, life: Life | None = None) -> bool:
         """Whether bytes had been garbled by then, on *life* or on any connection."""
         return any(
@@ -80,33 +75,15 @@ class Case:
             for strike in self.truth.strikes
         )
 
-    def is_excused(self, reading: Reading, readings: Readings) -> bool:
-        """Whether nobody can know that it is missing.
-
-        The exchange itself has kept it from all who held its topic, or sent it behind what is newer; and no number
-        tells.
-        """
-        if readings.is_contiguous:
-            return reading.publication.played and reading.backward
-        return reading.backward or self.was_kept_back(reading, readings)
-
-    def was_kept_back(self, reading: Reading, readings: Readings) -> bool:
-        """Whether the exchange has kept it from all who held its topic, or sent it behind what is newer."""
-        fates = self.fates(reading.publication)
-        apart = wire_of(readings.topic) in self.apart
-        return bool(fates & KEPT if apart else fates and fates <= KEPT)
-
-    def sure_life(self, publication: Publication, until: float) -> Life | None:
-        """The one connection that has brought it for certain: undisturbed, and it lived on; None where none has."""
-        if len(publication.fates) != 1:
-            return None
-        ((life, fate),) = publication.fates.items()
+    def is_sure(self, life: Life, publication: Publication, until: float) -> bool:
+        """Whether *life* has brought it for certain by then: undisturbed, and it lived on."""
+        fate = publication.fates.get(life)
         lived = life.ended_at > publication.at + UNDER_WAY
         whole = not life.tampered_at and not self.truth.was_disturbed(life, until)
         frozen = any(
             one.since <= publication.at + UNDER_WAY and publication.at <= one.until for one in self.truth.frozen
         )
-        return life if fate is Fate.SENT and lived and whole and not frozen and not life.session.lag else None
+        return fate is Fate.SENT and lived and whole and not frozen and not life.session.lag
 
 
 @attrs.define
@@ -150,6 +127,7 @@ class Testimony:
         self._ended: dict[str, float] = {}
         self._matches: dict[Topic, list[Match | None]] = {}
         self._spans: dict[Topic, list[tuple[float, float]]] = {}
+        self._asked: dict[Topic, list[tuple[float, float | None]]] = {}
         self._failed: set[str] = set()
         for sighting in witness.sightings:
             self._take(sighting)
@@ -192,6 +170,51 @@ class Testimony:
             for wire in _wires(what):
                 self.lost_at.setdefault(wire, []).append(at)
 
+    def is_own(self, life: Life) -> bool:
+        """Whether it is a connection of its feed, as far as that is known."""
+        links = self.witness.links
+        return links is None or life.session.connect_id in links
+
+    def put(self, publication: Publication) -> dict[Life, Fate]:
+        """What was done with it on the connections of its feed."""
+        fates = publication.fates
+        return fates if self.witness.links is None else {life: fates[life] for life in fates if self.is_own(life)}
+
+    def fates(self, publication: Publication) -> set[Fate]:
+        """What became of it; what was sent when bytes were garbled is damaged, for all that is known."""
+        return {
+            Fate.DAMAGED if fate is Fate.SENT and self.case.was_garbled(publication.at, life) else fate
+            for life, fate in self.put(publication).items()
+        }
+
+    def is_excused(self, reading: Reading, readings: Readings) -> bool:
+        """Whether nobody can know that it is missing.
+
+        The exchange itself has kept it from all who held its topic, or sent it behind what is newer; and no number
+        tells.
+        """
+        if readings.is_contiguous:
+            return reading.publication.played and reading.backward
+        return reading.backward or self.was_kept_back(reading, readings)
+
+    def was_kept_back(self, reading: Reading, readings: Readings) -> bool:
+        """Whether the exchange has kept it from all who held its topic, or sent it behind what is newer."""
+        fates = self.fates(reading.publication)
+        apart = self.is_apart(readings.topic)
+        return bool(fates & KEPT if apart else fates and fates <= KEPT)
+
+    def is_apart(self, topic: Topic) -> bool:
+        """Whether several subscriptions may have connections of their own for it: whose is whose, nobody knows."""
+        return any(wire_of(topic) in apart for links, apart in self.case.apart if links is self.witness.links)
+
+    def sure_life(self, publication: Publication, until: float) -> Life | None:
+        """The one connection that has brought it for certain; None where none has, or where there are several."""
+        lives = self.put(publication)
+        if len(lives) != 1:
+            return None
+        (life,) = lives
+        return life if self.case.is_sure(life, publication, until) else None
+
     def topics(self) -> Iterator[Topic]:
         """The topics of the updates that it is to see: of those that it subscribed to."""
         for topic in self.witness.spans:
@@ -231,19 +254,43 @@ class Testimony:
             begun += [until for _, until in spans if until <= at]
         return max(begun, default=-math.inf)
 
+    def was_none_of_its(self, publication: Publication, topic: Topic) -> bool:
+        """Whether it had left *topic* when this was published, and nobody had asked for that anew."""
+        left: float | None = None
+        for since, until in self._asked_for(topic):
+            if since <= publication.at:
+                until = self.witness.left_at if until is None else until
+                left = max(left or 0.0, math.inf if until is None else until)
+        if left is None or publication.at <= left + UNDER_WAY:
+            return False
+        # What is asked for anew may come before the ack, from which on it is subscribed.
+        return not any(
+            left < one.since <= publication.at
+            for life in self.case.truth.lives
+            for one in life.held.get(wire_of(topic), ())
+        )
+
     def _find_spans(self, topic: Topic) -> list[tuple[float, float]]:
         left = self.case.end if self.witness.left_at is None else self.witness.left_at
         ended = min(left, self._ended.get(topic.wire, math.inf), self._ended.get(wire_of(topic), math.inf))
-        spans = [span for one, found in self.witness.spans.items() if one.covers(topic) for span in found]
-        return [(since, min(ended, ended if until is None else until)) for since, until in spans]
+        return [(since, min(ended, ended if until is None else until)) for since, until in self._asked_for(topic)]
+
+    def _asked_for(self, topic: Topic) -> list[tuple[float, float | None]]:
+        """The same as it was noted, whether the exchange has ended it before or not."""
+        if topic not in self._asked:
+            spans = self.witness.spans
+            self._asked[topic] = [span for one, found in spans.items() if one.covers(topic) for span in found]
+        return self._asked[topic]
 
     def was_to_see(self, reading: Reading, readings: Readings, *, by: float = math.inf) -> bool:
         """Whether it was subscribed when this was published, *by* then, and somebody can know that it is missing."""
         at = reading.publication.at
+        # Where no connection held it, it was about to be asked for, or had been left, at this very moment.
+        edge = 0.0 if self.put(reading.publication) else _EDGE
         return (
             at <= by
-            and any(since < at <= until for since, until in self.spans(readings.topic))
-            and not self.case.is_excused(reading, readings)
+            and any(since + edge < at <= until - edge for since, until in self.spans(readings.topic))
+            and not self.is_excused(reading, readings)
             and not (self.witness.changes_only and not readings.is_news(reading))
         )
 

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from kufeed import Overflow
+from kufeed import OrderBook, Overflow, UpdateType
 from kufeed.testing.case import UNDER_WAY
 from kufeed.testing.exchangefaults import Complain, LowerLimits, SpoilPongs
 from kufeed.testing.findings import Finding, Offence
@@ -14,9 +14,9 @@ from kufeed.testing.linefaults import Refuse, Silence
 from kufeed.testing.readings import wire_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from kufeed import QueueStatistics, Topic
+    from kufeed import QueueStatistics, Topic, Update
     from kufeed.testing.case import Case, Testimony
     from kufeed.testing.readings import Reading, Readings
     from kufeed.testing.truth import Life, Limit, Refusal, Strike
@@ -25,6 +25,8 @@ _LOWERED: tuple[Limit, ...] = ("dials", "frames")
 """What `LowerLimits` is about. What is refused is not counted, so that nothing of it is left when it is over."""
 _LONGEST_WINDOW = 60.0
 """Seconds that any limit looks back."""
+_LATELY = 10.0
+"""Seconds before the last that was surely brought since which a live stream has brought something."""
 
 
 def judge_limits(case: Case) -> Iterator[Finding]:
@@ -47,7 +49,7 @@ def _excuses(strike: Strike, refusal: Refusal) -> bool:
 def judge_detection(testimony: Testimony) -> Iterator[Finding]:
     """Connections on which nothing came any more, and the feed has not noticed in time."""
     case = testimony.case
-    for life in case.truth.lives:
+    for life in filter(testimony.is_own, case.truth.lives):
         for since, until in _dead(case, life):
             deadline = since + case.notice_within
             if deadline > min(until, case.end):
@@ -94,16 +96,18 @@ def _noticed(testimony: Testimony, topics: list[Topic], life: Life, since: float
     case = testimony.case
     if life.ended_at <= deadline:
         return True
+    others = [other for other in case.truth.lives if other is not life and testimony.is_own(other)]
     for topic in topics:
         wire = wire_of(topic)
         if any(since <= at <= deadline for at in testimony.lost_at.get(wire, ())):
             return True
-        for other in case.truth.lives:
-            held = other.held.get(wire, ())
-            if other is not life and any(one.since <= deadline and since <= one.until for one in held):
-                return True
-    if any(other.market == life.market and since <= other.opened_at <= deadline for other in case.truth.lives):
-        return True
+        if any(one.since <= deadline and since <= one.until for other in others for one in other.held.get(wire, ())):
+            return True
+    # It may have opened one in its place, and not come to asking for all of its topics there.
+    for other in others:
+        replaces = not other.held or not other.held.keys().isdisjoint(life.held)
+        if replaces and other.market == life.market and since <= other.opened_at <= deadline:
+            return True
     # It may have dialled, and met what refuses it before the exchange sees it.
     refused = (strike for strike in case.truth.strikes if strike.at <= deadline and since <= strike.until)
     return any(isinstance(strike.fault, Refuse) for strike in refused)
@@ -114,19 +118,29 @@ def _noticed(testimony: Testimony, topics: list[Topic], life: Life, since: float
 
 def judge_recovery(testimony: Testimony) -> Iterator[Finding]:
     """Streams of which nothing comes, though every fault has been over for so long."""
-    case, accounts = testimony.case, testimony.witness.statistics
+    case, witness = testimony.case, testimony.witness
     due = case.calm_since + case.live_within
-    if due > case.end or (accounts is not None and accounts.pending):
+    if due > case.end or (witness.statistics is not None and witness.statistics.pending and not witness.waiting):
         return
     for topic in testimony.topics():
         readings = case.readings_of(topic)
-        first = next((one for one in readings.all if _is_due(testimony, readings, one, due)), None)
-        if first is not None and not _came(testimony, topic, first):
+        published = [one for one in readings.all if _is_due(testimony, readings, one, due)]
+        if published and not _came(testimony, topic, least := _late_one(testimony, published)):
             text = (
-                f"{first.update}, published at {first.publication.at:.3f}, and all after it have not come, though the"
+                f"{least.update}, published at {least.publication.at:.3f}, and all after it have not come, though the"
                 f" last fault was over at {case.calm_since:.3f}"
             )
-            yield Finding(Offence.NOT_LIVE, text, topic, first.publication.at)
+            yield Finding(Offence.NOT_LIVE, text, topic, least.publication.at)
+
+
+def _late_one(testimony: Testimony, published: Sequence[Reading]) -> Reading:
+    """The one of *published* that, or one after which, must have come: near the last that was brought for certain."""
+    for last in reversed(published):
+        publication = last.publication
+        lives = testimony.put(publication)
+        if lives and all(testimony.case.is_sure(life, publication, publication.at + UNDER_WAY) for life in lives):
+            return next(one for one in published if one.publication.at >= publication.at - _LATELY)
+    return published[0]
 
 
 def _is_due(testimony: Testimony, readings: Readings, reading: Reading, due: float) -> bool:
@@ -140,13 +154,31 @@ def _is_due(testimony: Testimony, readings: Readings, reading: Reading, due: flo
     )
 
 
-def _came(testimony: Testimony, topic: Topic, first: Reading) -> bool:
-    """Whether that publication, or any after it, was seen; or anything since, where what waits is with the exchange."""
-    if testimony.policy(topic.kind) is Overflow.BLOCK:
-        return any(seen.at >= first.publication.at for seen in testimony.updates.get(topic, ()))
-    if any(view.at >= first.publication.at for view in testimony.views.get(topic, ())):
+def _came(testimony: Testimony, topic: Topic, least: Reading) -> bool:
+    """Whether that publication, or any after it, was seen or waited to be.
+
+    Anything since, where what waits is with the exchange; and what had no room is not held against the feed.
+    """
+    at, waiting, accounts = least.publication.at, testimony.witness.waiting, testimony.witness.statistics
+    policy = testimony.policy(UpdateType.BOOK if topic in testimony.views else topic.kind)
+    if (waiting and policy is Overflow.BLOCK) or (accounts is not None and accounts.dropped):
         return True
-    return any(match is not None and match.reading.number >= first.number for match in testimony.matches(topic))
+    if policy is Overflow.BLOCK:
+        return any(seen.at >= at for seen in testimony.updates.get(topic, testimony.views.get(topic, ())))
+    if any(view.at >= at for view in testimony.views.get(topic, ())):
+        return True
+    readings = testimony.case.readings_of(topic)
+    return any(match is not None and match.reading.number >= least.number for match in testimony.matches(topic)) or any(
+        _is_since(update, least, readings) for update in waiting if update.topic == topic
+    )
+
+
+def _is_since(update: Update, least: Reading, readings: Readings) -> bool:
+    """Whether *update* is that publication or one after it, or a view of a book with it."""
+    if isinstance(update, OrderBook):
+        return readings.goes_backward or update.sequence >= least.update.sequence
+    found = readings.find(update, least.number - 1)
+    return found is not None and found.number >= least.number
 
 
 # Accounts
@@ -209,6 +241,6 @@ def _brought_and_not_seen(testimony: Testimony, topic: Topic, readings: Readings
             reading.number not in numbers
             and any(since < reading.publication.at and settled <= until for since, until in testimony.spans(topic))
             and testimony.was_to_see(reading, readings)
-            and testimony.case.sure_life(reading.publication, settled) is not None
+            and testimony.sure_life(reading.publication, settled) is not None
         ):
             yield reading, reading.number > last

@@ -58,12 +58,11 @@ def check_delivery(
         notice_within=notice_within,
         live_within=live_within,
         calm_since=_calm(truth) if calm_since is None else calm_since,
-        apart=frozenset(
-            wire_of(topic)
+        apart=[
+            (witness.links, {wire_of(topic) for topic in witness.spans})
             for witness in witnesses
             if Overflow.BLOCK in witness.policies.values()
-            for topic in witness.spans
-        ),
+        ],
     )
     found = [*judge_limits(case), *(one for witness in witnesses for one in _judge(exchange, Testimony(witness, case)))]
     return tuple(sorted(found, key=lambda one: math.inf if one.at is None else one.at))

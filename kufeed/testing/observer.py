@@ -28,10 +28,17 @@ class FeedObserver:
         self.findings: list[Finding] = []
         """Feeds that took longer to close than they have promised."""
         self._deadlines: dict[object, float] = {}
+        self._links: dict[object, set[str]] = {}
 
-    def onlooker(self, policies: Mapping[UpdateType, Overflow], *, changes_only: bool) -> Witness:
+    def dialling(self, feed: object, connect_id: str) -> None:
+        self._links.setdefault(feed, set()).add(connect_id)
+
+    def onlooker(
+        self, feed: object, policies: Mapping[UpdateType, Overflow], *, changes_only: bool, depth: int | None
+    ) -> Witness:
         name = f"subscription {len(self.witnesses) + 1}"
-        witness = Witness(name, policies=policies, changes_only=changes_only)
+        witness = Witness(name, policies=policies, changes_only=changes_only, depth=depth)
+        witness.links = self._links.setdefault(feed, set())
         self.witnesses.append(witness)
         return witness
 

@@ -43,7 +43,7 @@ def judge_updates(testimony: Testimony) -> Iterator[Finding]:
     for topic, trail in testimony.updates.items():
         readings = testimony.case.readings_of(topic)
         matches = testimony.matches(topic)
-        yield from _phantoms(testimony.case, topic, trail, matches)
+        yield from _phantoms(testimony, topic, trail, matches)
         found = [match for match in matches if match is not None]
         in_order = list(_in_order(found))
         yield from _repeated_or_late(testimony, topic, readings, found)
@@ -52,10 +52,17 @@ def judge_updates(testimony: Testimony) -> Iterator[Finding]:
             yield from _avoidable(testimony, readings, hole)
 
 
-def _phantoms(case: Case, topic: Topic, trail: Sequence[Seen], matches: Sequence[Match | None]) -> Iterator[Finding]:
+def _phantoms(
+    testimony: Testimony, topic: Topic, trail: Sequence[Seen], matches: Sequence[Match | None]
+) -> Iterator[Finding]:
+    case = testimony.case
     for seen, match in zip(trail, matches, strict=True):
-        if match is None and not case.was_garbled(seen.at):
-            yield Finding(Offence.PHANTOM, f"no publication of {topic} says {seen.update}", topic, seen.at)
+        if match is None:
+            if not case.was_garbled(seen.at):
+                yield Finding(Offence.PHANTOM, f"no publication of {topic} says {seen.update}", topic, seen.at)
+        elif testimony.was_none_of_its(match.reading.publication, topic):
+            text = f"{seen.update}, published at {match.reading.publication.at:.3f}, came though {topic} had been left"
+            yield Finding(Offence.PHANTOM, text, topic, seen.at)
 
 
 def _repeated_or_late(
@@ -117,9 +124,9 @@ def _silent(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Fi
     begun = testimony.begun(readings.topic, seen.at)
     missing = [one for one in hole.missing if one.publication.at > begun and testimony.was_to_see(one, readings)]
     if hole.before is None or hole.before.seen.at <= begun:  # no number before it tells that there was anything
-        missing = [one for one in missing if not testimony.case.was_kept_back(one, readings)]
+        missing = [one for one in missing if not testimony.was_kept_back(one, readings)]
     if testimony.policy(readings.topic.kind) is Overflow.LATEST:
-        missing = [one for one in missing if Fate.SENT not in testimony.case.fates(one.publication)]
+        missing = [one for one in missing if Fate.SENT not in testimony.fates(one.publication)]
     if not seen.failed:
         told = [gap for gap in seen.gaps if gap.filled is not GapFill.FILLED]
         told += [gap for gap in testimony.later_gaps(readings.topic, seen) if _reaches_back(gap)]
@@ -159,19 +166,19 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
     case, topic = testimony.case, readings.topic
     span = readings.all[hole.before.reading.number : hole.after.reading.number + 1]
     since, until = span[0].publication.at, span[-1].publication.at
-    if any(one.backward or KEPT.intersection(one.publication.fates.values()) for one in span):
+    if any(one.backward or KEPT.intersection(testimony.put(one.publication).values()) for one in span):
         return
     if _may_mend(case, since, until):
         return
     if not any(a <= since and until <= b for a, b in testimony.spans(topic)):
         return  # left meanwhile, and begun anew
-    lives = span[0].publication.fates
+    lives = testimony.put(span[0].publication)
     if len(lives) > 1 and not readings.is_contiguous and topic.kind not in EVENTS:
         return  # that an old state comes on another connection, too, does not prove to a client that it missed none
     wire, over = wire_of(topic), max(until + UNDER_WAY, hole.after.seen.at)
     # What it brings may wait until the consumer comes, or be lost with it.
     good = [life for life in lives if life.held_throughout(wire, since, over) and _brought_all(case, life, span)]
-    if good and (len(good) == len(lives) or wire not in case.apart):
+    if good and (len(good) == len(lives) or not testimony.is_apart(topic)):
         text = f"{told[0]} was told, though {good[0].session} has brought everything untouched"
         yield Finding(Offence.AVOIDABLE_LOSS, text, topic, hole.after.seen.at)
 

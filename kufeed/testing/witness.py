@@ -10,7 +10,7 @@ import trio
 from kufeed import Update
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from kufeed import Level, Overflow, QueueStatistics, StreamEvent, Topic, UpdateType
 
@@ -38,6 +38,7 @@ class Witness:
 
     Where it does not see events (plain iteration), holes are known by `Update.gap_before`. *policies* tell what may be
     missing without a word: updates that `Overflow.LATEST` has conflated. With *changes_only* what says nothing new may.
+    With *depth* each view of a book must have so many levels on each side, or all that there are.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Witness:
         *,
         policies: Mapping[UpdateType, Overflow] | None = None,
         changes_only: bool = False,
+        depth: int | None = None,
     ) -> None:
         self.name = name
         self.policies = {} if policies is None else dict(policies)
         self.changes_only = changes_only
+        self.depth = depth
         self.sightings: list[Sighting] = []
         """What it was handed, in order."""
         self.told: list[Sighting] = []
@@ -58,8 +61,12 @@ class Witness:
         """When each topic was subscribed to: from its (first) ack until it was left; None while it is not."""
         self.statistics: QueueStatistics | None = None
         """The accounts at the end, where they are known."""
+        self.links: Collection[str] | None = None
+        """The ids (`Session.connect_id`) of its feed's connections, where they are known: others bring it nothing."""
         self.left_at: float | None = None
         """When the subscription was left."""
+        self.waiting: tuple[Update, ...] = ()
+        """What it had not taken then, though it was there."""
 
     def subscribed(self, topics: Iterable[Topic]) -> None:
         """It is subscribed to *topics* from now on."""
@@ -100,7 +107,8 @@ class Witness:
         """*event* was put into its stream, now, whether it comes to it or not."""
         self.told.append(Sighting(trio.current_time(), event))
 
-    def left(self, statistics: QueueStatistics) -> None:
-        """The subscription is over; these are its accounts."""
+    def left(self, statistics: QueueStatistics, waiting: Sequence[Update] = ()) -> None:
+        """The subscription is over; these are its accounts, and what it has not taken."""
         self.left_at = trio.current_time()
         self.statistics = statistics
+        self.waiting = tuple(waiting)

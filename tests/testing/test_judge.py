@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from contextlib import AsyncExitStack
@@ -17,7 +18,19 @@ from trio.testing import MockClock
 import kufeed
 from kufeed import Overflow, UpdateType
 from kufeed.protocol import BookSide, topic
-from kufeed.testing import Exchange, Fate, FaultPlan, Limits, MemoryNetwork, Offence, Witness, check_delivery, faults
+from kufeed.protocol.session import Session
+from kufeed.testing import (
+    Exchange,
+    Fate,
+    FaultPlan,
+    Limits,
+    MemoryNetwork,
+    Offence,
+    Witness,
+    check_delivery,
+    faults,
+    run,
+)
 
 from .witnessed import subscriptions, until_closed, watch, watch_plainly, witnessed
 
@@ -25,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     from kufeed import Feed, Subscription
-    from kufeed.testing import Finding, Truth
+    from kufeed.testing import Finding, Publication, Truth
 
     Play = Callable[[Exchange, Feed], Awaitable[None]]
     Consume = Callable[[Subscription[Any], Witness], Awaitable[None]]
@@ -200,6 +213,85 @@ def test_an_update_of_another_topic_is_a_phantom() -> None:
 
 
 @pytest.mark.parametrize("subscribe", [trades, tickers, deltas])
+def test_an_update_that_was_published_after_its_topic_was_left_is_a_phantom(
+    subscribe: Callable[[Feed], Subscription[Any]],
+) -> None:
+    def leave(witness: Witness) -> None:
+        for spans in witness.spans.values():
+            spans[-1] = (spans[-1][0], 2.0)
+
+    assert offences(judged(subscribe, some_seconds, spoil=leave)) == {Offence.PHANTOM}
+
+
+def test_what_comes_before_the_ack_of_a_topic_that_was_added_again_is_no_phantom() -> None:
+    async def remove_and_add() -> None:
+        async with (
+            kufeed.open_feed(kufeed.FeedConfig(linger=0.0)) as feed,
+            feed.trades("BTC-USDT", "ETH-USDT") as stream,
+        ):
+            with trio.move_on_after(30):
+                async for update in stream:
+                    if stream.topics[-1] == topic("trade", "ETH-USDT") and update.symbol == "ETH-USDT":
+                        stream.remove("ETH-USDT")
+                        await trio.sleep(3)
+                        await stream.add("ETH-USDT")
+
+    run(remove_and_add, plan=FaultPlan(faults.SpoilAcks(at=1, lasting=20, how="late", seconds=1.5))).check()
+
+
+def test_a_topic_that_was_added_again_where_another_holds_it_is_to_be_seen() -> None:
+    async def remove_and_add() -> None:
+        async with kufeed.open_feed() as feed, feed.ticker("BTC-USDT", "ETH-USDT") as one, feed.ticker("ETH-USDT"):
+            await trio.sleep(2)
+            one.remove("ETH-USDT")
+            await trio.sleep(2)
+            await one.add("ETH-USDT")
+            with trio.move_on_after(5):
+                async for _ in one:
+                    pass
+
+    report = run(remove_and_add)
+    report.check()
+    assert report.witnesses[0].spans[topic("ticker", "ETH-USDT")] == [(0.0, 2.0), (4.0, 9.0)]
+
+
+def test_whoever_comes_again_to_a_book_is_shown_it_as_it_stands() -> None:
+    async def remove_and_add() -> None:
+        async with kufeed.open_feed() as feed, feed.book("BTC-USDT", "ETH-USDT") as books, feed.book("BTC-USDT"):
+            with trio.move_on_after(20):
+                async for _ in books:
+                    if trio.current_time() > 10.2 and books.topics[0].symbol == "BTC-USDT":
+                        books.remove("BTC-USDT")
+                        await trio.sleep(0.1)
+                        await books.add("BTC-USDT")
+
+    run(remove_and_add, exchange=lambda: Exchange(ledger=True, update_interval=0.5)).check()
+
+
+@pytest.mark.parametrize("subscribe", [trades, deltas])
+@pytest.mark.parametrize("by", [0.0, 1e-9])
+def test_what_nobody_held_at_the_edge_of_a_subscription_is_not_owed(
+    subscribe: Callable[[Feed], Subscription[Any]], by: float
+) -> None:
+    made: list[Publication] = []
+
+    async def some_more(exchange: Exchange, feed: Feed) -> None:
+        await trio.sleep(5.2)
+        (published,) = (rows for rows in truth_of(exchange).published.values() if rows)
+        made.extend(one for one in published if one.at == published[len(published) // 2].at)
+
+    def begin(witness: Witness) -> None:
+        for publication in made:
+            publication.fates.clear()
+        witness.statistics = None
+        for spans in witness.spans.values():
+            spans[0] = (made[0].at - by, spans[0][1])
+        witness.sightings = [one for one in witness.sightings if one.at > made[0].at]
+
+    assert not judged(subscribe, some_more, spoil=begin)
+
+
+@pytest.mark.parametrize("subscribe", [trades, tickers, deltas])
 def test_an_update_seen_twice_is_a_duplicate(subscribe: Callable[[Feed], Subscription[Any]]) -> None:
     def repeat(witness: Witness) -> None:
         place = updates_at(witness)[4]
@@ -272,6 +364,19 @@ def test_a_view_that_the_book_never_had_is_false(spoil: Callable[[Any], Any]) ->
 
     (finding,) = judged(lambda feed: feed.book("XBTUSDTM"), some_seconds, spoil=bend)
     assert finding.offence is Offence.FALSE_BOOK
+
+
+@pytest.mark.parametrize("kept", [0, 1, 19])
+@pytest.mark.parametrize("depth", [20, None])
+def test_a_view_of_fewer_levels_than_were_asked_for_is_false(kept: int, depth: int | None) -> None:
+    def cut_off(witness: Witness) -> None:
+        witness.depth = depth
+        place = updates_at(witness)[4]
+        shorter = attrs.evolve(witness.sightings[place].what, bids=witness.sightings[place].what.bids[:kept])  # type: ignore[misc,arg-type,union-attr]
+        witness.sightings[place] = attrs.evolve(witness.sightings[place], what=shorter)
+
+    found = judged(lambda feed: feed.book("XBTUSDTM"), some_seconds, spoil=cut_off)
+    assert offences(found) == (set() if depth is None else {Offence.FALSE_BOOK})
 
 
 def test_views_have_an_order_and_come_once() -> None:
@@ -359,6 +464,94 @@ def test_a_stream_that_does_not_come_back_is_not_live() -> None:
     assert offences(judged(trades, stay_away, live_within=10.0)) == {Offence.NOT_LIVE}
     assert not judged(trades, stay_away, live_within=60.0)
     assert not judged(trades, stay_away, live_within=10.0, calm_since=40.0)
+
+
+def two_feeds(symbols: tuple[str, str], after: float, seconds: float) -> Callable[[], Awaitable[None]]:
+    """A program with one feed for each of *symbols*, which it opens one *after* the other."""
+
+    async def follow(symbol: str) -> None:
+        config = kufeed.FeedConfig(reconnect_delay=0.1, stale_after=None)
+        async with kufeed.open_feed(config) as feed, feed.trades(symbol) as trades:
+            async for _ in trades:
+                pass
+
+    async def program() -> None:
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(follow, symbols[0])
+                await trio.sleep(after)
+                nursery.start_soon(follow, symbols[1])
+
+    return program
+
+
+def test_that_another_feed_dials_does_not_say_that_a_dead_connection_was_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Session, "deadline", lambda *_: math.inf)  # no ping, so no pong that is late
+    report = run(two_feeds(("BTC-USDT", "ETH-USDT"), 12.0, 60.0), plan=FaultPlan(faults.Silence(at=10)))
+    assert Offence.LATE in report.offences
+
+
+def test_of_two_feeds_each_is_judged_by_its_own_connections() -> None:
+    made: list[Exchange] = []
+    program = two_feeds(("BTC-USDT", "BTC-USDT"), 1.2, 20.0)
+
+    def exchange() -> Exchange:
+        made.append(Exchange(seed=1, ledger=True, update_interval=0.5))
+        return made[-1]
+
+    async def cut_one() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(program)
+            await trio.sleep(10)
+            await made[0].sessions[0].disconnect()
+
+    report = run(cut_one, exchange=exchange)
+    report.check()
+    assert [len(witness.links or ()) for witness in report.witnesses] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("subscribe", "policy"),
+    [
+        (lambda feed: feed.book("XBTUSDTM"), Overflow.LATEST),
+        (lambda feed: feed.trades("XBTUSDTM", overflow="block"), Overflow.BLOCK),
+        (lambda feed: feed.ticker("XBTUSDTM"), Overflow.LATEST),
+    ],
+)
+def test_a_stream_that_comes_back_and_dies_later_is_not_live(
+    subscribe: Callable[[Feed], Subscription[Any]], policy: Overflow
+) -> None:
+    async def two_minutes(exchange: Exchange, feed: Feed) -> None:
+        await trio.sleep(120)
+
+    def die(witness: Witness) -> None:
+        witness.sightings = [one for one in witness.sightings if one.at < 100]
+        witness.statistics = None  # or the accounts would not agree
+
+    policies = {UpdateType.BOOK: policy, UpdateType.TRADE: policy, UpdateType.TICKER: policy}
+    assert not judged(subscribe, two_minutes, live_within=40.0, policies=policies)
+    found = judged(subscribe, two_minutes, live_within=40.0, policies=policies, spoil=die)
+    assert offences(found) == {Offence.NOT_LIVE}
+
+
+@pytest.mark.parametrize(
+    ("kind", "overflow"),
+    [("ticker", None), ("book", None), ("book", "block"), *(("trades", one) for one in ("raise", "drop_newest", None))],
+)
+def test_a_program_that_computes_for_minutes_is_not_told_that_its_streams_are_not_live(
+    kind: str, overflow: str | None
+) -> None:
+    async def computes() -> None:
+        async with kufeed.open_feed() as feed, getattr(feed, kind)("BTC-USDT", "XBTUSDTM", overflow=overflow) as stream:
+            await stream.receive()
+            await trio.sleep(100)
+
+    report = run(computes)
+    report.check()
+    assert report.witnesses[0].statistics is not None
+    assert report.witnesses[0].statistics.pending == len(report.witnesses[0].waiting) > 0
 
 
 async def test_what_the_exchange_refuses_by_its_limits_is_a_broken_limit(autojump_clock: MockClock) -> None:

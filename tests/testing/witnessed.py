@@ -67,9 +67,10 @@ async def witnessed(
     how: Callable[[Subscription[Any], Witness], Awaitable[None]] = watch,
     name: str = "consumer",
     changes_only: bool = False,
+    depth: int | None = None,
 ) -> AsyncIterator[Witness]:
     """Enter *subscription* and have it watched in a task; at the end its accounts are taken."""
-    witness = Witness(name, policies=policies, changes_only=changes_only)
+    witness = Witness(name, policies=policies, changes_only=changes_only, depth=depth)
     async with trio.open_nursery() as nursery:
         async with subscription:
             witness.subscribed(subscription.topics)
