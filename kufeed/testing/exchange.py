@@ -323,7 +323,11 @@ class Exchange(Premises):
 
     def _overlay_field(self, name: str, value: Any) -> Callable[[], None]:
         return self.overlays.lay(
-            name, value, lambda: getattr(self.faults, name), lambda value: setattr(self.faults, name, value)
+            name,
+            value,
+            lambda: getattr(self.faults, name),
+            lambda value: setattr(self.faults, name, value),
+            lambda: self.faults.count_sets(name),
         )
 
     def issue_credentials(self) -> Credentials:

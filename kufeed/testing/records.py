@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
@@ -66,7 +67,12 @@ def _named(symbol: str, symbols: set[str]) -> bool:
     return symbol in symbols or "*" in symbols
 
 
-@attrs.define(kw_only=True)
+def _count_set(faults: Faults, field: attrs.Attribute[Any], value: Any) -> Any:
+    faults._sets[field.name] += 1  # noqa: SLF001  # a hook of that class
+    return value
+
+
+@attrs.define(kw_only=True, on_setattr=_count_set)
 class Faults:
     """What the exchange does wrong, changeable at any time.
 
@@ -135,6 +141,11 @@ class Faults:
     book: BookFault | None = None
     books: list[BookFault] = attrs.field(factory=list)
     clock_skew: float = 0.0
+    _sets: Counter[str] = attrs.field(factory=Counter, init=False, repr=False, eq=False)
+
+    def count_sets(self, name: str) -> int:
+        """How often the field *name* was set: whether by hand since is not seen from its value."""
+        return self._sets[name]
 
     def ignores(self, topic: str, symbol: str) -> bool:
         """Whether a subscribe for this wire topic of *symbol* is not answered."""

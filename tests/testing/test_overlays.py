@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +53,27 @@ def test_what_is_set_by_hand_meanwhile_stays() -> None:
     shelf.value = 7
     end()
     assert shelf.value == 7
+
+
+def test_a_value_that_only_compares_equal_is_another_one() -> None:
+    shelf = Shelf(0)
+    end = shelf.lay(True)
+    shelf.value = 1
+    end()
+    assert shelf.value is not True
+    assert shelf.value == 1
+
+
+@pytest.mark.parametrize("value", [503, 1, True, ("429000", "Too Many Requests")])
+def test_the_same_value_set_by_hand_in_faults_stays(value: Any) -> None:
+    exchange = Exchange()
+    end_first, end_second = exchange.overlay(token_error=value), exchange.overlay(token_error=value)
+    end_second()
+    exchange.faults.token_error = value
+    end_first()
+    assert exchange.faults.token_error is value
+    exchange.overlay(token_error=500)()
+    assert exchange.faults.token_error is value
 
 
 def test_what_is_set_by_hand_voids_all_that_lay_there() -> None:

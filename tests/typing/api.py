@@ -687,6 +687,7 @@ async def wrong_symbols(feed: Feed) -> None:
 async def fault_plans(exchange: Exchange) -> None:
     plan = FaultPlan(faults.Close(at=2, code=1012), faults.RefuseTokens(error=("429000", "Too Many Requests")))
     assert_type(FaultPlan.from_json(plan.to_json()), FaultPlan)
+    assert_type(FaultPlan.from_json(plan.to_json(), kinds=[faults.Close]), FaultPlan)
     assert_type(FaultPlan.random(7, "rough", duration=5), FaultPlan)
     assert_type([fault.until for fault in plan], list[float])
     plan.check(exchange)
