@@ -290,12 +290,29 @@ class Connection:
     async def join(self, line: Line) -> None:
         """Wait, on standby, until what *line* brings may be delivered: at once where no other link is left."""
         await self._until(lambda: line.up_since is not None)
-        while live := [one for one in self._lines if one.is_live]:
-            # What goes decides, where it lives: all that it has must come on the new link.
-            other = line.replaces if line.replaces in live else live[0]
-            if await self._is_at_seam(line, other):
-                break
+        while not self._is_next(line):
+            if live := [one for one in self._lines if one.is_live]:
+                # What goes decides, where it lives: all that it has must come on the new link.
+                other = line.replaces if line.replaces in live else live[0]
+                if await self._is_at_seam(line, other):
+                    break
+            else:
+                await self._until(lambda: self._is_next(line) or any(one.is_live for one in self._lines))
         self._go_live(line)
+
+    def _is_next(self, line: Line) -> bool:
+        """Whether no link delivers, and none on standby has more to hand out first.
+
+        That is the one with most topics, then the oldest: what it has kept reaches back furthest. The others join it.
+        """
+        if any(one.is_live for one in self._lines):
+            return False
+        standing_by = [
+            one
+            for one in self._lines
+            if one.up_since is not None and one.link is not None and one.link.standby is not None and not one.retired
+        ]
+        return line is max(standing_by, key=lambda one: (len(one.acked), one.age()), default=line)
 
     async def _is_at_seam(self, line: Line, other: Line) -> bool:
         """Whether, after some waiting, what *line* has kept reaches back to before what *other* has delivered."""

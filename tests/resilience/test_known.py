@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import attrs
 import pytest
 import trio
 
@@ -39,6 +40,24 @@ def test_a_lost_connection_costs_nothing_in_silence(fault: faults.Fault) -> None
     assert report.ended
     assert len(report.exchange.dials) == 4, "both markets, two times"
     report.check()
+
+
+async def trades_on_two_links() -> None:
+    config = attrs.evolve(QUICK, redundancy=2, rotate_after=12.0)
+    async with kufeed.open_feed(config) as feed:
+        with trio.move_on_after(20.0):
+            async with feed.trades("XBTUSDTM", "BTC-USDT") as trades:
+                async for _ in trades:
+                    pass
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("at", [9.5, 10.5])
+def test_of_several_links_on_standby_the_one_that_reaches_back_furthest_takes_over(seed: int, at: float) -> None:
+    """All links that deliver fall silent while others are about to replace them, and have kept what came since."""
+    market = partial(MARKET, update_interval=0.25, ping_interval=3.0, ping_timeout=1.5)
+    plan = FaultPlan(faults.Silence(at=at, lasting=1.0))
+    run(trades_on_two_links, plan=plan, seed=seed, exchange=market).check()
 
 
 async def coming_and_going(kind: str) -> None:
