@@ -22,15 +22,16 @@ from kufeed import (
     Update,
     UpdateType,
 )
+from kufeed.testing.exchangefaults import SkewClock
 from kufeed.testing.linefaults import Garble
 from kufeed.testing.readings import EVENTS, Reading, Readings, read_all, wire_of
 from kufeed.testing.truth import Fate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from kufeed import Topic
-    from kufeed.testing.truth import Life, Publication, Truth
+    from kufeed.testing.truth import Life, Publication, Strike, Truth
     from kufeed.testing.witness import Sighting, Witness
 
 UNDER_WAY = 1.0
@@ -66,6 +67,12 @@ class Case:
         whole = attrs.evolve(topic, symbol="all") if topic.is_part else topic
         return self.readings(whole).get(topic) or Readings(topic)
 
+    def was_struck(self, since: float, until: float) -> bool:
+        """Whether any fault, or what it has left, may have been felt meanwhile."""
+        return any(
+            strike.at <= until and since <= felt_until(strike) + self.notice_within for strike in self.truth.strikes
+        ) or any(one.since <= until and since <= one.until + self.notice_within for one in self.truth.frozen)
+
     def was_garbled(self, at: float, life: Life | None = None) -> bool:
         """Whether bytes had been garbled by then, on *life* or on any connection."""
         return any(
@@ -84,6 +91,11 @@ class Case:
             one.since <= publication.at + UNDER_WAY and publication.at <= one.until for one in self.truth.frozen
         )
         return fate is Fate.SENT and lived and whole and not frozen and not life.session.lag
+
+
+def felt_until(strike: Strike) -> float:
+    """When it has passed: after a clock was set back, times go over the same ground again."""
+    return strike.until + (abs(strike.fault.seconds) if isinstance(strike.fault, SkewClock) else 0.0)
 
 
 @attrs.define
@@ -170,6 +182,12 @@ class Testimony:
             for wire in _wires(what):
                 self.lost_at.setdefault(wire, []).append(at)
 
+    def in_order(self) -> Iterator[Seen]:
+        """All updates and views that it saw, by topic."""
+        for trails in (self.updates, self.views):
+            for trail in trails.values():
+                yield from trail
+
     def is_own(self, life: Life) -> bool:
         """Whether it is a connection of its feed, as far as that is known."""
         links = self.witness.links
@@ -198,6 +216,21 @@ class Testimony:
         fates = self.fates(reading.publication)
         apart = self.is_apart(readings.topic)
         return reading.backward or bool(fates & KEPT if apart else fates and fates <= KEPT)
+
+    def good_lives(self, span: Sequence[Reading], until: float) -> list[Life]:
+        """Those connections that have brought all of *span* untouched, and went on until then; it is in order."""
+        if not span:
+            return []
+        first, last = span[0].publication, span[-1].publication
+        return [
+            life
+            for life in self.put(first)
+            if life.held_throughout(first.wire, first.at, max(until, last.at + UNDER_WAY))
+            and not life.was_tampered_with(first.at, last.at)
+            and not self.case.truth.was_disturbed(life, last.at)
+            and not life.session.lag
+            and all(one.publication.fates.get(life) is Fate.SENT for one in span)
+        ]
 
     def is_apart(self, topic: Topic) -> bool:
         """Whether several subscriptions may have connections of their own for it: whose is whose, nobody knows."""

@@ -8,11 +8,11 @@ import attrs
 
 from kufeed import GapCause, GapFill, Overflow
 from kufeed.protocol import MergeKey
-from kufeed.testing.case import KEPT, UNDER_WAY
+from kufeed.testing.case import KEPT, felt_until
 from kufeed.testing.exchangefaults import Complain, Delist, Halt, IgnoreTopics, MuteTopics, SkewClock, SpoilAcks
 from kufeed.testing.findings import Finding, Offence
 from kufeed.testing.linefaults import Garble
-from kufeed.testing.readings import EVENTS, wire_of
+from kufeed.testing.readings import EVENTS
 from kufeed.testing.truth import Fate
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from kufeed import Gap, Topic
     from kufeed.testing.case import Case, Match, Seen, Testimony
     from kufeed.testing.readings import Reading, Readings
-    from kufeed.testing.truth import Life, Strike
 
 _MAY_MEND = (Complain, Delist, Garble, Halt, IgnoreTopics, MuteTopics, SkewClock, SpoilAcks)
 """Faults for which a feed may rightly ask for a stream anew, or begin it anew, though its connection lives."""
@@ -147,6 +146,9 @@ def _covers(gap: Gap, reading: Reading, readings: Readings) -> bool:
 def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Finding]:
     """A hole that was told, though one connection has brought everything there was."""
     told = [gap for gap in hole.after.seen.gaps if gap.cause not in _NOT_OURS and gap.filled is not GapFill.FILLED]
+    if strange := [gap for gap in hole.after.seen.gaps if gap.cause is GapCause.BOOK]:
+        text = f"{strange[0]} was told, which only views of books have"
+        yield Finding(Offence.AVOIDABLE_LOSS, text, readings.topic, hole.after.seen.at)
     if not told or hole.before is None:
         return
     if testimony.policy(readings.topic.kind) is Overflow.BLOCK:
@@ -163,9 +165,8 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
     lives = testimony.put(span[0].publication)
     if len(lives) > 1 and not readings.is_contiguous and topic.kind not in EVENTS:
         return  # that an old state comes on another connection, too, does not prove to a client that it missed none
-    wire, over = wire_of(topic), max(until + UNDER_WAY, hole.after.seen.at)
     # What it brings may wait until the consumer comes, or be lost with it.
-    good = [life for life in lives if life.held_throughout(wire, since, over) and _brought_all(case, life, span)]
+    good = testimony.good_lives(span, hole.after.seen.at)
     if good and (len(good) == len(lives) or not testimony.is_apart(topic)):
         text = f"{told[0]} was told, though {good[0].session} has brought everything untouched"
         yield Finding(Offence.AVOIDABLE_LOSS, text, topic, hole.after.seen.at)
@@ -173,24 +174,9 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
 
 def _may_mend(case: Case, since: float, until: float) -> bool:
     return any(
-        isinstance(strike.fault, _MAY_MEND) and strike.at <= until and since <= _felt_until(strike) + case.notice_within
+        isinstance(strike.fault, _MAY_MEND) and strike.at <= until and since <= felt_until(strike) + case.notice_within
         for strike in case.truth.strikes
     ) or any(one.since <= until and since <= one.until for one in case.truth.frozen)
-
-
-def _felt_until(strike: Strike) -> float:
-    """When it has passed: after a clock was set back, times go over the same ground again."""
-    return strike.until + (abs(strike.fault.seconds) if isinstance(strike.fault, SkewClock) else 0.0)
-
-
-def _brought_all(case: Case, life: Life, span: Sequence[Reading]) -> bool:
-    since, until = span[0].publication.at, span[-1].publication.at
-    return (
-        not life.was_tampered_with(since, until)
-        and not case.truth.was_disturbed(life, until)
-        and not life.session.lag
-        and all(one.publication.fates.get(life) is Fate.SENT for one in span)
-    )
 
 
 def _count(missing: Sequence[Reading]) -> str:

@@ -291,6 +291,44 @@ def test_what_nobody_held_at_the_edge_of_a_subscription_is_not_owed(
     assert not judged(subscribe, some_more, spoil=begin)
 
 
+@pytest.mark.parametrize(
+    ("subscribe", "cause", "offence"),
+    [
+        (trades, kufeed.GapCause.OVERFLOW, Offence.FALSE_ACCOUNTS),
+        (trades, kufeed.GapCause.BOOK, Offence.AVOIDABLE_LOSS),
+        (lambda feed: feed.book("XBTUSDTM"), kufeed.GapCause.RECONNECT, Offence.AVOIDABLE_LOSS),
+        (lambda feed: feed.book("XBTUSDTM"), kufeed.GapCause.OVERFLOW, Offence.FALSE_ACCOUNTS),
+    ],
+)
+def test_holes_that_were_told_without_a_cause_are_found(
+    subscribe: Callable[[Feed], Subscription[Any]], cause: kufeed.GapCause, offence: Offence
+) -> None:
+    def fear(witness: Witness) -> None:
+        for place in updates_at(witness)[2:]:
+            update: Any = witness.sightings[place].what
+            gap = kufeed.Gap(update.topic, cause, None, None, None, None)
+            witness.sightings[place] = attrs.evolve(witness.sightings[place], what=attrs.evolve(update, gap_before=gap))
+
+    assert offences(judged(subscribe, some_seconds, spoil=fear)) == {offence}
+
+
+def test_more_is_missing_than_was_dropped() -> None:
+    def lose(witness: Witness) -> None:
+        places = updates_at(witness)
+        update: Any = witness.sightings[places[9]].what
+        gap = kufeed.Gap(update.topic, kufeed.GapCause.OVERFLOW, None, None, None, None)
+        witness.sightings[places[9]] = attrs.evolve(
+            witness.sightings[places[9]], what=attrs.evolve(update, gap_before=gap)
+        )
+        del witness.sightings[places[4] : places[9]]
+        assert witness.statistics is not None
+        witness.statistics = attrs.evolve(
+            witness.statistics, delivered=witness.statistics.delivered - 2, dropped=witness.statistics.dropped + 2
+        )
+
+    assert Offence.SILENT_LOSS in offences(judged(trades, some_seconds, spoil=lose))
+
+
 @pytest.mark.parametrize("subscribe", [trades, tickers, deltas])
 def test_an_update_seen_twice_is_a_duplicate(subscribe: Callable[[Feed], Subscription[Any]]) -> None:
     def repeat(witness: Witness) -> None:
