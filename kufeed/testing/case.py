@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 UNDER_WAY = 1.0
 """Seconds that a message may be under way, and what was sent so shortly before a connection ended may be lost."""
+_TAKEN = 30.0
+"""Seconds in which a consumer has taken what waited, and a book has begun anew, once a connection is gone."""
 _EDGE = 1e-6
 """Seconds by which sums of floats may differ that are the same moment."""
 KEPT = frozenset({Fate.WITHHELD, Fate.DAMAGED, Fate.LATE, Fate.FULL})
@@ -54,6 +56,7 @@ class Case:
     """When the last fault was over; infinite where none ever is."""
     apart: list[tuple[object, set[str]]] = attrs.field(factory=list)
     """By feed (its `Witness.links`), wire topics that subscriptions may have connections of their own for."""
+    _garbles: list[tuple[float, float, Strike]] | None = None
     _read: dict[Topic, dict[Topic, Readings]] = attrs.field(factory=dict)
 
     def readings(self, topic: Topic) -> dict[Topic, Readings]:
@@ -74,13 +77,27 @@ class Case:
         ) or any(one.since <= until and since <= one.until + self.notice_within for one in self.truth.frozen)
 
     def was_garbled(self, at: float, life: Life | None = None) -> bool:
-        """Whether bytes had been garbled by then, on *life* or on any connection."""
-        return any(
-            isinstance(strike.fault, Garble)
-            and strike.at <= at + 1e-6
-            and (life is None or life.opened_at <= strike.at)
-            for strike in self.truth.strikes
-        )
+        """Whether bytes had been garbled by then on *life*, or on any connection that may still be felt."""
+        for since, over, strike in self._garbled():
+            if since <= at + 1e-6 and (at <= over if life is None else life.opened_at <= strike.at):
+                return True
+        return False
+
+    def _garbled(self) -> list[tuple[float, float, Strike]]:
+        """When bytes were garbled, and until when somebody may have what they said.
+
+        A book goes on from one connection to the next where their lives overlap; where none is left it begins anew.
+        """
+        if self._garbles is None:
+            self._garbles = []
+            for strike in self.truth.strikes:
+                if isinstance(strike.fault, Garble):
+                    over = strike.at
+                    for life in self.truth.lives:
+                        if life.opened_at <= over:
+                            over = max(over, life.ended_at)
+                    self._garbles.append((strike.at, over + _TAKEN, strike))
+        return self._garbles
 
     def is_sure(self, life: Life, publication: Publication, until: float) -> bool:
         """Whether *life* has brought it for certain by then: undisturbed, and it lived on."""

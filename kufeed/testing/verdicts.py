@@ -117,7 +117,9 @@ def _silent(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Fi
     if not seen.failed:
         told = [gap for gap in seen.gaps if gap.filled is not GapFill.FILLED]
         told += [gap for gap in testimony.later_gaps(readings.topic, seen) if _reaches_back(gap)]
-        missing = [one for one in missing if not any(_covers(gap, one, readings) for gap in told)]
+        steady = hole.before is not None and hole.before.reading.number >= readings.unsteady_until
+        steady = steady or not readings.goes_backward
+        missing = [one for one in missing if not any(_covers(gap, one, steady=steady) for gap in told)]
         if missing:
             because = f"the gaps that were told, {seen.gaps}, do not say so" if seen.gaps else "no gap was told"
             text = f"{_count(missing)} missing before {seen.update}, and {because}"
@@ -129,10 +131,10 @@ def _reaches_back(gap: Gap) -> bool:
     return gap.cause is GapCause.SEQUENCE and gap.since_ns is not None
 
 
-def _covers(gap: Gap, reading: Reading, readings: Readings) -> bool:
+def _covers(gap: Gap, reading: Reading, *, steady: bool) -> bool:
     """Whether *gap* says that this may be missing."""
     update = reading.update
-    if readings.goes_backward:
+    if not steady:
         return True  # its bounds are of several numberings, or of a clock that jumped
     if gap.first_missing is not None and gap.last_missing is not None:
         first = getattr(update, "first_sequence", update.sequence)

@@ -329,6 +329,48 @@ def test_more_is_missing_than_was_dropped() -> None:
     assert Offence.SILENT_LOSS in offences(judged(trades, some_seconds, spoil=lose))
 
 
+@pytest.mark.parametrize("subscribe", [trades, lambda feed: feed.book("XBTUSDTM")])
+@pytest.mark.parametrize(("part", "is_found"), [(0.25, False), (0.9, True)])
+def test_what_was_garbled_once_excuses_nothing_for_ever(
+    subscribe: Callable[[Feed], Subscription[Any]], part: float, is_found: bool
+) -> None:
+    async def garbled(exchange: Exchange, feed: Feed) -> None:
+        await trio.sleep(1)
+        await FaultPlan(faults.Garble(at=0)).play(exchange)
+        await trio.sleep(1)
+        await exchange.disconnect_all()
+        await trio.sleep(50)
+
+    def invent(witness: Witness) -> None:
+        places = updates_at(witness)
+        at = places[int(part * len(places))]
+        update: Any = witness.sightings[at].what
+        other = attrs.evolve(update, bids=()) if isinstance(update, kufeed.OrderBook) else _invent(update)
+        witness.depth = 20
+        witness.sightings[at] = attrs.evolve(witness.sightings[at], what=other)
+
+    found = offences(judged(subscribe, garbled, spoil=invent))
+    assert bool(found & {Offence.PHANTOM, Offence.FALSE_BOOK}) is is_found
+
+
+def test_that_numbers_went_back_once_excuses_no_later_loss() -> None:
+    async def restarted(exchange: Exchange, feed: Feed) -> None:
+        await trio.sleep(2)
+        await FaultPlan(faults.Restart(at=0, lasting=1)).play(exchange)
+        await trio.sleep(20)
+
+    def lose(witness: Witness) -> None:
+        place = updates_at(witness)[-9]
+        update: Any = witness.sightings[place].what
+        gap = kufeed.Gap(update.topic, kufeed.GapCause.RECONNECT, 1, 1, 1, 1)
+        witness.sightings[place] = attrs.evolve(witness.sightings[place], what=attrs.evolve(update, gap_before=gap))
+        del witness.sightings[place - 3 : place]
+        witness.statistics = None
+
+    assert not judged(deltas, restarted)
+    assert Offence.SILENT_LOSS in offences(judged(deltas, restarted, spoil=lose))
+
+
 @pytest.mark.parametrize("subscribe", [trades, tickers, deltas])
 def test_an_update_seen_twice_is_a_duplicate(subscribe: Callable[[Feed], Subscription[Any]]) -> None:
     def repeat(witness: Witness) -> None:
