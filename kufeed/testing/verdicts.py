@@ -8,11 +8,11 @@ import attrs
 
 from kufeed import GapCause, GapFill, Overflow
 from kufeed.protocol import MergeKey
-from kufeed.testing.case import KEPT, felt_until
+from kufeed.testing.case import KEPT, UNDER_WAY, felt_until
 from kufeed.testing.exchangefaults import Complain, Delist, Halt, IgnoreTopics, MuteTopics, SkewClock, SpoilAcks
 from kufeed.testing.findings import Finding, Offence
 from kufeed.testing.linefaults import Garble
-from kufeed.testing.readings import EVENTS
+from kufeed.testing.readings import EVENTS, wire_of
 from kufeed.testing.truth import Fate
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kufeed import Gap, Topic
     from kufeed.testing.case import Case, Match, Seen, Testimony
     from kufeed.testing.readings import Reading, Readings
+    from kufeed.testing.session import Session
 
 _MAY_MEND = (Complain, Delist, Garble, Halt, IgnoreTopics, MuteTopics, SkewClock, SpoilAcks)
 """Faults for which a feed may rightly ask for a stream anew, or begin it anew, though its connection lives."""
@@ -158,6 +159,10 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
     case, topic = testimony.case, readings.topic
     span = readings.all[hole.before.reading.number : hole.after.reading.number + 1]
     since, until = span[0].publication.at, span[-1].publication.at
+    if (left := _given_up(testimony, readings, hole)) is not None:
+        text = f"{told[0]} was told, for {left} was given up though it was sound and no other was there"
+        yield Finding(Offence.AVOIDABLE_LOSS, text, topic, hole.after.seen.at)
+        return
     if any(one.backward or KEPT.intersection(testimony.put(one.publication).values()) for one in span):
         return
     if _may_mend(case, since, until):
@@ -172,6 +177,33 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
     if good and (len(good) == len(lives) or not testimony.is_apart(topic)):
         text = f"{told[0]} was told, though {good[0].session} has brought everything untouched"
         yield Finding(Offence.AVOIDABLE_LOSS, text, topic, hole.after.seen.at)
+
+
+def _given_up(testimony: Testimony, readings: Readings, hole: Hole) -> Session | None:
+    """The one connection that held the topic, where the client has ended it in *hole* and nothing at all was wrong."""
+    assert hole.before is not None
+    case, wire = testimony.case, wire_of(readings.topic)
+    since, until = hole.before.reading.publication.at, hole.after.seen.at
+    lives = list(testimony.put(hole.before.reading.publication))
+    if len(lives) != 1 or testimony.is_apart(readings.topic) or case.was_struck(0.0, until):
+        return None
+    (life,) = lives
+    left = life.session.left_at
+    if left is None or not since <= left <= until or life.tampered_at or life.session.lag:
+        return None
+    if case.truth.was_disturbed(life, left) or case.truth.frozen:
+        return None
+    if (pings := life.session.pinged_at) and not any(at > pings[-1] for at in life.sent_at):
+        return None  # it may have waited for a pong
+    held = life.held.get(wire, ())
+    if (
+        not held
+        or held[-1].until < left
+        or not any(a <= since and until <= b for a, b in testimony.spans(readings.topic))
+    ):
+        return None  # left meanwhile
+    every = [one for one in readings.all[hole.before.reading.number :] if one.publication.at < left - UNDER_WAY]
+    return life.session if all(one.publication.fates.get(life) is Fate.SENT for one in every) else None
 
 
 def _may_mend(case: Case, since: float, until: float) -> bool:

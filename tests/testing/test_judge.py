@@ -371,6 +371,29 @@ def test_that_numbers_went_back_once_excuses_no_later_loss() -> None:
     assert Offence.SILENT_LOSS in offences(judged(deltas, restarted, spoil=lose))
 
 
+@pytest.mark.parametrize("subscribe", [trades, tickers])
+def test_a_sound_connection_that_is_given_up_with_nothing_in_its_place_is_an_avoidable_loss(
+    monkeypatch: pytest.MonkeyPatch, subscribe: Callable[[Feed], Subscription[Any]]
+) -> None:
+    opened: list[trio.abc.Stream] = []
+    real = MemoryNetwork.open_stream
+
+    async def open_stream(self: MemoryNetwork, host: str, port: int, tls: Any) -> trio.abc.Stream:
+        opened.append(await real(self, host, port, tls))
+        return opened[-1]
+
+    async def give_up(exchange: Exchange, feed: Feed) -> None:
+        for _ in range(3):
+            await trio.sleep(7)
+            while opened:
+                await opened.pop().aclose()
+        await trio.sleep(5)
+
+    monkeypatch.setattr(MemoryNetwork, "open_stream", open_stream)
+    found = judged(subscribe, give_up)
+    assert [finding.offence for finding in found] == [Offence.AVOIDABLE_LOSS] * 3
+
+
 @pytest.mark.parametrize("subscribe", [trades, tickers, deltas])
 def test_an_update_seen_twice_is_a_duplicate(subscribe: Callable[[Feed], Subscription[Any]]) -> None:
     def repeat(witness: Witness) -> None:
