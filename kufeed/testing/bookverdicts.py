@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from decimal import Decimal
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from kufeed import GapCause, Overflow, UpdateType
 from kufeed.testing.findings import Finding, Offence
 from kufeed.testing.truth import Fate
 from kufeed.testing.witness import Claim
@@ -52,6 +54,7 @@ def judge_books(testimony: Testimony, market: MarketModel) -> Iterator[Finding]:
     for topic, looks in shown.items():
         yield from _out_of_order(testimony, topic, looks)
         yield from _silent(testimony, topic)
+        yield from _avoidable(testimony, topic)
 
 
 def _look(seen: Seen, depth: int | None) -> Look:
@@ -158,3 +161,23 @@ def _silent(testimony: Testimony, topic: Topic) -> Iterator[Finding]:
             )
             yield Finding(Offence.SILENT_LOSS, text, topic, seen.at)
         before = after
+
+
+def _avoidable(testimony: Testimony, topic: Topic) -> Iterator[Finding]:
+    """Holes that were told between two views though nothing had happened, and one connection brought every change.
+
+    That a book itself was found wrong, or thin, is believed.
+    """
+    case, readings = testimony.case, testimony.case.readings_of(topic)
+    if readings.goes_backward or testimony.policy(UpdateType.BOOK) is Overflow.BLOCK:
+        return
+    ends = [reading.update.sequence for reading in readings.all]
+    for before, after in pairwise(testimony.views[topic]):
+        told = [gap for gap in after.gaps if gap.cause in (GapCause.RECONNECT, GapCause.SEQUENCE)]
+        if not told or case.was_struck(before.at, after.at) or testimony.begun(topic, after.at) >= before.at:
+            continue
+        first = bisect_left(ends, before.update.sequence)
+        span = readings.all[first : bisect_right(ends, after.update.sequence)]
+        if good := testimony.good_lives(span, after.at):
+            text = f"{told[0]} was told, though nothing happened and {good[0].session} has brought every change"
+            yield Finding(Offence.AVOIDABLE_LOSS, text, topic, after.at)

@@ -86,6 +86,11 @@ class CableStream(trio.abc.Stream):
         self._finished = False
         self.resize()
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing was done to it that a client may take for its end."""
+        return self._whole and not self._stops and not self._cable.slow
+
     # The line's faults
 
     def cut(self, how: Ending = "fin", after: int = 0) -> None:

@@ -22,19 +22,22 @@ from kufeed import (
     Update,
     UpdateType,
 )
+from kufeed.testing.exchangefaults import SkewClock
 from kufeed.testing.linefaults import Garble
 from kufeed.testing.readings import EVENTS, Reading, Readings, read_all, wire_of
 from kufeed.testing.truth import Fate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from kufeed import Topic
-    from kufeed.testing.truth import Life, Publication, Truth
+    from kufeed.testing.truth import Life, Publication, Strike, Truth
     from kufeed.testing.witness import Sighting, Witness
 
 UNDER_WAY = 1.0
 """Seconds that a message may be under way, and what was sent so shortly before a connection ended may be lost."""
+_TAKEN = 30.0
+"""Seconds in which a consumer has taken what waited, and a book has begun anew, once a connection is gone."""
 _EDGE = 1e-6
 """Seconds by which sums of floats may differ that are the same moment."""
 KEPT = frozenset({Fate.WITHHELD, Fate.DAMAGED, Fate.LATE, Fate.FULL})
@@ -53,6 +56,7 @@ class Case:
     """When the last fault was over; infinite where none ever is."""
     apart: list[tuple[object, set[str]]] = attrs.field(factory=list)
     """By feed (its `Witness.links`), wire topics that subscriptions may have connections of their own for."""
+    _garbles: list[tuple[float, float, Strike]] | None = None
     _read: dict[Topic, dict[Topic, Readings]] = attrs.field(factory=dict)
 
     def readings(self, topic: Topic) -> dict[Topic, Readings]:
@@ -66,14 +70,34 @@ class Case:
         whole = attrs.evolve(topic, symbol="all") if topic.is_part else topic
         return self.readings(whole).get(topic) or Readings(topic)
 
-    def was_garbled(self, at: float, life: Life | None = None) -> bool:
-        """Whether bytes had been garbled by then, on *life* or on any connection."""
+    def was_struck(self, since: float, until: float) -> bool:
+        """Whether any fault, or what it has left, may have been felt meanwhile."""
         return any(
-            isinstance(strike.fault, Garble)
-            and strike.at <= at + 1e-6
-            and (life is None or life.opened_at <= strike.at)
-            for strike in self.truth.strikes
-        )
+            strike.at <= until and since <= felt_until(strike) + self.notice_within for strike in self.truth.strikes
+        ) or any(one.since <= until and since <= one.until + self.notice_within for one in self.truth.frozen)
+
+    def was_garbled(self, at: float, life: Life | None = None) -> bool:
+        """Whether bytes had been garbled by then on *life*, or on any connection that may still be felt."""
+        for since, over, strike in self._garbled():
+            if since <= at + 1e-6 and (at <= over if life is None else life.opened_at <= strike.at):
+                return True
+        return False
+
+    def _garbled(self) -> list[tuple[float, float, Strike]]:
+        """When bytes were garbled, and until when somebody may have what they said.
+
+        A book goes on from one connection to the next where their lives overlap; where none is left it begins anew.
+        """
+        if self._garbles is None:
+            self._garbles = []
+            for strike in self.truth.strikes:
+                if isinstance(strike.fault, Garble):
+                    over = strike.at
+                    for life in self.truth.lives:
+                        if life.opened_at <= over:
+                            over = max(over, life.ended_at)
+                    self._garbles.append((strike.at, over + _TAKEN, strike))
+        return self._garbles
 
     def is_sure(self, life: Life, publication: Publication, until: float) -> bool:
         """Whether *life* has brought it for certain by then: undisturbed, and it lived on."""
@@ -84,6 +108,11 @@ class Case:
             one.since <= publication.at + UNDER_WAY and publication.at <= one.until for one in self.truth.frozen
         )
         return fate is Fate.SENT and lived and whole and not frozen and not life.session.lag
+
+
+def felt_until(strike: Strike) -> float:
+    """When it has passed: after a clock was set back, times go over the same ground again."""
+    return strike.until + (abs(strike.fault.seconds) if isinstance(strike.fault, SkewClock) else 0.0)
 
 
 @attrs.define
@@ -170,6 +199,12 @@ class Testimony:
             for wire in _wires(what):
                 self.lost_at.setdefault(wire, []).append(at)
 
+    def in_order(self) -> Iterator[Seen]:
+        """All updates and views that it saw, by topic."""
+        for trails in (self.updates, self.views):
+            for trail in trails.values():
+                yield from trail
+
     def is_own(self, life: Life) -> bool:
         """Whether it is a connection of its feed, as far as that is known."""
         links = self.witness.links
@@ -202,6 +237,21 @@ class Testimony:
         fates = self.fates(reading.publication)
         apart = self.is_apart(readings.topic)
         return bool(fates & KEPT if apart else fates and fates <= KEPT)
+
+    def good_lives(self, span: Sequence[Reading], until: float) -> list[Life]:
+        """Those connections that have brought all of *span* untouched, and went on until then; it is in order."""
+        if not span:
+            return []
+        first, last = span[0].publication, span[-1].publication
+        return [
+            life
+            for life in self.put(first)
+            if life.held_throughout(first.wire, first.at, max(until, last.at + UNDER_WAY))
+            and not life.was_tampered_with(first.at, last.at)
+            and not self.case.truth.was_disturbed(life, last.at)
+            and not life.session.lag
+            and all(one.publication.fates.get(life) is Fate.SENT for one in span)
+        ]
 
     def is_apart(self, topic: Topic) -> bool:
         """Whether several subscriptions may have connections of their own for it: whose is whose, nobody knows."""

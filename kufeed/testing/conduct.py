@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from kufeed import OrderBook, Overflow, UpdateType
+from kufeed import GapCause, OrderBook, Overflow, UpdateType
 from kufeed.testing.case import UNDER_WAY
 from kufeed.testing.exchangefaults import Complain, LowerLimits, SpoilPongs
 from kufeed.testing.findings import Finding, Offence
@@ -203,6 +203,15 @@ def judge_accounts(testimony: Testimony) -> Iterator[Finding]:
     if accounts.delivered < testimony.delivered:
         text = f"{accounts.delivered} updates were delivered by the accounts, and {testimony.delivered} seen"
         yield Finding(Offence.FALSE_ACCOUNTS, text)
+    lost = accounts.dropped + accounts.discarded
+    overflows = [seen for seen in testimony.in_order() if any(gap.cause is GapCause.OVERFLOW for gap in seen.gaps)]
+    if max(len(overflows), testimony.dropped_told) > lost:
+        example = f", such as before {overflows[0].update}" if overflows else ""
+        text = (
+            f"{testimony.dropped_told} updates in {len(overflows)} holes{example} were told to be dropped where there"
+            f" was no room, and the accounts know of {lost}"
+        )
+        yield Finding(Offence.FALSE_ACCOUNTS, text)
     yield from _unaccounted(testimony, accounts)
 
 
@@ -214,10 +223,11 @@ def _unaccounted(testimony: Testimony, accounts: QueueStatistics) -> Iterator[Fi
         if testimony.is_book(topic) or testimony.policy(topic.kind) is Overflow.BLOCK:
             continue  # views are fewer than changes, and what nobody takes waits with the exchange
         readings = testimony.case.readings_of(topic)
+        dropping = _tells_of_drops_only(testimony, topic)
         for reading, is_last in _brought_and_not_seen(testimony, topic, readings):
             if testimony.policy(topic.kind) is Overflow.LATEST:
                 conflating += 1
-            elif is_last:
+            elif is_last or dropping:
                 waiting += 1
             else:
                 continue
@@ -229,6 +239,13 @@ def _unaccounted(testimony: Testimony, accounts: QueueStatistics) -> Iterator[Fi
             f" {example.publication.at:.3f}; the accounts know of {told + accounts.conflated}"
         )
         yield Finding(Offence.SILENT_LOSS, text, example.update.topic, example.publication.at)
+
+
+def _tells_of_drops_only(testimony: Testimony, topic: Topic) -> bool:
+    """Whether it was told of holes in *topic*, all of which it has made itself."""
+    trail = testimony.updates.get(topic, ())
+    gaps = [gap for seen in trail for gap in seen.gaps] + testimony.gaps_left.get(topic, [])
+    return {gap.cause for gap in gaps} == {GapCause.OVERFLOW} and not any(seen.failed for seen in trail)
 
 
 def _brought_and_not_seen(testimony: Testimony, topic: Topic, readings: Readings) -> Iterator[tuple[Reading, bool]]:

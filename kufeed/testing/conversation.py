@@ -60,6 +60,7 @@ class Conversation:
             try:
                 message = await websocket.get_message()
             except trio_websocket.ConnectionClosed:
+                session.note_end()
                 return
             await self._gate.wait_open()
             text = message if isinstance(message, str) else message.decode("utf-8", "replace")

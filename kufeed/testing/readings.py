@@ -42,11 +42,16 @@ class Readings:
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
         self.all: list[Reading] = []
-        self.goes_backward = False
-        """Whether numbers or times ever went back: then a gap's bounds say little."""
+        self.unsteady_until = -1
+        """The number of the last at which numbers or times went back: up to there a gap's bounds say little."""
         self._by_key: dict[tuple[int | None, int | None], list[Reading]] = {}
         self._highest = -1
         self._latest_ns = 0
+
+    @property
+    def goes_backward(self) -> bool:
+        """Whether numbers or times ever went back."""
+        return self.unsteady_until >= 0
 
     @property
     def is_contiguous(self) -> bool:
@@ -55,12 +60,16 @@ class Readings:
 
     def add(self, publication: Publication, update: Any) -> None:
         """*update* is what the next publication says."""
-        order = update.exchange_time_ns if self.topic.channel.merge_key is MergeKey.TIME else update.sequence
+        by_time = self.topic.channel.merge_key is MergeKey.TIME
+        order = update.exchange_time_ns if by_time else update.sequence
         backward = order is not None and order <= self._highest and not self._is_tie(update, order)
         if not backward and order is not None:
             self._highest = order
         time = update.exchange_time_ns or 0
-        self.goes_backward |= backward or time < self._latest_ns
+        # Numbers go on from where they were set; who looks at the time waits until it is where it was.
+        went_back = backward and (by_time or order <= self.all[-1].update.sequence)
+        if went_back or time < self._latest_ns:
+            self.unsteady_until = len(self.all)
         self._latest_ns = max(time, self._latest_ns)
         reading = Reading(publication, update, backward, len(self.all))
         self.all.append(reading)

@@ -33,7 +33,8 @@ class Session:
     """One open WebSocket connection. Read its properties and counters; the rest is the exchange's.
 
     `market` and `server`, the number of its instance server from 0, tell where it is; `muted_at`,
-    `stopped_reading_at` and `disconnected_at` when it was told to (`trio.current_time()`), or None.
+    `stopped_reading_at` and `disconnected_at` when it was told to (`trio.current_time()`), or None; `left_at` when the
+    client has ended it of its own accord.
 
     Outgoing pushes wait in a bounded buffer and leave in as few sends as possible. A client that reads too slowly loses
     pushes (counted in `dropped`) and holds up nobody else, as KuCoin's staff describe it (PROTOCOL section 3).
@@ -64,6 +65,7 @@ class Session:
         self.muted_at: float | None = None
         self.stopped_reading_at: float | None = None
         self.disconnected_at: float | None = None
+        self.left_at: float | None = None
         self.held: dict[str, None] = {}
         self.tampers: list[Tamper] = []
         self.last_request: str | None = None
@@ -224,6 +226,11 @@ class Session:
     def note_received(self, text: str) -> None:
         """Keep a client's frame for `received`."""
         self._received.append(text)
+
+    def note_end(self) -> None:
+        """It has ended: by the client's wish, unless the exchange or the line has ended it."""
+        if self.is_open and self._line.is_sound:
+            self.left_at = trio.current_time()
 
     def note_ping(self) -> None:
         """The client is alive: its silence counts from now."""

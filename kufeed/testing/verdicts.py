@@ -8,7 +8,7 @@ import attrs
 
 from kufeed import GapCause, GapFill, Overflow
 from kufeed.protocol import MergeKey
-from kufeed.testing.case import KEPT, UNDER_WAY
+from kufeed.testing.case import KEPT, UNDER_WAY, felt_until
 from kufeed.testing.exchangefaults import Complain, Delist, Halt, IgnoreTopics, MuteTopics, SkewClock, SpoilAcks
 from kufeed.testing.findings import Finding, Offence
 from kufeed.testing.linefaults import Garble
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kufeed import Gap, Topic
     from kufeed.testing.case import Case, Match, Seen, Testimony
     from kufeed.testing.readings import Reading, Readings
-    from kufeed.testing.truth import Life, Strike
+    from kufeed.testing.session import Session
 
 _MAY_MEND = (Complain, Delist, Garble, Halt, IgnoreTopics, MuteTopics, SkewClock, SpoilAcks)
 """Faults for which a feed may rightly ask for a stream anew, or begin it anew, though its connection lives."""
@@ -130,7 +130,9 @@ def _silent(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Fi
     if not seen.failed:
         told = [gap for gap in seen.gaps if gap.filled is not GapFill.FILLED]
         told += [gap for gap in testimony.later_gaps(readings.topic, seen) if _reaches_back(gap)]
-        missing = [one for one in missing if not any(_covers(gap, one, readings) for gap in told)]
+        steady = hole.before is not None and hole.before.reading.number >= readings.unsteady_until
+        steady = steady or not readings.goes_backward
+        missing = [one for one in missing if not any(_covers(gap, one, steady=steady) for gap in told)]
         if missing:
             because = f"the gaps that were told, {seen.gaps}, do not say so" if seen.gaps else "no gap was told"
             text = f"{_count(missing)} missing before {seen.update}, and {because}"
@@ -142,10 +144,10 @@ def _reaches_back(gap: Gap) -> bool:
     return gap.cause is GapCause.SEQUENCE and gap.since_ns is not None
 
 
-def _covers(gap: Gap, reading: Reading, readings: Readings) -> bool:
+def _covers(gap: Gap, reading: Reading, *, steady: bool) -> bool:
     """Whether *gap* says that this may be missing."""
     update = reading.update
-    if readings.goes_backward:
+    if not steady:
         return True  # its bounds are of several numberings, or of a clock that jumped
     if gap.first_missing is not None and gap.last_missing is not None:
         first = getattr(update, "first_sequence", update.sequence)
@@ -159,6 +161,9 @@ def _covers(gap: Gap, reading: Reading, readings: Readings) -> bool:
 def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Finding]:
     """A hole that was told, though one connection has brought everything there was."""
     told = [gap for gap in hole.after.seen.gaps if gap.cause not in _NOT_OURS and gap.filled is not GapFill.FILLED]
+    if strange := [gap for gap in hole.after.seen.gaps if gap.cause is GapCause.BOOK]:
+        text = f"{strange[0]} was told, which only views of books have"
+        yield Finding(Offence.AVOIDABLE_LOSS, text, readings.topic, hole.after.seen.at)
     if not told or hole.before is None:
         return
     if testimony.policy(readings.topic.kind) is Overflow.BLOCK:
@@ -166,6 +171,10 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
     case, topic = testimony.case, readings.topic
     span = readings.all[hole.before.reading.number : hole.after.reading.number + 1]
     since, until = span[0].publication.at, span[-1].publication.at
+    if (left := _given_up(testimony, readings, hole)) is not None:
+        text = f"{told[0]} was told, for {left} was given up though it was sound and no other was there"
+        yield Finding(Offence.AVOIDABLE_LOSS, text, topic, hole.after.seen.at)
+        return
     if any(one.backward or KEPT.intersection(testimony.put(one.publication).values()) for one in span):
         return
     if _may_mend(case, since, until):
@@ -175,34 +184,45 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
     lives = testimony.put(span[0].publication)
     if len(lives) > 1 and not readings.is_contiguous and topic.kind not in EVENTS:
         return  # that an old state comes on another connection, too, does not prove to a client that it missed none
-    wire, over = wire_of(topic), max(until + UNDER_WAY, hole.after.seen.at)
     # What it brings may wait until the consumer comes, or be lost with it.
-    good = [life for life in lives if life.held_throughout(wire, since, over) and _brought_all(case, life, span)]
+    good = testimony.good_lives(span, hole.after.seen.at)
     if good and (len(good) == len(lives) or not testimony.is_apart(topic)):
         text = f"{told[0]} was told, though {good[0].session} has brought everything untouched"
         yield Finding(Offence.AVOIDABLE_LOSS, text, topic, hole.after.seen.at)
 
 
+def _given_up(testimony: Testimony, readings: Readings, hole: Hole) -> Session | None:
+    """The one connection that held the topic, where the client has ended it in *hole* and nothing at all was wrong."""
+    assert hole.before is not None
+    case, wire = testimony.case, wire_of(readings.topic)
+    since, until = hole.before.reading.publication.at, hole.after.seen.at
+    lives = list(testimony.put(hole.before.reading.publication))
+    if len(lives) != 1 or testimony.is_apart(readings.topic) or case.was_struck(0.0, until):
+        return None
+    (life,) = lives
+    left = life.session.left_at
+    if left is None or not since <= left <= until or life.tampered_at or life.session.lag:
+        return None
+    if case.truth.was_disturbed(life, left) or case.truth.frozen:
+        return None
+    if (pings := life.session.pinged_at) and not any(at > pings[-1] for at in life.sent_at):
+        return None  # it may have waited for a pong
+    held = life.held.get(wire, ())
+    if (
+        not held
+        or held[-1].until < left
+        or not any(a <= since and until <= b for a, b in testimony.spans(readings.topic))
+    ):
+        return None  # left meanwhile
+    every = [one for one in readings.all[hole.before.reading.number :] if one.publication.at < left - UNDER_WAY]
+    return life.session if all(one.publication.fates.get(life) is Fate.SENT for one in every) else None
+
+
 def _may_mend(case: Case, since: float, until: float) -> bool:
     return any(
-        isinstance(strike.fault, _MAY_MEND) and strike.at <= until and since <= _felt_until(strike) + case.notice_within
+        isinstance(strike.fault, _MAY_MEND) and strike.at <= until and since <= felt_until(strike) + case.notice_within
         for strike in case.truth.strikes
     ) or any(one.since <= until and since <= one.until for one in case.truth.frozen)
-
-
-def _felt_until(strike: Strike) -> float:
-    """When it has passed: after a clock was set back, times go over the same ground again."""
-    return strike.until + (abs(strike.fault.seconds) if isinstance(strike.fault, SkewClock) else 0.0)
-
-
-def _brought_all(case: Case, life: Life, span: Sequence[Reading]) -> bool:
-    since, until = span[0].publication.at, span[-1].publication.at
-    return (
-        not life.was_tampered_with(since, until)
-        and not case.truth.was_disturbed(life, until)
-        and not life.session.lag
-        and all(one.publication.fates.get(life) is Fate.SENT for one in span)
-    )
 
 
 def _count(missing: Sequence[Reading]) -> str:

@@ -291,6 +291,109 @@ def test_what_nobody_held_at_the_edge_of_a_subscription_is_not_owed(
     assert not judged(subscribe, some_more, spoil=begin)
 
 
+@pytest.mark.parametrize(
+    ("subscribe", "cause", "offence"),
+    [
+        (trades, kufeed.GapCause.OVERFLOW, Offence.FALSE_ACCOUNTS),
+        (trades, kufeed.GapCause.BOOK, Offence.AVOIDABLE_LOSS),
+        (lambda feed: feed.book("XBTUSDTM"), kufeed.GapCause.RECONNECT, Offence.AVOIDABLE_LOSS),
+        (lambda feed: feed.book("XBTUSDTM"), kufeed.GapCause.OVERFLOW, Offence.FALSE_ACCOUNTS),
+    ],
+)
+def test_holes_that_were_told_without_a_cause_are_found(
+    subscribe: Callable[[Feed], Subscription[Any]], cause: kufeed.GapCause, offence: Offence
+) -> None:
+    def fear(witness: Witness) -> None:
+        for place in updates_at(witness)[2:]:
+            update: Any = witness.sightings[place].what
+            gap = kufeed.Gap(update.topic, cause, None, None, None, None)
+            witness.sightings[place] = attrs.evolve(witness.sightings[place], what=attrs.evolve(update, gap_before=gap))
+
+    assert offences(judged(subscribe, some_seconds, spoil=fear)) == {offence}
+
+
+def test_more_is_missing_than_was_dropped() -> None:
+    def lose(witness: Witness) -> None:
+        places = updates_at(witness)
+        update: Any = witness.sightings[places[9]].what
+        gap = kufeed.Gap(update.topic, kufeed.GapCause.OVERFLOW, None, None, None, None)
+        witness.sightings[places[9]] = attrs.evolve(
+            witness.sightings[places[9]], what=attrs.evolve(update, gap_before=gap)
+        )
+        del witness.sightings[places[4] : places[9]]
+        assert witness.statistics is not None
+        witness.statistics = attrs.evolve(
+            witness.statistics, delivered=witness.statistics.delivered - 2, dropped=witness.statistics.dropped + 2
+        )
+
+    assert Offence.SILENT_LOSS in offences(judged(trades, some_seconds, spoil=lose))
+
+
+@pytest.mark.parametrize("subscribe", [trades, lambda feed: feed.book("XBTUSDTM")])
+@pytest.mark.parametrize(("part", "is_found"), [(0.25, False), (0.9, True)])
+def test_what_was_garbled_once_excuses_nothing_for_ever(
+    subscribe: Callable[[Feed], Subscription[Any]], part: float, is_found: bool
+) -> None:
+    async def garbled(exchange: Exchange, feed: Feed) -> None:
+        await trio.sleep(1)
+        await FaultPlan(faults.Garble(at=0)).play(exchange)
+        await trio.sleep(1)
+        await exchange.disconnect_all()
+        await trio.sleep(50)
+
+    def invent(witness: Witness) -> None:
+        places = updates_at(witness)
+        at = places[int(part * len(places))]
+        update: Any = witness.sightings[at].what
+        other = attrs.evolve(update, bids=()) if isinstance(update, kufeed.OrderBook) else _invent(update)
+        witness.depth = 20
+        witness.sightings[at] = attrs.evolve(witness.sightings[at], what=other)
+
+    found = offences(judged(subscribe, garbled, spoil=invent))
+    assert bool(found & {Offence.PHANTOM, Offence.FALSE_BOOK}) is is_found
+
+
+def test_that_numbers_went_back_once_excuses_no_later_loss() -> None:
+    async def restarted(exchange: Exchange, feed: Feed) -> None:
+        await trio.sleep(2)
+        await FaultPlan(faults.Restart(at=0, lasting=1)).play(exchange)
+        await trio.sleep(20)
+
+    def lose(witness: Witness) -> None:
+        place = updates_at(witness)[-9]
+        update: Any = witness.sightings[place].what
+        gap = kufeed.Gap(update.topic, kufeed.GapCause.RECONNECT, 1, 1, 1, 1)
+        witness.sightings[place] = attrs.evolve(witness.sightings[place], what=attrs.evolve(update, gap_before=gap))
+        del witness.sightings[place - 3 : place]
+        witness.statistics = None
+
+    assert not judged(deltas, restarted)
+    assert Offence.SILENT_LOSS in offences(judged(deltas, restarted, spoil=lose))
+
+
+@pytest.mark.parametrize("subscribe", [trades, tickers])
+def test_a_sound_connection_that_is_given_up_with_nothing_in_its_place_is_an_avoidable_loss(
+    monkeypatch: pytest.MonkeyPatch, subscribe: Callable[[Feed], Subscription[Any]]
+) -> None:
+    opened: list[trio.abc.Stream] = []
+    real = MemoryNetwork.open_stream
+
+    async def open_stream(self: MemoryNetwork, host: str, port: int, tls: Any) -> trio.abc.Stream:
+        opened.append(await real(self, host, port, tls))
+        return opened[-1]
+
+    async def give_up(exchange: Exchange, feed: Feed) -> None:
+        for _ in range(3):
+            await trio.sleep(7)
+            while opened:
+                await opened.pop().aclose()
+        await trio.sleep(5)
+
+    monkeypatch.setattr(MemoryNetwork, "open_stream", open_stream)
+    found = judged(subscribe, give_up)
+    assert [finding.offence for finding in found] == [Offence.AVOIDABLE_LOSS] * 3
+
+
 @pytest.mark.parametrize("subscribe", [trades, tickers, deltas])
 def test_an_update_seen_twice_is_a_duplicate(subscribe: Callable[[Feed], Subscription[Any]]) -> None:
     def repeat(witness: Witness) -> None:
