@@ -57,11 +57,11 @@ def test_a_side_may_be_empty() -> None:
 
 
 def test_figures_are_exact_whatever_the_context() -> None:
-    bid, ask = Decimal("0.1234567890123456789012345678901"), Decimal("0.2234567890123456789012345678901")
+    bid, ask = Decimal("0.1234567890123456789012345678901"), Decimal("0.2234567890123456789012345678903")
     with localcontext(prec=3):
         book = view([(bid, Decimal(1))], [(ask, Decimal(1))])
-        assert book.mid == Decimal("0.1734567890123456789012345678901")
-        assert book.spread == Decimal("0.1")
+        assert book.mid == Decimal("0.1734567890123456789012345678902")
+        assert book.spread == Decimal("0.1000000000000000000000000000002")
         assert book.vwap(1) == ask
 
 
@@ -78,6 +78,7 @@ def test_a_float_means_the_level_that_is_written_so() -> None:
     assert book.depth_to(0.1) == book.depth_to(Decimal("0.1")) == 5
     assert book.depth_to(0.7) == 3
     assert FLOATS.depth_to(101.5) == 5
+    assert view([(Decimal("0.1"), 5)], []).depth_to(0.1) == view([], [(Decimal("0.7"), 5)]).depth_to(0.7) == 5
 
 
 def test_a_repr_is_one_line_with_the_best_levels() -> None:
