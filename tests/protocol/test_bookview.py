@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kufeed.errors import InsufficientDepth, UsageError
 from kufeed.protocol import Level, Side, topic
-from kufeed.protocol.bookview import OrderBook, check_depth
+from kufeed.protocol.bookview import OrderBook, check_depth, order_book
 
 TOPIC = topic("book_delta", "BTC-USDT")
 
@@ -63,6 +63,7 @@ def test_figures_are_exact_whatever_the_context() -> None:
         assert book.mid == Decimal("0.1734567890123456789012345678902")
         assert book.spread == Decimal("0.1000000000000000000000000000002")
         assert book.vwap(1) == ask
+        assert view([(bid, Decimal(1000)), (bid / 2, Decimal("1.0001"))], []).depth_to(bid / 2) == Decimal("1001.0001")
 
 
 @pytest.mark.parametrize(
@@ -168,6 +169,11 @@ def test_what_is_refused_is_named() -> None:
         BOOK.top(0)
     assert check_depth(1) == 1
     assert BOOK.top(1).asks == BOOK.asks[:1]
+
+
+def test_a_view_that_is_made_fast_is_the_same() -> None:
+    given = (TOPIC, "BTC-USDT", 7, 10**18, 10**18 + 5_000_000)
+    assert order_book(*given, bids=BOOK.bids, asks=BOOK.asks) == BOOK
 
 
 def test_the_top_of_a_view_is_the_same_moment() -> None:
