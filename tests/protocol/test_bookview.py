@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kufeed.errors import InsufficientDepth, UsageError
 from kufeed.protocol import Level, Side, topic
-from kufeed.protocol.bookview import OrderBook, check_depth
+from kufeed.protocol.bookview import OrderBook, check_depth, order_book
 
 TOPIC = topic("book_delta", "BTC-USDT")
 
@@ -57,12 +57,13 @@ def test_a_side_may_be_empty() -> None:
 
 
 def test_figures_are_exact_whatever_the_context() -> None:
-    bid, ask = Decimal("0.1234567890123456789012345678901"), Decimal("0.2234567890123456789012345678901")
+    bid, ask = Decimal("0.1234567890123456789012345678901"), Decimal("0.2234567890123456789012345678903")
     with localcontext(prec=3):
         book = view([(bid, Decimal(1))], [(ask, Decimal(1))])
-        assert book.mid == Decimal("0.1734567890123456789012345678901")
-        assert book.spread == Decimal("0.1")
+        assert book.mid == Decimal("0.1734567890123456789012345678902")
+        assert book.spread == Decimal("0.1000000000000000000000000000002")
         assert book.vwap(1) == ask
+        assert view([(bid, Decimal(1000)), (bid / 2, Decimal("1.0001"))], []).depth_to(bid / 2) == Decimal("1001.0001")
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,7 @@ def test_a_float_means_the_level_that_is_written_so() -> None:
     assert book.depth_to(0.1) == book.depth_to(Decimal("0.1")) == 5
     assert book.depth_to(0.7) == 3
     assert FLOATS.depth_to(101.5) == 5
+    assert view([(Decimal("0.1"), 5)], []).depth_to(0.1) == view([], [(Decimal("0.7"), 5)]).depth_to(0.7) == 5
 
 
 def test_a_repr_is_one_line_with_the_best_levels() -> None:
@@ -167,6 +169,11 @@ def test_what_is_refused_is_named() -> None:
         BOOK.top(0)
     assert check_depth(1) == 1
     assert BOOK.top(1).asks == BOOK.asks[:1]
+
+
+def test_a_view_that_is_made_fast_is_the_same() -> None:
+    given = (TOPIC, "BTC-USDT", 7, 10**18, 10**18 + 5_000_000)
+    assert order_book(*given, bids=BOOK.bids, asks=BOOK.asks) == BOOK
 
 
 def test_the_top_of_a_view_is_the_same_moment() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis.vendor.pretty import pretty
 
 from kufeed.protocol import UpdateType, topic
+from kufeed.protocol.market import MergeKey
 from kufeed.protocol.spot import one_of_all
 
 
@@ -14,6 +15,11 @@ def test_kinds_have_the_names_that_users_write() -> None:
         *("ticker", "trade", "level1", "depth", "book_delta", "book", "mark_price", "index_price", "funding_rate"),
         *("candle", "stats_24h", "announcement", "call_auction", "call_auction_depth"),
     ]
+
+
+def test_updates_of_a_stream_are_told_apart_in_three_ways() -> None:
+    assert [key.value for key in MergeKey] == ["contiguous", "increasing", "time"]
+    assert [key.gap for key in MergeKey] == ["times and numbers", "times", "times"]
 
 
 def test_a_topic_covers_itself_and_that_of_all_symbols_its_parts() -> None:

@@ -108,6 +108,13 @@ def test_what_an_error_means(code: int, text: str, meaning: Meaning, wait: float
         )
 
 
+def test_meanings_are_words_where_they_are_printed() -> None:
+    assert [meaning.value for meaning in Meaning] == [
+        *("token expired", "topic refused", "too many frames: wait", "too many symbols in one frame"),
+        *("too many topics on this connection", "other"),
+    ]
+
+
 def test_what_an_error_names() -> None:
     assert error(404, "topic /market/ticker:NO-NO is not found").topic == "/market/ticker:NO-NO"
     assert error(404, "no such thing").topic is None
