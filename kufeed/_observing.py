@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 class Onlooker(Protocol):
     """Is told what goes into one subscription and what comes out of it. None of it may raise."""
 
+    def asked(self, topics: Iterable[Topic]) -> None:
+        """*topics* are asked for: what comes of them from now on is its own, before the ack too."""
+        ...
+
     def subscribed(self, topics: Iterable[Topic]) -> None:
         """The exchange streams *topics* to it from now on."""
         ...
@@ -125,6 +129,11 @@ class ObservedQueue(UpdateQueue):
     def acked(self, topic: Topic) -> None:
         self._spans.begin(topic)
 
+    def part(self, topics: Iterable[Topic]) -> None:
+        chosen = tuple(topics)
+        self.onlooker.asked(chosen)
+        super().part(chosen)
+
     def left(self, topics: Iterable[Topic]) -> None:
         self._spans.end(topics)
 
@@ -196,6 +205,11 @@ class ObservedSink(InlineSink):
 
     def acked(self, topic: Topic) -> None:
         self._spans.begin(topic)
+
+    def part(self, topics: Iterable[Topic]) -> None:
+        chosen = tuple(topics)
+        self._onlooker.asked(chosen)
+        super().part(chosen)
 
     def left(self, topics: Iterable[Topic]) -> None:
         self._spans.end(topics)

@@ -304,8 +304,8 @@ class Testimony:
             begun += [until for _, until in spans if until <= at]
         return max(begun, default=-math.inf)
 
-    def was_none_of_its(self, publication: Publication, topic: Topic) -> bool:
-        """Whether it had left *topic* when this was published, and nobody had asked for that anew."""
+    def was_none_of_its(self, publication: Publication, topic: Topic, seen_at: float) -> bool:
+        """Whether it had left *topic* when this was published, and has not asked for it anew before it was seen."""
         left: float | None = None
         for since, until in self._asked_for(topic):
             if since <= publication.at:
@@ -313,12 +313,9 @@ class Testimony:
                 left = max(left or 0.0, math.inf if until is None else until)
         if left is None or publication.at <= left + UNDER_WAY:
             return False
-        # What is asked for anew may come before the ack, from which on it is subscribed.
-        return not any(
-            left < one.since <= publication.at
-            for life in self.case.truth.lives
-            for one in life.held.get(wire_of(topic), ())
-        )
+        asked = [at for one, times in self.witness.asked_at.items() if one.covers(topic) for at in times]
+        asked += [since for since, _ in self._asked_for(topic)]
+        return not any(left < at <= seen_at for at in asked)
 
     def _find_spans(self, topic: Topic) -> list[tuple[float, float]]:
         left = self.case.end if self.witness.left_at is None else self.witness.left_at

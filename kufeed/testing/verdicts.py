@@ -60,7 +60,7 @@ def _phantoms(
         if match is None:
             if not case.was_garbled(seen.at):
                 yield Finding(Offence.PHANTOM, f"no publication of {topic} says {seen.update}", topic, seen.at)
-        elif testimony.was_none_of_its(match.reading.publication, topic):
+        elif testimony.was_none_of_its(match.reading.publication, topic, seen.at):
             text = f"{seen.update}, published at {match.reading.publication.at:.3f}, came though {topic} had been left"
             yield Finding(Offence.PHANTOM, text, topic, seen.at)
 

@@ -59,6 +59,8 @@ class Witness:
         """Events as the feed put them into the stream, whether the consumer came to them or not; where known."""
         self.spans: dict[Topic, list[tuple[float, float | None]]] = {}
         """When each topic was subscribed to: from its (first) ack until it was left; None while it is not."""
+        self.asked_at: dict[Topic, list[float]] = {}
+        """When each topic was asked for, where that is known; it may come before the ack."""
         self.statistics: QueueStatistics | None = None
         """The accounts at the end, where they are known."""
         self.links: Collection[str] | None = None
@@ -67,6 +69,11 @@ class Witness:
         """When the subscription was left."""
         self.waiting: tuple[Update, ...] = ()
         """What it had not taken then, though it was there."""
+
+    def asked(self, topics: Iterable[Topic]) -> None:
+        """It asks for *topics* now, or has left them this moment."""
+        for topic in topics:
+            self.asked_at.setdefault(topic, []).append(trio.current_time())
 
     def subscribed(self, topics: Iterable[Topic]) -> None:
         """It is subscribed to *topics* from now on."""
