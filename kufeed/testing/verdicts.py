@@ -207,6 +207,12 @@ def _given_up(testimony: Testimony, readings: Readings, hole: Hole) -> Session |
         return None
     if (pings := life.session.pinged_at) and not any(at > pings[-1] for at in life.sent_at):
         return None  # it may have waited for a pong
+    if any(
+        other is not life and one.since <= left <= one.until
+        for other in case.truth.lives
+        for one in other.held.get(wire, ())
+    ):
+        return None  # another one had taken its place, whatever became of that
     held = life.held.get(wire, ())
     if (
         not held
