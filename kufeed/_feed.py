@@ -237,7 +237,7 @@ class Feed:
         """
         chosen = topics(UpdateType.BOOK_DELTA, symbols)
         self._books.check_depth(chosen, check_depth(depth))
-        make_queue = self._queue_maker([UpdateType.BOOK], depth=depth, **options)
+        make_queue = self._queue_maker([UpdateType.BOOK], depth, **options)
         source = self._books.at_depth(depth)
         return Subscription(chosen, UpdateType.BOOK_DELTA, source, make_queue, waits=_waits(options))
 
@@ -306,8 +306,9 @@ class Feed:
     def _queue_maker(
         self,
         kinds: Iterable[UpdateType],
-        *,
         depth: int | None = None,
+        /,
+        *,
         overflow: Overflow | str | None = None,
         buffer: int | None = None,
         changes_only: bool = False,

@@ -1777,3 +1777,13 @@ async def test_a_bug_is_not_hidden_by_whoever_was_entering(autojump_clock: MockC
         with pytest.raises(RuntimeError, match="a bug"):
             async with kufeed.open_feed(network=network) as feed, feed.ticker("XBTUSDTM"):
                 pytest.fail("the clock is read when the first frame comes")
+
+
+@pytest.mark.parametrize("name", ["depth", "kinds", "bufer"])
+async def test_an_option_that_there_is_not_is_a_type_error(autojump_clock: MockClock, name: str) -> None:
+    async with simulated() as (_, feed):
+        for make in (feed.ticker, feed.trades, feed.book_deltas):
+            with pytest.raises(TypeError, match=name):
+                make("BTC-USDT", **{name: 3})  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match=name):
+            feed.subscribe(kufeed.topic("ticker", "BTC-USDT"), **{name: 3})  # type: ignore[misc]
