@@ -6,13 +6,13 @@ import json
 import sys
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 import attrs
 import pytest
 
 from kufeed.testing import Exchange
 
+from ..bookish import change_replies
 from .process import called, painted, run
 
 LOT_OF_ETHER = '"baseIncrement":"0.0000001"'
@@ -66,12 +66,12 @@ async def test_a_terminal_gets_a_table() -> None:
 
 
 async def test_a_row_that_is_not_as_documented_is_left_out_and_said_so() -> None:
-    class Odd(Exchange):
-        def _answer(self, *asked: Any, **options: Any) -> Any:
-            reply = super()._answer(*asked, **options)
-            return attrs.evolve(reply, body=reply.body.replace(LOT_OF_ETHER, '"baseIncrement":"much"'))
-
-    async with Odd().listen() as address:
+    exchange = Exchange()
+    change_replies(
+        exchange,
+        lambda _, reply: attrs.evolve(reply, body=reply.body.replace(LOT_OF_ETHER, '"baseIncrement":"much"')),
+    )
+    async with exchange.listen() as address:
         ended = await run("symbols", "spot", "--spot-url", address.spot_url)
     assert ended.code == 0
     assert [line.split("\t")[0] for line in ended.out] == ["BTC-USDT"]

@@ -50,7 +50,7 @@ async def plugged() -> AsyncIterator[Cable]:
     async with trio.open_nursery() as nursery:
         cable.open(nursery)
         try:
-            with trio.fail_after(20):
+            with trio.fail_after(20):  # noqa: ASYNC100  # what the body does
                 yield cable
         finally:
             while SOCKETS:
@@ -503,7 +503,7 @@ async def plugged_for_long() -> AsyncIterator[Cable]:
     cable = Cable(0)
     async with trio.open_nursery() as nursery:
         cable.open(nursery)
-        with trio.fail_after(1000):
+        with trio.fail_after(1000):  # noqa: ASYNC100  # as above
             yield cable
         nursery.cancel_scope.cancel()
 

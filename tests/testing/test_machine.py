@@ -153,7 +153,7 @@ def test_an_application_that_is_wrong_is_found_and_the_steps_are_printed() -> No
     assert "state = Careless()" in notes
     assert "topics=[topic('trade', 'XBTUSDTM')])" in notes
     assert "state.strike(fault=faults." in notes
-    assert notes.rstrip().endswith("state.teardown()")
+    assert "state.teardown()" in notes  # in CI, Hypothesis has another word after it
 
 
 def test_a_feed_that_is_wrong_is_found() -> None:
