@@ -116,6 +116,7 @@ class Split(LastingFault):
     """What the exchange sends arrives in pieces of `size` bytes, one after the other and without delay."""
 
     severity: ClassVar[Severity] = "mild"
+    lasting: float = between(0.5, 0.1, 2.0)
     size: int = between(1, 1, 7, least=1)
 
     def strike(self, exchange: Exchange) -> Callable[[], None]:

@@ -19,7 +19,7 @@ SYMBOLS = ("XBTUSDTM", "BTC-USDT", "ETH-USDT", "ETHUSDTM")
 SETTLE = 180.0
 """Seconds after the last fault within which every stream is live again: see `Program.bound`."""
 
-CALM = 5.0
+CALM = 3.0
 """Seconds that it goes on after that."""
 
 Make = Callable[[], Subscription[Any]]
@@ -66,7 +66,7 @@ def program(seed: int) -> Program:
     )
     market = {
         "seed": seed,
-        "update_interval": rng.choice((0.5, 1.0)),
+        "update_interval": rng.choice((1.0, 1.0, 0.5)),
         "ping_interval": 4.0,
         "ping_timeout": 2.0,
         "instance_servers": servers,
