@@ -507,8 +507,6 @@ class Feed:
     def _close(self) -> None:
         """Fix the one deadline by which everything has ended, and end every iteration."""
         self._close_deadline = trio.current_time() + self.config.close_timeout
-        if self._observer is not None:
-            self._observer.closing(self, self.config.close_timeout)
         self._nursery = None
         self._pool.close()
         self._books.close()
@@ -555,15 +553,17 @@ async def open_feed(
     network and *rng* are its own unless given here.
     """
     conditions = CONDITIONS.get()
-    observer = None
+    observer = onlooker = None
     if conditions is not None:
-        network, rng, observer = network or conditions.network, rng or conditions.rng, conditions.observer
+        observer = conditions.observer
+        onlooker = observer if network is None else None  # of another network's exchange, nobody here knows the truth
+        network, rng = network or conditions.network, rng or conditions.rng
     feed = Feed(
         FeedConfig() if config is None else config,
         RealNetwork() if network is None else network,
         random.Random() if rng is None else rng,  # noqa: S311  # jitter, not secrets
         dial_limiter,
-        observer,
+        onlooker,
     )
     pool_lifeline, book_lifeline = trio.CancelScope(), trio.CancelScope()
 
@@ -591,6 +591,8 @@ async def open_feed(
                     with body.watched():
                         yield feed
                 finally:
+                    if observer is not None:
+                        observer.closing(feed, feed.config.close_timeout)
                     feed._close()  # noqa: SLF001
                     pool_lifeline.shield = book_lifeline.shield = False
                     nursery.cancel_scope.cancel()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -27,7 +28,6 @@ from .errors import DialError, ExchangeError, LinkClosed, LinkError, LinkSilent,
 from .protocol.session import Failed, Session
 
 if TYPE_CHECKING:
-    import random
     import ssl
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
@@ -198,7 +198,8 @@ class Link:
                 server = self.server = self._choose(token.servers)
                 self.session = self._new_session(server, deadline)
                 # KuCoin asks for an id that is unique among clients; it comes back in the welcome.
-                connect_id = f"{around.rng.getrandbits(64):016x}"
+                # Two feeds with the same *rng* are two clients all the same.
+                connect_id = f"{around.rng.getrandbits(64) ^ random.getrandbits(64):016x}"  # no secret
                 around.note_dial(connect_id)
                 target = token.target(server, connect_id)
                 phase = "connect"

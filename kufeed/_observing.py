@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 class Onlooker(Protocol):
     """Is told what goes into one subscription and what comes out of it. None of it may raise."""
 
-    def asked(self, topics: Iterable[Topic]) -> None:
-        """*topics* are asked for: what comes of them from now on is its own, before the ack too."""
+    def asked(self, topics: Iterable[Topic], *, no_more: bool = False) -> None:
+        """*topics* are asked for: what comes of them from now on is its own, before the ack too.
+
+        With *no_more* they were not, but left: what was said just before is taken back.
+        """
         ...
 
     def subscribed(self, topics: Iterable[Topic]) -> None:
@@ -135,7 +138,9 @@ class ObservedQueue(UpdateQueue):
         super().part(chosen)
 
     def left(self, topics: Iterable[Topic]) -> None:
-        self._spans.end(topics)
+        chosen = tuple(topics)
+        self.onlooker.asked(chosen, no_more=True)
+        self._spans.end(chosen)
 
     def end(self, event: StreamEnd) -> None:
         self._spans.end([event.topic])
@@ -212,7 +217,9 @@ class ObservedSink(InlineSink):
         super().part(chosen)
 
     def left(self, topics: Iterable[Topic]) -> None:
-        self._spans.end(topics)
+        chosen = tuple(topics)
+        self._onlooker.asked(chosen, no_more=True)
+        self._spans.end(chosen)
 
     def end(self, event: StreamEnd) -> None:
         self._spans.end([event.topic])

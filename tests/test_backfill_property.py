@@ -126,6 +126,11 @@ class World:
             case "dead", symbol, count:
                 exchange.faults.mute_topics = {wire(symbol)}
                 exchange.trade(symbol, count)
+                for witness in self.witnesses:
+                    before = witness.last.get(symbol)
+                    if witness.again[symbol] and (before is None or (before.sequence or 0) <= witness.again[symbol]):
+                        # Dead on arrival: nothing has come since it was added again, so nothing is known to be missing.
+                        witness.again[symbol] = exchange.made[symbol][-1]
                 exchange._model(symbol).last_price += 10  # which tells the watch that something is newer
                 await trio.sleep(2000.0)
                 exchange.faults.mute_topics = ()

@@ -315,7 +315,7 @@ class Testimony:
             return False
         asked = [at for one, times in self.witness.asked_at.items() if one.covers(topic) for at in times]
         asked += [since for since, _ in self._asked_for(topic)]
-        return not any(left < at <= seen_at for at in asked)
+        return not any(left <= at <= seen_at for at in asked)
 
     def _find_spans(self, topic: Topic) -> list[tuple[float, float]]:
         left = self.case.end if self.witness.left_at is None else self.witness.left_at

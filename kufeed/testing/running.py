@@ -22,7 +22,7 @@ from kufeed.testing.observer import FeedObserver
 from kufeed.testing.plans import FaultPlan
 from kufeed.testing.services import open_services
 from kufeed.testing.streams import PipeStream
-from kufeed.testing.stuck import break_off
+from kufeed.testing.stuck import Stuck, break_off
 
 if TYPE_CHECKING:
     import ssl
@@ -39,6 +39,8 @@ _SETTLE = 60.0
 _PATIENCE = 120.0
 """Seconds in which a program that was cancelled has to end: its own clean-up may take some."""
 _LOOK_AGAIN = 1.0
+_MOMENT = 0.617
+"""Seconds between two breaks: no round number, or a loop that sleeps by those would never be found waiting."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -175,6 +177,7 @@ async def judged(
     in_memory = network is MemoryNetwork
     call += [] if in_memory else [f"network={_name(network)}"]
     world = Exchange(seed=seed, ledger=True) if exchange is None else exchange()
+    chosen.check(world)
     observer = FeedObserver()
     result: T | None = None
     error: Exception | None = None
@@ -194,6 +197,13 @@ async def judged(
                         if calm is not None:
                             nursery.start_soon(_end_when_calm, time_over, observer, world, last, calm, name="calm")
                         result = await app(*args)
+            except Stuck:
+                pass
+            except BaseExceptionGroup as group:
+                _, others = group.split(Stuck)
+                if others is not None and not isinstance(others, Exception):
+                    raise
+                error = None if stuck else others
             except Exception as raised:  # noqa: BLE001  # the program's own: the report has it
                 error = None if stuck else raised
             finally:
@@ -233,10 +243,15 @@ def _tasks() -> int:
 
 
 async def _end_when_stuck(at: float, task: trio.lowlevel.Task, names: list[str]) -> None:
-    """Break the program off that has not ended by then, and note what it was waiting in."""
+    """Break the program off that has not ended by then, and note what it was waiting in.
+
+    Again and again: what is not waiting just then, or waits once more in its clean-up, has its turn a moment later.
+    """
     spare = tuple(task.child_nurseries)
     await trio.sleep_until(at)
-    names += break_off(task, spare)
+    while True:
+        names += [name for name in break_off(task, spare) if name not in names]
+        await trio.sleep(_MOMENT)
 
 
 async def _end_when_calm(

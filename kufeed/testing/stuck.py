@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     import trio
 
 
-class Stuck(Exception):  # what has happened
-    """Raised in a task that was cancelled long ago and waits on, shielded: nothing else would end it."""
+class Stuck(BaseException):
+    """Raised in a task that was cancelled long ago and waits on, shielded: nothing else would end it.
+
+    No `Exception`: it is not to be tried again after.
+    """
 
 
 def break_off(task: trio.lowlevel.Task, spare: Collection[trio.Nursery]) -> list[str]:

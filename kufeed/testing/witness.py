@@ -70,10 +70,14 @@ class Witness:
         self.waiting: tuple[Update, ...] = ()
         """What it had not taken then, though it was there."""
 
-    def asked(self, topics: Iterable[Topic]) -> None:
-        """It asks for *topics* now, or has left them this moment."""
+    def asked(self, topics: Iterable[Topic], *, no_more: bool = False) -> None:
+        """It asks for *topics* now; or *no_more*: it has not just now."""
         for topic in topics:
-            self.asked_at.setdefault(topic, []).append(trio.current_time())
+            asked = self.asked_at.setdefault(topic, [])
+            if not no_more:
+                asked.append(trio.current_time())
+            elif asked:
+                asked.pop()
 
     def subscribed(self, topics: Iterable[Topic]) -> None:
         """It is subscribed to *topics* from now on."""

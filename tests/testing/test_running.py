@@ -239,3 +239,36 @@ def test_a_report_says_what_was_raised() -> None:
         with pytest.raises(LookupError) as caught:
             report.check()
     assert len(caught.value.__notes__) == 1
+
+
+async def _in_vain() -> None:
+    while True:
+        try:
+            await trio.sleep(1.0)
+        except Exception:  # noqa: BLE001, S112  # as programs do that are hard to end
+            continue
+
+
+async def _twice() -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("wait", [_in_vain, _twice])
+def test_a_program_that_holds_on_is_broken_off_again(wait: Any) -> None:
+    async def stubborn() -> None:
+        async with kufeed.open_feed(QUICK), trio.open_nursery() as nursery:
+            with trio.CancelScope(shield=True):
+                nursery.start_soon(wait)
+                await wait()
+
+    report = run(stubborn, settle=5.0)
+    assert report.offences == {Offence.SLOW_CLOSE}
+    assert report.error is None
+
+
+def test_a_plan_that_cannot_be_played_is_refused_before_anything_runs() -> None:
+    with pytest.raises(LookupError, match="NOSUCHM"):
+        run(for_ever, plan=FaultPlan(faults.Burst(symbol="NOSUCHM")))
