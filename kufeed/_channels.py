@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from bisect import bisect_left
+from collections import deque
 from copy import copy
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -220,6 +221,7 @@ class UpdateQueue:
         self._items = self._buffer.items
         self._pop = self._buffer.pop
         self._places: list[_Place] = []  # by number; no two alike
+        self._gaps_staged: deque[tuple[Update, Gap]] = deque()  # and the staged update that each stands before
         self._gaps: dict[Topic, Gap] = {}  # reached by a consumer: for the next update of their topic
         # Whether there is anything but updates to look at: a place, a gap, the end.
         self._edge = False
@@ -239,7 +241,10 @@ class UpdateQueue:
 
     def stage_after(self, gap: Gap, update: Update) -> None:
         self.hand_over()  # what was staged came before it
-        self.tell(gap)
+        if self.staged:  # and has found no room yet
+            self._gaps_staged.append((update, gap))
+        else:
+            self.tell(gap)
         self.staged.append(update)
 
     def hand_over(self) -> bool:
@@ -249,11 +254,20 @@ class UpdateQueue:
             self._received += len(staged)
             self._discarded += len(staged)
             staged.clear()
+            self._gaps_staged.clear()
             return True
         if self._slow_since is not None and not items:
             self._tell_of_end()
         self._received += len(staged)
-        self._buffer.accept(staged)
+        while self._gaps_staged:
+            before = self._before_gap()
+            self._buffer.accept(before)
+            staged[:0] = before
+            if before:
+                break  # the gap waits behind what found no room
+            self.tell(self._gaps_staged.popleft()[1])
+        else:
+            self._buffer.accept(staged)
         self._received -= len(staged)
         self._most_pending = max(self._most_pending, len(items))
         self._consumers.unpark(count=len(items))
@@ -278,10 +292,24 @@ class UpdateQueue:
             return
         self.slow()
         self._received += len(self.staged)
-        losses = self._buffer.force(self.staged)
+        while self._gaps_staged:
+            self._force(self._before_gap())
+            self.tell(self._gaps_staged.popleft()[1])
+        self._force(self.staged)
+
+    def _force(self, updates: list[Update]) -> None:
+        losses = self._buffer.force(updates)
         self._dropped += len(losses)
         self._lost_while_slow += len(losses)
         self._note(losses)
+
+    def _before_gap(self) -> list[Update]:
+        """Take out of what is staged all that comes before the first gap there."""
+        after = self._gaps_staged[0][0]
+        index = next(place for place, update in enumerate(self.staged) if update is after)
+        before = self.staged[:index]
+        del self.staged[:index]
+        return before
 
     def slow(self) -> None:
         """The buffer is full, and its consumer was given time: an episode begins, unless one is going on."""

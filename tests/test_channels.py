@@ -959,3 +959,30 @@ def test_two_readers_and_three_ends_share_a_channel_without_a_loss(
         assert law(queue)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (Overflow.BLOCK, [1, 2, 3, 4, 5, "Gap", 7]),
+        (Overflow.DROP_OLDEST, ["SlowConsumer", "Dropped", 5, "Gap", 7, "SlowConsumer"]),
+        (Overflow.DROP_NEWEST, [1, 2, "SlowConsumer", "Dropped", "Gap", "SlowConsumer"]),
+    ],
+)
+def test_a_gap_stays_before_its_update_where_what_came_before_has_no_room(
+    policy: Overflow, expected: list[Any]
+) -> None:
+    queue = channel(policy, 2)
+    queue.staged.extend(trades(1, 2, 3, 4, 5))
+    (seventh,) = trades(7)
+    gap = Gap(TRADE, GapCause.SEQUENCE, 6, 6, None, seventh.time_ns)
+    queue.stage_after(gap, seventh)
+    if policy is not Overflow.BLOCK and not queue.hand_over():
+        queue.force()
+    found: list[Update | StreamEvent] = []
+    for _ in range(8):
+        found += everything(queue)
+        queue.hand_over()
+    assert told(found) == expected
+    assert [one.gap_before for one in found if isinstance(one, Update) and one.sequence == 7] in ([gap], [])
+    assert law(queue)
