@@ -37,6 +37,7 @@ def test_each_module_has_tests() -> None:
         assert all((mutants.ROOT / file).exists() for file in mutants.tests_of(module)), module
 
 
+@pytest.mark.long
 def test_what_is_explained_is_there() -> None:
     assert mutants.outdated(mutants.explanations()) == []
     assert set(mutants.settled()) <= set(mutants.modules())
