@@ -19,7 +19,7 @@ SYMBOLS = ("XBTUSDTM", "BTC-USDT", "ETH-USDT", "ETHUSDTM")
 SETTLE = 180.0
 """Seconds after the last fault within which every stream is live again: see `Program.bound`."""
 
-CALM = 3.0
+CALM = 2.0
 """Seconds that it goes on after that."""
 
 Make = Callable[[], Subscription[Any]]
@@ -71,7 +71,7 @@ def program(seed: int) -> Program:
         "ping_timeout": 2.0,
         "instance_servers": servers,
     }
-    chosen = [rng.choice(CONSUMERS) for _ in range(rng.randint(1, 4))]
+    chosen = [rng.choice(CONSUMERS) for _ in range(rng.randint(1, 3))]
     consumers = tuple(partial(consumer, symbols=tuple(rng.sample(SYMBOLS, rng.randint(1, 2)))) for consumer in chosen)
     return Program(config, consumers, market, f"program({seed})")
 
