@@ -107,3 +107,24 @@ def test_leaving_takes_no_longer_than_it_may_whoever_does_not_answer(fault: faul
     assert report.ended
     assert report.seconds <= 6.0 + QUICK.close_timeout + 0.001
     report.check()
+
+
+async def trades_asked_for_again() -> None:
+    async with kufeed.open_feed(QUICK) as feed, feed.trades("BTC-USDT", "XBTUSDTM") as trades:
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                async for _ in trades:
+                    pass
+
+            nursery.start_soon(read)
+            await trio.sleep(6.0)
+            trades.remove("BTC-USDT")
+            await trades.add("BTC-USDT")
+            await trio.sleep(20.0)
+            nursery.cancel_scope.cancel()
+
+
+def test_what_comes_of_a_topic_that_is_asked_for_again_before_its_ack_is_its_own() -> None:
+    """Left and asked for in one moment, and the exchange takes its time to hear of either."""
+    run(trades_asked_for_again, plan=FaultPlan(faults.StopReading(at=5.0, lasting=4.0)), exchange=MARKET).check()

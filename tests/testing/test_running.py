@@ -272,3 +272,31 @@ def test_a_program_that_holds_on_is_broken_off_again(wait: Any) -> None:
 def test_a_plan_that_cannot_be_played_is_refused_before_anything_runs() -> None:
     with pytest.raises(LookupError, match="NOSUCHM"):
         run(for_ever, plan=FaultPlan(faults.Burst(symbol="NOSUCHM")))
+
+
+def test_a_feed_over_a_network_of_its_own_is_not_judged() -> None:
+    async def own() -> None:
+        async with MemoryNetwork(Exchange(seed=9)) as network, kufeed.open_feed(network=network) as feed:
+            async with feed.trades("BTC-USDT") as trades:
+                for _ in range(3):
+                    await trades.receive()
+
+    report = run(own)
+    assert (report.error, report.witnesses, report.findings) == (None, (), ())
+
+
+def test_two_feeds_with_equal_chances_are_two_clients() -> None:
+    async def two() -> None:
+        async with (
+            kufeed.open_feed(rng=random.Random(0)) as one,
+            kufeed.open_feed(rng=random.Random(0)) as other,
+            one.ticker("BTC-USDT") as here,
+            other.ticker("BTC-USDT") as there,
+        ):
+            await here.receive()
+            await there.receive()
+
+    report = run(two)
+    report.check()
+    assert report.exchange.truth is not None
+    assert len({life.session.connect_id for life in report.exchange.truth.lives}) == 2
