@@ -17,7 +17,7 @@ from kufeed.testing import Exchange
 
 SYMBOLS = ("XBTUSDTM", "BTC-USDT", "ETH-USDT", "ETHUSDTM")
 SETTLE = 180.0
-"""Seconds after the last fault within which every stream is live again: see `Program.bound`."""
+"""Seconds after the last fault within which every stream is live again: a dead stream is looked into once a minute."""
 
 CALM = 2.0
 """Seconds that it goes on after that."""
@@ -222,9 +222,8 @@ async def coming_and_going(feed: Feed, symbols: tuple[str, ...]) -> None:
     await follow(lambda: make(feed, "BTC-USDT", "ETH-USDT"), consume)
 
 
-async def two_ends(feed: Feed, symbols: tuple[str, ...]) -> None:
-    """One that is entered with ``wait="none"``."""
-
+async def without_waiting(feed: Feed, symbols: tuple[str, ...]) -> None:
+    """It is entered at once, and what is refused is told."""
     await follow(lambda: feed.trades(*symbols, wait="none", on_reject="skip"), with_events)
 
 
@@ -245,5 +244,5 @@ CONSUMERS = (
     inline,
     in_a_handler,
     coming_and_going,
-    two_ends,
+    without_waiting,
 )
