@@ -75,14 +75,14 @@ async def both_markets() -> None:
 
 
 class Lying(trio.abc.Stream):
-    """A stream in which every price of a trade is another."""
+    """A stream that says of every sale that it was a purchase: what is wrong with it does not depend on the hour."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         data = bytes(await self._stream.receive_some(max_bytes))
-        return data.replace(b'"price":"88', b'"price":"77')
+        return data.replace(b'"side":"sell"', b'"side": "buy"')
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)
@@ -163,4 +163,4 @@ def test_the_same_plans_give_the_same_verdicts(seeds: range) -> None:
     verdicts = over_sockets(seeds)
     assert verdicts == in_memory(seeds)
     for seed, verdict in zip(seeds, verdicts, strict=True):
-        assert Offence.PHANTOM in verdict if lies(seed) else not verdict
+        assert verdict == ({Offence.PHANTOM, Offence.SILENT_LOSS} if lies(seed) else set())
