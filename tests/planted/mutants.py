@@ -25,6 +25,7 @@ import time
 import tomllib
 import traceback
 from collections import Counter
+from compileall import compile_dir
 from functools import cached_property
 from pathlib import Path
 from shutil import copytree
@@ -267,6 +268,7 @@ def preload() -> None:
     )
     hypothesis.settings.register_profile("mutants", quick)
     hypothesis.settings.load_profile("mutants")
+    hypothesis.find(hypothesis.strategies.text(), bool)  # its table of characters takes long to load
     assert "kufeed" not in sys.modules
 
 
@@ -318,6 +320,7 @@ def run(chosen: Sequence[Mutant], jobs: int, time_out: float = TIME_OUT) -> Iter
         places = [Path(name).resolve() / str(number) for number in range(jobs)]
         for where in places:
             copytree(ROOT / "kufeed", where / "kufeed")
+            compile_dir(where / "kufeed", quiet=1)  # once, and not in each run
         check(
             [Unchanged(module, tests_of(module)) for module in {one.module: None for one in chosen}], places, time_out
         )
