@@ -17,6 +17,7 @@ a mutant survives that is not explained.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import random
 import signal
@@ -56,7 +57,7 @@ _OTHER_TESTS = {
 }
 """Of modules without a test file of their name, or where others say more."""
 _QUIETLY = [
-    *("-q", "-x", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:benchmark"),
+    *("-q", "-x", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:benchmark", "-p", "no:kufeed"),
     *("-o", "addopts=--import-mode=importlib -m 'not long'", "-W", "ignore::pytest.PytestAssertRewriteWarning"),
 ]
 _KILLED, _SURVIVED, _TIMED_OUT, _NOT_RUN = "killed", "survived", "timed out", "not run"
@@ -270,6 +271,8 @@ def preload() -> None:
     hypothesis.settings.load_profile("mutants")
     hypothesis.find(hypothesis.strategies.text(), bool)  # its table of characters takes long to load
     assert "kufeed" not in sys.modules
+    gc.collect()
+    gc.freeze()  # no child looks through all of this again
 
 
 class _Seen:
