@@ -269,7 +269,6 @@ def preload() -> None:
     )
     hypothesis.settings.register_profile("mutants", quick)
     hypothesis.settings.load_profile("mutants")
-    hypothesis.find(hypothesis.strategies.text(), bool)  # its table of characters takes long to load
     assert "kufeed" not in sys.modules
     gc.collect()
     gc.freeze()  # no child looks through all of this again
