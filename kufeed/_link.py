@@ -112,7 +112,7 @@ class Link:
         self.old_at = math.inf
         """When it is to be replaced; set by its owner, who is then told by *on_old*, once."""
         self.standby = None if join is None else Standby()
-        """Keeps what comes, until *join* has returned and all of it was handed out."""
+        """Keeps what comes, until *join* has returned and all of it was handed out, or to its end."""
         self.data_at = -math.inf
         """When the newest update came, or what may be one."""
         self.is_succeeded = False
@@ -307,8 +307,8 @@ class Link:
                 payloads, received_time_ns, mark = batch
                 await self._hand_out(payloads, received_time_ns, self._routes.as_of(mark))
             await self._hand_out_left()
-        finally:
             self.standby = None
+        finally:  # broken off, it keeps what is left: what its reader brings may not overtake that
             self._catching_up = False
             self._caught_up.set()
 

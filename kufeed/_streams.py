@@ -100,8 +100,11 @@ class Stream:
 
     def _choose_stagers(self) -> None:
         # That there is a hole costs nothing where there is none: it is another way, not a question on the way.
-        appends = tuple(sink.staged.append for sink in self.sinks)
-        self.stagers = (self._stage_after_hole,) if self._missing else appends
+        if self._missing:
+            self.stagers = (self._stage_after_hole,)
+        else:
+            self.stagers = tuple(sink.staged.append for sink in self.sinks)
+            self._too_late_ns = None
 
     def last(self, topic: Topic) -> Update | None:
         """What came last of *topic*, which is its own or that of a part of it."""
@@ -152,7 +155,7 @@ class Stream:
         """*sinks* are told at the next update that something is missing before it, for the first cause given.
 
         They are not where that update, or one that was delivered and comes again, proves that a lost connection cost
-        nothing.
+        nothing. It proves nothing of what came too late.
         """
         for sink in sinks:
             self._missing.setdefault(sink, cause)
@@ -170,7 +173,7 @@ class Stream:
                     self.miss(self.sinks, GapCause.SEQUENCE)
             else:
                 refusals.duplicates += 1
-                if self._merge.rejoins and self._missing:
+                if self._merge.rejoins and self._missing and self._too_late_ns is None:
                     self._forgive()
             return False
         self._jumped = True
@@ -201,7 +204,6 @@ class Stream:
         if not self._jumped and self.latest is not None and self.topic.channel.merge_key is MergeKey.CONTIGUOUS:
             self._missing.clear()  # its number is the next one
         since = None if self.latest is None else min(self.latest.time_ns, self._too_late_ns or self.latest.time_ns)
-        self._too_late_ns = None
         first, last = self._numbers or (None, None)
         missing, self._missing = self._missing, {}
         self._jumped, self._numbers = False, None

@@ -235,6 +235,28 @@ def test_a_proof_does_not_forgive_what_was_missing_before() -> None:
     assert desk.bring(2, trade(3), trade(4)) == [gap(TRADES, GapCause.SEQUENCE, 2, 4), 4]
 
 
+def test_a_proof_does_not_forgive_what_comes_too_late_on_another_link() -> None:
+    """The link that proves it begins with what was delivered last, so that it does not bring what was before."""
+    desk = Desk(TRADES)
+    desk.bring(1, trade(1), trade(3))
+    desk.lose()
+    assert desk.bring(2, trade(2)) == []
+    assert desk.bring(3, trade(3), trade(4)) == [gap(TRADES, GapCause.RECONNECT, 2, 4), 4]
+
+
+def test_what_came_too_late_for_another_is_in_nobodys_gap_who_came_after_it() -> None:
+    other = UpdateQueue(dict.fromkeys(UpdateType, Overflow.DROP_OLDEST), 10)
+    desk = Desk(TRADES)
+    (stream,) = desk.streams
+    desk.bring(1, trade(1), trade(3), trade(2))
+    stream.add(other)
+    stream.remove(desk.queue)
+    desk.bring(1, trade(4))
+    desk.lose()
+    desk.bring(2, trade(9))
+    assert [one.gap_before for one in other.take_up_to(2)] == [None, gap(TRADES, GapCause.RECONNECT, 4, 9)]
+
+
 def test_a_stream_that_only_repeats_itself_came_on_its_link_all_the_same() -> None:
     desk = Desk(TICKERS)
     desk.bring(1, ticker(1, 1))

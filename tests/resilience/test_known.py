@@ -128,3 +128,20 @@ async def trades_asked_for_again() -> None:
 def test_what_comes_of_a_topic_that_is_asked_for_again_before_its_ack_is_its_own() -> None:
     """Left and asked for in one moment, and the exchange takes its time to hear of either."""
     run(trades_asked_for_again, plan=FaultPlan(faults.StopReading(at=5.0, lasting=4.0)), exchange=MARKET).check()
+
+
+async def held(kind: str) -> None:
+    """On two links for each market: their readers wait for a consumer that takes one update a second."""
+    async with kufeed.open_feed(attrs.evolve(QUICK, redundancy=2)) as feed:
+        with trio.move_on_after(20.0):
+            async with getattr(feed, kind)("XBTUSDTM", "BTC-USDT", overflow="block", buffer=1) as subscription:
+                async for _ in subscription:
+                    await trio.sleep(1.0)
+
+
+@pytest.mark.parametrize("kind", ["ticker", "trades"])
+@pytest.mark.parametrize("at", [5.0, 12.0])
+def test_a_link_that_is_cut_before_it_has_caught_up_does_not_skip_what_it_kept(at: float, kind: str) -> None:
+    """What its reader has read since waits behind that, and is of no use without it."""
+    market = partial(MARKET, update_interval=0.1)
+    run(held, kind, plan=FaultPlan(faults.Cut(at=at, how="reset")), exchange=market).check()
