@@ -24,7 +24,7 @@ from kufeed import (
 )
 from kufeed.testing.exchangefaults import SkewClock
 from kufeed.testing.linefaults import Garble
-from kufeed.testing.readings import EVENTS, Reading, Readings, read_all, wire_of
+from kufeed.testing.readings import EVENTS, Reading, Readings, content, read_all, wire_of
 from kufeed.testing.truth import Fate
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ class Testimony:
         self._matches: dict[Topic, list[Match | None]] = {}
         self._spans: dict[Topic, list[tuple[float, float]]] = {}
         self._asked: dict[Topic, list[tuple[float, float | None]]] = {}
+        self._unchanged: dict[Topic, set[int]] = {}
         self._failed: set[str] = set()
         for sighting in witness.sightings:
             self._take(sighting)
@@ -338,8 +339,31 @@ class Testimony:
             at <= by
             and any(since + edge < at <= until - edge for since, until in self.spans(readings.topic))
             and not self.is_excused(reading, readings)
-            and not (self.witness.changes_only and not readings.is_news(reading))
+            and reading.number not in self.unchanged(readings.topic)
         )
+
+    def unchanged(self, topic: Topic) -> set[int]:
+        """By number, what was not seen of *topic* and need not be: where only changes are wanted, it may be none.
+
+        It says the same as what was seen last before it. Under `LATEST` nothing else is what it is compared with; under
+        other policies it may be any that came since, and went where there was no room, or was kept back.
+        """
+        if topic not in self._unchanged:
+            self._unchanged[topic] = set(self._find_unchanged(topic)) if self.witness.changes_only else set()
+        return self._unchanged[topic]
+
+    def _find_unchanged(self, topic: Topic) -> Iterator[int]:
+        numbers = {match.reading.number for match in self.matches(topic) if match is not None}
+        conflates = self.policy(topic.kind) is Overflow.LATEST
+        known: list[object] = []
+        for reading in self.case.readings_of(topic).all:
+            says = content(reading.update)
+            if reading.number in numbers:
+                known = [says]
+            elif says in known:
+                yield reading.number
+            elif not conflates:
+                known.append(says)
 
     def is_book(self, topic: Topic) -> bool:
         """Whether it reads *topic* as views of a book, and not as changes."""

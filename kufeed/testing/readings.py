@@ -81,10 +81,6 @@ class Readings:
             said(one.update) == said(update) for one in self._by_key.get((update.sequence, update.exchange_time_ns), ())
         )
 
-    def is_news(self, reading: Reading) -> bool:
-        """Whether it says anything else than the one before it, but for number and time."""
-        return not reading.number or _content(self.all[reading.number - 1].update) != _content(reading.update)
-
     def find(self, update: Update, after: int) -> Reading | None:
         """The publication that *update* is: of several that say the same, the first one behind number *after*."""
         candidates = self._by_key.get((update.sequence, update.exchange_time_ns), ())
@@ -124,8 +120,8 @@ def said(update: Update) -> object:
     return type(update), _fields(type(update), timed=True)(update)  # type: ignore[arg-type]  # mypy looks at the hash of its instances
 
 
-def _content(update: Update) -> object:
-    """The same, without its number and time."""
+def content(update: Update) -> object:
+    """The same, without its number and time: what `changes_only` compares."""
     return _fields(type(update), timed=False)(update)  # type: ignore[arg-type]  # as above
 
 

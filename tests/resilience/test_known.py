@@ -109,6 +109,22 @@ def test_leaving_takes_no_longer_than_it_may_whoever_does_not_answer(fault: faul
     report.check()
 
 
+async def changes_for(seconds: float) -> None:
+    async with kufeed.open_feed(QUICK) as feed:
+        with trio.move_on_after(seconds):
+            async with feed.ticker("BTC-USDT", "ETH-USDT", changes_only=True) as tickers:
+                async for _ in tickers:
+                    pass
+
+
+@pytest.mark.parametrize("plan", [FaultPlan(), FaultPlan(faults.Cut(at=5.0))], ids=["calm", "cut"])
+def test_who_wants_changes_only_gets_every_change(plan: FaultPlan) -> None:
+    report = run(changes_for, 20.0, plan=plan, exchange=MARKET)
+    report.check()
+    assert report.witnesses[0].statistics is not None
+    assert report.witnesses[0].statistics.unchanged > 5, "or it says little"
+
+
 async def trades_asked_for_again() -> None:
     async with kufeed.open_feed(QUICK) as feed, feed.trades("BTC-USDT", "XBTUSDTM") as trades:
         async with trio.open_nursery() as nursery:

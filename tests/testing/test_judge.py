@@ -31,6 +31,7 @@ from kufeed.testing import (
     faults,
     run,
 )
+from kufeed.testing.network import EPOCH_NS
 
 from .witnessed import subscriptions, until_closed, watch, watch_plainly, witnessed
 
@@ -525,6 +526,105 @@ def test_accounts_that_do_not_add_up_are_false(counts: dict[str, int]) -> None:
 
     (finding,) = judged(trades, some_seconds, spoil=cook)
     assert finding.offence is Offence.FALSE_ACCOUNTS
+
+
+# What says nothing new
+
+
+def changes(feed: Feed) -> Subscription[Any]:
+    """Of a book whose best prices often stay as they are."""
+    return feed.ticker("BTC-USDT", changes_only=True)
+
+
+def wants_changes(then: Callable[[Witness], object]) -> Callable[[Witness], object]:
+    """Spoil by *then* who has asked for changes only."""
+
+    def spoil(witness: Witness) -> None:
+        witness.changes_only = True
+        then(witness)
+
+    return spoil
+
+
+def move(witness: Witness, count: int, **terms: int) -> None:
+    """Count that many updates less as delivered, and by *terms* as something else."""
+    assert witness.statistics is not None
+    accounts = {name: getattr(witness.statistics, name) + by for name, by in terms.items()}
+    witness.statistics = attrs.evolve(witness.statistics, delivered=witness.statistics.delivered - count, **accounts)
+
+
+def test_a_change_that_is_not_delivered_is_missing_however_many_updates_were_none() -> None:
+    def lose(witness: Witness) -> None:
+        assert witness.statistics is not None
+        assert witness.statistics.unchanged > 5
+        del witness.sightings[updates_at(witness)[3]]
+
+    assert not judged(changes, some_seconds, spoil=wants_changes(lambda _: None))
+    assert Offence.SILENT_LOSS in offences(judged(changes, some_seconds, spoil=wants_changes(lose)))
+
+
+def test_a_change_that_is_counted_as_none_is_false_accounts() -> None:
+    def lose(witness: Witness) -> None:
+        del witness.sightings[updates_at(witness)[3]]
+        move(witness, 1, unchanged=1)
+
+    found = offences(judged(changes, some_seconds, spoil=wants_changes(lose)))
+    assert found == {Offence.SILENT_LOSS, Offence.FALSE_ACCOUNTS}
+
+
+@pytest.mark.parametrize("subscribe", [trades, tickers])
+def test_who_wants_all_has_no_unchanged_updates(subscribe: Callable[[Feed], Subscription[Any]]) -> None:
+    (finding,) = judged(subscribe, some_seconds, spoil=lambda witness: move(witness, 0, received=1, unchanged=1))
+    assert finding.offence is Offence.FALSE_ACCOUNTS
+    assert "said nothing new" in finding.text
+
+
+@pytest.mark.parametrize("only_changes", [False, True])
+def test_what_came_last_of_a_stream_cannot_have_been_conflated(*, only_changes: bool) -> None:
+    def lose(witness: Witness) -> None:
+        assert witness.statistics is not None
+        witness.changes_only = only_changes
+        lost = [place for place in updates_at(witness) if witness.sightings[place].at > 3]
+        del witness.sightings[lost[0] :]
+        unchanged = witness.statistics.unchanged
+        move(witness, len(lost), conflated=len(lost) + unchanged, unchanged=-unchanged)
+
+    (finding,) = judged(changes if only_changes else tickers, some_seconds, spoil=lose)
+    assert finding.offence is Offence.SILENT_LOSS
+    assert "1 of them were to wait" in finding.text
+
+
+@pytest.mark.parametrize("kept_back", [True, False])
+def test_what_says_the_same_as_what_came_before_one_that_was_kept_back_is_none_to_be_seen(*, kept_back: bool) -> None:
+    """Only where the one between them came is the second a change."""
+
+    async def play(exchange: Exchange, feed: Feed) -> None:
+        await trio.sleep(1)
+        number, time = exchange.book("BTC-USDT").sequence, EPOCH_NS // 10**6 + 1000
+        await exchange.play(
+            f'{{"topic":"/market/ticker:BTC-USDT","type":"message","subject":"trade.ticker","data":{{"bestAsk":"{ask}",'
+            f'"bestAskSize":"1","bestBid":"1","bestBidSize":"1","price":"1","sequence":"{number + 1000 + count}",'
+            f'"size":"1","time":{time}}}}}'
+            for count, ask in enumerate((2, 3, 2, 4))
+        )
+        await trio.sleep(0.05)  # before the market says more
+        if kept_back:
+            published = truth_of(exchange).published["/market/ticker:BTC-USDT"]
+            first, between, *_ = (one for one in published if one.played)
+            between.fates = dict.fromkeys(first.fates, Fate.WITHHELD)
+
+    def lose(witness: Witness) -> None:
+        witness.statistics = None
+        first, *_ = (place for place in updates_at(witness) if getattr(witness.sightings[place].what, "bid", 0) == 1)
+        del witness.sightings[first + 1 : first + 3]
+
+    found = judged(
+        lambda feed: feed.ticker("BTC-USDT", changes_only=True, overflow="drop_oldest"),
+        play,
+        policies={UpdateType.TICKER: Overflow.DROP_OLDEST},
+        spoil=wants_changes(lose),
+    )
+    assert offences(found) == (set() if kept_back else {Offence.SILENT_LOSS})
 
 
 async def mute_all(exchange: Exchange, feed: Feed) -> None:
