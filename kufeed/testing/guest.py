@@ -108,7 +108,7 @@ class GuestRun:
     async def _main(self) -> None:
         before = living_tasks()
         async with trio.open_nursery() as self._nursery:
-            await trio.sleep_forever()
+            await trio.Event().wait()  # until it is cancelled
         await wait_all_tasks_blocked()
         self.left = living_tasks() - before
 

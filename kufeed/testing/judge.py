@@ -12,6 +12,7 @@ from kufeed.testing.conduct import judge_accounts, judge_detection, judge_limits
 from kufeed.testing.exchangefaults import SkewClock
 from kufeed.testing.findings import Finding, Offence
 from kufeed.testing.readings import wire_of
+from kufeed.testing.times import judge_times
 from kufeed.testing.verdicts import judge_updates
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def check_delivery(
 def _judge(exchange: Exchange, testimony: Testimony) -> Iterator[Finding]:
     yield from judge_updates(testimony)
     yield from judge_books(testimony, exchange.model)
+    yield from judge_times(testimony)
     yield from judge_detection(testimony)
     yield from judge_recovery(testimony)
     yield from judge_accounts(testimony)

@@ -30,7 +30,7 @@ from kufeed.testing.guest import GuestRun
 from kufeed.testing.judge import Finding, check_delivery
 from kufeed.testing.leaks import CountedNetwork, leaks
 from kufeed.testing.market import DEFAULT_FUTURES, DEFAULT_SPOT
-from kufeed.testing.network import MemoryNetwork
+from kufeed.testing.network import EPOCH_NS, MemoryNetwork
 from kufeed.testing.observer import FeedObserver
 from kufeed.testing.plans import FaultPlan
 from kufeed.testing.services import open_services
@@ -131,7 +131,7 @@ class FeedMachine(RuleBasedStateMachine):
         self._guest: GuestRun | None = None
         self._exchange: Exchange | None = None
         self._feed: Feed | None = None
-        self._observer = FeedObserver()
+        self._observer = FeedObserver(epoch_ns=EPOCH_NS)
         self._over = trio.Event()
         self._gone = trio.Event()
         self._faults: trio.Nursery | None = None

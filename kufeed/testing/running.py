@@ -18,7 +18,7 @@ from kufeed.testing.chances import fixed_chances
 from kufeed.testing.exchange import Exchange
 from kufeed.testing.judge import Finding, Offence, check_delivery
 from kufeed.testing.leaks import CountedNetwork, leaks, living_tasks
-from kufeed.testing.network import LoopbackNetwork, MemoryNetwork
+from kufeed.testing.network import EPOCH_NS, LoopbackNetwork, MemoryNetwork
 from kufeed.testing.observer import FeedObserver
 from kufeed.testing.plans import FaultPlan
 from kufeed.testing.services import open_services
@@ -175,7 +175,7 @@ async def judged(
     call += [] if in_memory else [f"network={_name(network)}"]
     world = Exchange(seed=seed, ledger=True) if exchange is None else exchange()
     chosen.check(world)
-    observer = FeedObserver()
+    observer = FeedObserver(epoch_ns=EPOCH_NS if in_memory else None)  # the clock of the machine may be set
     result: T | None = None
     error: Exception | None = None
     async with network(world) as opened:

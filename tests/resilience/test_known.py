@@ -109,6 +109,21 @@ def test_leaving_takes_no_longer_than_it_may_whoever_does_not_answer(fault: faul
     report.check()
 
 
+async def books_for(seconds: float) -> None:
+    async with kufeed.open_feed(QUICK) as feed:
+        with trio.move_on_after(seconds):
+            async with feed.book("BTC-USDT", "XBTUSDTM") as books:
+                async for _ in books:
+                    pass
+
+
+def test_each_view_of_a_book_has_the_time_of_its_own() -> None:
+    """Also of one that a connection was lost for, so that it begins from another snapshot."""
+    report = run(books_for, 10.0, plan=FaultPlan(faults.Cut(at=5.0)), exchange=MARKET)
+    report.check()
+    assert sum(isinstance(one.what, kufeed.OrderBook) for one in report.witnesses[0].sightings) > 20
+
+
 async def changes_for(seconds: float) -> None:
     async with kufeed.open_feed(QUICK) as feed:
         with trio.move_on_after(seconds):

@@ -528,6 +528,61 @@ def test_accounts_that_do_not_add_up_are_false(counts: dict[str, int]) -> None:
     assert finding.offence is Offence.FALSE_ACCOUNTS
 
 
+# Times
+
+
+def at_another_time(**shift: int) -> Callable[[Witness], None]:
+    """One update has other times, by so many nanoseconds."""
+
+    def spoil(witness: Witness) -> None:
+        place = updates_at(witness)[4]
+        update: Any = witness.sightings[place].what
+        other = attrs.evolve(update, **{name: getattr(update, name) + by for name, by in shift.items()})
+        witness.sightings[place] = attrs.evolve(witness.sightings[place], what=other)
+
+    return spoil
+
+
+@pytest.mark.parametrize("subscribe", [trades, tickers, deltas, lambda feed: feed.book("XBTUSDTM")])
+@pytest.mark.parametrize("by", [-1_000_000, 1_000_000])
+def test_an_update_was_received_after_it_was_published_and_before_it_was_seen(
+    subscribe: Callable[[Feed], Subscription[Any]], by: int
+) -> None:
+    (finding,) = judged(subscribe, some_seconds, spoil=at_another_time(received_time_ns=by))
+    assert finding.offence is Offence.FALSE_TIME
+
+
+def test_where_the_clock_is_not_known_it_proves_nothing() -> None:
+    def forget(witness: Witness) -> None:
+        at_another_time(received_time_ns=-1_000_000)(witness)
+        witness.epoch_ns = None
+
+    assert not judged(trades, some_seconds, spoil=forget)
+
+
+def test_the_time_of_receipt_is_that_of_arrival_however_late_the_consumer_comes() -> None:
+    async def slowly(subscription: Subscription[Any], witness: Witness) -> None:
+        await watch(subscription, witness, 0.7)
+
+    def late(witness: Witness) -> None:
+        for place in updates_at(witness):
+            sighting = witness.sightings[place]
+            update: Any = sighting.what
+            other = attrs.evolve(update, received_time_ns=EPOCH_NS + round(sighting.at * 1e9))
+            witness.sightings[place] = attrs.evolve(sighting, what=other)
+
+    assert not judged(trades, some_seconds, consume=slowly)
+    assert offences(judged(trades, some_seconds, consume=slowly, spoil=late)) == {Offence.FALSE_TIME}
+
+
+@pytest.mark.parametrize("symbol", ["XBTUSDTM", "BTC-USDT"])
+def test_a_book_has_the_time_of_its_sequence(symbol: str) -> None:
+    spoil = at_another_time(exchange_time_ns=-100_000_000)
+    (finding,) = judged(lambda feed: feed.book(symbol), some_seconds, spoil=spoil)
+    assert finding.offence is Offence.FALSE_TIME
+    assert "has the time of another one" in finding.text
+
+
 # What says nothing new
 
 
