@@ -12,6 +12,7 @@ from kufeed.testing.case import KEPT, UNDER_WAY, felt_until
 from kufeed.testing.exchangefaults import Complain, Delist, Halt, IgnoreTopics, MuteTopics, SkewClock, SpoilAcks
 from kufeed.testing.findings import Finding, Offence
 from kufeed.testing.linefaults import Garble
+from kufeed.testing.plainly import misread
 from kufeed.testing.readings import EVENTS, wire_of
 from kufeed.testing.truth import Fate
 
@@ -60,6 +61,8 @@ def _phantoms(
         if match is None:
             if not case.was_garbled(seen.at):
                 yield Finding(Offence.PHANTOM, f"no publication of {topic} says {seen.update}", topic, seen.at)
+        elif (wrong := misread(match.reading.publication, match.reading.update)) is not None:
+            yield Finding(Offence.PHANTOM, f"{seen.update} was read wrongly: {wrong}", topic, seen.at)
         elif testimony.was_none_of_its(match.reading.publication, topic, seen.at):
             text = f"{seen.update}, published at {match.reading.publication.at:.3f}, came though {topic} had been left"
             yield Finding(Offence.PHANTOM, text, topic, seen.at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import random
 import time
 from contextlib import AsyncExitStack
@@ -17,7 +18,7 @@ from trio.testing import MockClock
 
 import kufeed
 from kufeed import Overflow, UpdateType
-from kufeed.protocol import BookSide, topic
+from kufeed.protocol import BookSide, spot, topic
 from kufeed.protocol.session import Session
 from kufeed.testing import (
     Exchange,
@@ -526,6 +527,16 @@ def test_accounts_that_do_not_add_up_are_false(counts: dict[str, int]) -> None:
 
     (finding,) = judged(trades, some_seconds, spoil=cook)
     assert finding.offence is Offence.FALSE_ACCOUNTS
+
+
+# What messages say
+
+
+def test_a_decoder_that_takes_one_field_for_another_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spot, "_ticker_prices", operator.itemgetter("bestAsk", "bestAskSize", *spot._TICKER_PRICES[2:]))
+    found = judged(lambda feed: feed.ticker("BTC-USDT"), some_seconds)
+    assert offences(found) == {Offence.PHANTOM}
+    assert "was read wrongly: its bid is" in found[0].text
 
 
 # Times
