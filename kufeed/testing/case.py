@@ -56,6 +56,8 @@ class Case:
     """When the last fault was over; infinite where none ever is."""
     apart: list[tuple[object, set[str]]] = attrs.field(factory=list)
     """By feed (its `Witness.links`), wire topics that subscriptions may have connections of their own for."""
+    watched: list[tuple[object, set[str]]] = attrs.field(factory=list)
+    """By feed, the wire topics of each witness."""
     _garbles: list[tuple[float, float, Strike]] | None = None
     _read: dict[Topic, dict[Topic, Readings]] = attrs.field(factory=dict)
 
@@ -265,6 +267,28 @@ class Testimony:
             return None
         (life,) = lives
         return life if self.case.is_sure(life, publication, until) else None
+
+    def only_life(self, topic: Topic, since: float, until: float) -> Life | None:
+        """The one connection that held *topic* for it at any time between; None where there may have been others.
+
+        Those of another subscription of its feed cannot be told from its own.
+        """
+        wire, links = wire_of(topic), self.witness.links
+        if sum(wire in watched for feed, watched in self.case.watched if feed is links) > 1:
+            return None
+        held = [
+            life
+            for life in self.case.truth.lives
+            if self.is_own(life) and any(one.since <= until and since <= one.until for one in life.held.get(wire, ()))
+        ]
+        return held[0] if len(held) == 1 else None
+
+    def has_taken_all(self, topic: Topic, life: Life, by: float) -> bool:
+        """Whether it had seen by then what *life* had brought last of *topic*: so nothing waited on that connection."""
+        readings = self.case.readings_of(topic)
+        brought = [one.number for one in readings.all if one.publication.at <= by and life in one.publication.fates]
+        numbers = {match.reading.number for match in self.matches(topic) if match is not None and match.seen.at <= by}
+        return not brought or brought[-1] in numbers
 
     def topics(self) -> Iterator[Topic]:
         """The topics of the updates that it is to see: of those that it subscribed to."""

@@ -87,9 +87,20 @@ def _dead(case: Case, life: Life) -> Iterator[tuple[float, float]]:
 def _depends(testimony: Testimony, topic: Topic, life: Life, since: float, deadline: float) -> bool:
     """Whether the witness was to get *topic* on *life* all that time, and did not hold its reader up itself."""
     return (
-        testimony.policy(topic.kind) is not Overflow.BLOCK
+        (testimony.policy(topic.kind) is not Overflow.BLOCK or _lets_go(testimony, life, since, deadline))
         and any(one.since <= since < one.until for one in life.held.get(wire_of(topic), ()))
         and any(first <= since and deadline <= last for first, last in testimony.spans(topic))
+    )
+
+
+def _lets_go(testimony: Testimony, life: Life, since: float, deadline: float) -> bool:
+    """Whether a witness that blocks had taken all that came on *life*, and is the one that this is for."""
+    mine = [topic for topic in testimony.topics() if wire_of(topic) in life.held]
+    return bool(mine) and all(
+        testimony.only_life(topic, since, deadline) is life
+        and not testimony.is_book(topic)
+        and testimony.has_taken_all(topic, life, since)
+        for topic in mine
     )
 
 
@@ -242,8 +253,8 @@ def _unaccounted(testimony: Testimony, accounts: QueueStatistics) -> Iterator[Fi
     conflating, waiting = 0, 0
     example: Reading | None = None
     for topic in testimony.topics():
-        if testimony.is_book(topic) or testimony.policy(topic.kind) is Overflow.BLOCK:
-            continue  # views are fewer than changes, and what nobody takes waits with the exchange
+        if testimony.is_book(topic) or testimony.is_apart(topic):
+            continue  # views are fewer than changes; what who blocks does not take waits with the exchange
         readings = testimony.case.readings_of(topic)
         dropping = _tells_of_drops_only(testimony, topic)
         lost = list(_brought_and_not_seen(testimony, topic, readings))

@@ -169,11 +169,13 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
         yield Finding(Offence.AVOIDABLE_LOSS, text, readings.topic, hole.after.seen.at)
     if not told or hole.before is None:
         return
-    if testimony.policy(readings.topic.kind) is Overflow.BLOCK:
-        return  # what waits for it waits with the exchange, and may be lost there at any time until it is taken
     case, topic = testimony.case, readings.topic
     span = readings.all[hole.before.reading.number : hole.after.reading.number + 1]
     since, until = span[0].publication.at, span[-1].publication.at
+    # What waits for who blocks waits with the exchange, and may be lost there until it is taken. But what came later on
+    # the same connection has not overtaken it.
+    if testimony.policy(topic.kind) is Overflow.BLOCK and not testimony.only_life(topic, since, hole.after.seen.at):
+        return
     if (left := _given_up(testimony, readings, hole)) is not None:
         text = f"{told[0]} was told, for {left} was given up though it was sound and no other was there"
         yield Finding(Offence.AVOIDABLE_LOSS, text, topic, hole.after.seen.at)

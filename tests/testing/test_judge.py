@@ -723,6 +723,69 @@ def test_a_dead_connection_that_is_noticed_late_is_found(play: Play) -> None:
     assert Offence.LATE not in offences(judged(trades, play, config=patient, notice_within=70.0))
 
 
+def blocking(feed: Feed) -> Subscription[Any]:
+    return feed.trades("XBTUSDTM", overflow="block", buffer=1)
+
+
+BLOCKING = {UpdateType.TRADE: Overflow.BLOCK}
+
+
+@pytest.mark.parametrize("play", [mute_all, stop_reading_all, freeze])
+@pytest.mark.parametrize("pause", [0.0, 20.0])
+def test_who_blocks_may_hold_the_reader_up_but_not_where_all_has_been_taken(play: Play, pause: float) -> None:
+    async def consume(subscription: Subscription[Any], witness: Witness) -> None:
+        await watch(subscription, witness, pause)
+
+    patient = kufeed.FeedConfig(pong_timeout=50.0, stale_after=1000.0)
+    assert not judged(blocking, play, policies=BLOCKING, consume=consume)
+    found = judged(blocking, play, policies=BLOCKING, consume=consume, config=patient)
+    assert offences(found) == (set() if pause else {Offence.LATE})
+
+
+@pytest.mark.parametrize("kind", ["trades", "ticker"])
+def test_what_came_on_the_connection_of_another_who_blocks_is_not_owed(kind: str) -> None:
+    made: list[Exchange] = []
+
+    def exchange() -> Exchange:
+        made.append(Exchange(ledger=True))
+        return made[-1]
+
+    async def follow(subscription: Subscription[Any]) -> None:
+        async with subscription:
+            async for _ in subscription:
+                pass
+
+    async def cut_the_first() -> None:
+        config = kufeed.FeedConfig(reconnect_delay=3.0, max_reconnect_delay=3.0)
+        async with kufeed.open_feed(config) as feed, trio.open_nursery() as nursery:
+            nursery.start_soon(follow, getattr(feed, kind)("XBTUSDTM"))
+            await trio.sleep(1)
+            nursery.start_soon(follow, getattr(feed, kind)("XBTUSDTM", overflow="block"))
+            await trio.sleep(5)
+            await made[0].sessions[0].disconnect()
+            made[0].faults.refuse_dials = True
+            await trio.sleep(5)
+            nursery.cancel_scope.cancel()
+
+    run(cut_the_first, exchange=exchange).check()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.7])
+def test_a_hole_told_to_who_blocks_is_avoidable_where_its_one_connection_brought_everything(pause: float) -> None:
+    async def consume(subscription: Subscription[Any], witness: Witness) -> None:
+        await watch(subscription, witness, pause)
+
+    def fear(witness: Witness) -> None:
+        place = updates_at(witness)[4]
+        update: Any = witness.sightings[place].what
+        gap = kufeed.Gap(update.topic, kufeed.GapCause.RECONNECT, None, None, None, update.time_ns)
+        witness.sightings.insert(place, attrs.evolve(witness.sightings[place], what=gap))
+
+    (finding,) = judged(blocking, some_seconds, policies=BLOCKING, consume=consume, spoil=fear)
+    assert finding.offence is Offence.AVOIDABLE_LOSS
+    assert not judged(blocking, two_cuts, policies=BLOCKING, consume=consume)
+
+
 def test_a_stream_that_does_not_come_back_is_not_live() -> None:
     async def stay_away(exchange: Exchange, feed: Feed) -> None:
         await trio.sleep(3)
