@@ -293,6 +293,7 @@ def _brought_and_not_seen(testimony: Testimony, topic: Topic, readings: Readings
         settled = reading.publication.at + UNDER_WAY
         if (
             reading.number not in numbers
+            and not reading.dated_back
             and any(since < reading.publication.at and settled <= until for since, until in testimony.spans(topic))
             and testimony.was_to_see(reading, readings)
             and testimony.sure_life(reading.publication, settled) is not None

@@ -140,6 +140,20 @@ def test_who_wants_changes_only_gets_every_change(plan: FaultPlan) -> None:
     assert report.witnesses[0].statistics.unchanged > 5, "or it says little"
 
 
+async def tickers_for(seconds: float) -> None:
+    async with kufeed.open_feed(QUICK) as feed:
+        with trio.move_on_after(seconds):
+            async with feed.ticker("BTC-USDT") as tickers:
+                async for _ in tickers:
+                    pass
+
+
+def test_a_ticker_from_before_all_others_may_be_taken_for_an_old_one() -> None:
+    """On another connection, and the exchange's clock was set back: its number could be one of an old numbering."""
+    plan = FaultPlan(faults.Close(at=5.1, code=4000), faults.SkewClock(at=5.4, lasting=0.9, seconds=-30.0))
+    run(tickers_for, 15.0, plan=plan, exchange=MARKET).check()
+
+
 async def trades_asked_for_again() -> None:
     async with kufeed.open_feed(QUICK) as feed, feed.trades("BTC-USDT", "XBTUSDTM") as trades:
         async with trio.open_nursery() as nursery:
