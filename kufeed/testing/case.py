@@ -24,7 +24,7 @@ from kufeed import (
 )
 from kufeed.testing.exchangefaults import SkewClock
 from kufeed.testing.linefaults import Garble
-from kufeed.testing.readings import EVENTS, Reading, Readings, read_all, wire_of
+from kufeed.testing.readings import EVENTS, Reading, Readings, content, read_all, wire_of
 from kufeed.testing.truth import Fate
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class Case:
     """When the last fault was over; infinite where none ever is."""
     apart: list[tuple[object, set[str]]] = attrs.field(factory=list)
     """By feed (its `Witness.links`), wire topics that subscriptions may have connections of their own for."""
+    watched: list[tuple[object, set[str]]] = attrs.field(factory=list)
+    """By feed, the wire topics of each witness."""
     _garbles: list[tuple[float, float, Strike]] | None = None
     _read: dict[Topic, dict[Topic, Readings]] = attrs.field(factory=dict)
 
@@ -157,6 +159,7 @@ class Testimony:
         self._matches: dict[Topic, list[Match | None]] = {}
         self._spans: dict[Topic, list[tuple[float, float]]] = {}
         self._asked: dict[Topic, list[tuple[float, float | None]]] = {}
+        self._unchanged: dict[Topic, set[int]] = {}
         self._failed: set[str] = set()
         for sighting in witness.sightings:
             self._take(sighting)
@@ -265,6 +268,28 @@ class Testimony:
         (life,) = lives
         return life if self.case.is_sure(life, publication, until) else None
 
+    def only_life(self, topic: Topic, since: float, until: float) -> Life | None:
+        """The one connection that held *topic* for it at any time between; None where there may have been others.
+
+        Those of another subscription of its feed cannot be told from its own.
+        """
+        wire, links = wire_of(topic), self.witness.links
+        if sum(wire in watched for feed, watched in self.case.watched if feed is links) > 1:
+            return None
+        held = [
+            life
+            for life in self.case.truth.lives
+            if self.is_own(life) and any(one.since <= until and since <= one.until for one in life.held.get(wire, ()))
+        ]
+        return held[0] if len(held) == 1 else None
+
+    def has_taken_all(self, topic: Topic, life: Life, by: float) -> bool:
+        """Whether it had seen by then what *life* had brought last of *topic*: so nothing waited on that connection."""
+        readings = self.case.readings_of(topic)
+        brought = [one.number for one in readings.all if one.publication.at <= by and life in one.publication.fates]
+        numbers = {match.reading.number for match in self.matches(topic) if match is not None and match.seen.at <= by}
+        return not brought or brought[-1] in numbers
+
     def topics(self) -> Iterator[Topic]:
         """The topics of the updates that it is to see: of those that it subscribed to."""
         for topic in self.witness.spans:
@@ -338,8 +363,31 @@ class Testimony:
             at <= by
             and any(since + edge < at <= until - edge for since, until in self.spans(readings.topic))
             and not self.is_excused(reading, readings)
-            and not (self.witness.changes_only and not readings.is_news(reading))
+            and reading.number not in self.unchanged(readings.topic)
         )
+
+    def unchanged(self, topic: Topic) -> set[int]:
+        """By number, what was not seen of *topic* and need not be: where only changes are wanted, it may be none.
+
+        It says the same as what was seen last before it. Under `LATEST` nothing else is what it is compared with; under
+        other policies it may be any that came since, and went where there was no room, or was kept back.
+        """
+        if topic not in self._unchanged:
+            self._unchanged[topic] = set(self._find_unchanged(topic)) if self.witness.changes_only else set()
+        return self._unchanged[topic]
+
+    def _find_unchanged(self, topic: Topic) -> Iterator[int]:
+        numbers = {match.reading.number for match in self.matches(topic) if match is not None}
+        conflates = self.policy(topic.kind) is Overflow.LATEST
+        known: list[object] = []
+        for reading in self.case.readings_of(topic).all:
+            says = content(reading.update)
+            if reading.number in numbers:
+                known = [says]
+            elif says in known:
+                yield reading.number
+            elif not conflates:
+                known.append(says)
 
     def is_book(self, topic: Topic) -> bool:
         """Whether it reads *topic* as views of a book, and not as changes."""

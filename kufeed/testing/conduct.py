@@ -12,6 +12,7 @@ from kufeed.testing.exchangefaults import Complain, LowerLimits, SpoilPongs
 from kufeed.testing.findings import Finding, Offence
 from kufeed.testing.linefaults import Refuse, Silence
 from kufeed.testing.readings import wire_of
+from kufeed.testing.truth import Fate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ _LOWERED: tuple[Limit, ...] = ("dials", "frames")
 """What `LowerLimits` is about. What is refused is not counted, so that nothing of it is left when it is over."""
 _LONGEST_WINDOW = 60.0
 """Seconds that any limit looks back."""
+_BROUGHT = frozenset({Fate.SENT, Fate.LATE})
 _LATELY = 10.0
 """Seconds before the last that was surely brought since which a live stream has brought something."""
 
@@ -85,9 +87,20 @@ def _dead(case: Case, life: Life) -> Iterator[tuple[float, float]]:
 def _depends(testimony: Testimony, topic: Topic, life: Life, since: float, deadline: float) -> bool:
     """Whether the witness was to get *topic* on *life* all that time, and did not hold its reader up itself."""
     return (
-        testimony.policy(topic.kind) is not Overflow.BLOCK
+        (testimony.policy(topic.kind) is not Overflow.BLOCK or _lets_go(testimony, life, since, deadline))
         and any(one.since <= since < one.until for one in life.held.get(wire_of(topic), ()))
         and any(first <= since and deadline <= last for first, last in testimony.spans(topic))
+    )
+
+
+def _lets_go(testimony: Testimony, life: Life, since: float, deadline: float) -> bool:
+    """Whether a witness that blocks had taken all that came on *life*, and is the one that this is for."""
+    mine = [topic for topic in testimony.topics() if wire_of(topic) in life.held]
+    return bool(mine) and all(
+        testimony.only_life(topic, since, deadline) is life
+        and not testimony.is_book(topic)
+        and testimony.has_taken_all(topic, life, since)
+        for topic in mine
     )
 
 
@@ -124,7 +137,8 @@ def judge_recovery(testimony: Testimony) -> Iterator[Finding]:
         return
     for topic in testimony.topics():
         readings = case.readings_of(topic)
-        published = [one for one in readings.all if _is_due(testimony, readings, one, due)]
+        settled = max(testimony.unchanged(topic), default=-1)  # a stream that is where it was has nothing to bring
+        published = [one for one in readings.all[settled + 1 :] if _is_due(testimony, readings, one, due)]
         if published and not _came(testimony, topic, least := _late_one(testimony, published)):
             text = (
                 f"{least.update}, published at {least.publication.at:.3f}, and all after it have not come, though the"
@@ -213,30 +227,53 @@ def judge_accounts(testimony: Testimony) -> Iterator[Finding]:
         )
         yield Finding(Offence.FALSE_ACCOUNTS, text)
     yield from _unaccounted(testimony, accounts)
+    yield from _not_unchanged(testimony, accounts)
+
+
+def _not_unchanged(testimony: Testimony, accounts: QueueStatistics) -> Iterator[Finding]:
+    """More is said to have said nothing new than did."""
+    case = testimony.case
+    if any(life.tampered_at for life in case.truth.lives) or case.was_garbled(case.end):
+        return  # what is repeated, or was read wrongly, may be had several times
+    most = sum(
+        not _BROUGHT.isdisjoint(testimony.put(case.readings_of(topic).all[number].publication).values())
+        for topic in testimony.topics()
+        for number in testimony.unchanged(topic)
+    )
+    if accounts.unchanged > most:
+        text = f"{accounts.unchanged} updates said nothing new by the accounts, and {most} that were brought did"
+        yield Finding(Offence.FALSE_ACCOUNTS, text)
 
 
 def _unaccounted(testimony: Testimony, accounts: QueueStatistics) -> Iterator[Finding]:
-    """More was brought for certain, and not seen, than the accounts say has been conflated or waits."""
+    """More was brought for certain, and not seen, than the accounts say has been conflated or waits.
+
+    What came last of a stream has nothing that it could have been conflated with: it, or one after it, waits.
+    """
     conflating, waiting = 0, 0
     example: Reading | None = None
     for topic in testimony.topics():
-        if testimony.is_book(topic) or testimony.policy(topic.kind) is Overflow.BLOCK:
-            continue  # views are fewer than changes, and what nobody takes waits with the exchange
+        if testimony.is_book(topic) or testimony.is_apart(topic):
+            continue  # views are fewer than changes; what who blocks does not take waits with the exchange
         readings = testimony.case.readings_of(topic)
         dropping = _tells_of_drops_only(testimony, topic)
-        for reading, is_last in _brought_and_not_seen(testimony, topic, readings):
-            if testimony.policy(topic.kind) is Overflow.LATEST:
-                conflating += 1
-            elif is_last or dropping:
-                waiting += 1
-            else:
-                continue
-            example = example or reading
-    told = accounts.pending + accounts.discarded + accounts.unchanged + accounts.dropped
-    if conflating + waiting > told + accounts.conflated and example is not None:
+        lost = list(_brought_and_not_seen(testimony, topic, readings))
+        if testimony.policy(topic.kind) is Overflow.LATEST:
+            settled = max(testimony.unchanged(topic), default=-1)
+            waits = any(is_last and reading.number > settled for reading, is_last in lost)
+            waiting += waits
+            conflating += len(lost) - waits
+        else:
+            lost = [(reading, is_last) for reading, is_last in lost if is_last or dropping]
+            waiting += len(lost)
+        if lost and example is None:
+            example = lost[0][0]
+    told = accounts.pending + accounts.discarded + accounts.dropped
+    if example is not None and (waiting > told or conflating + waiting > told + accounts.conflated):
         text = (
             f"{conflating + waiting} updates were brought and not seen, such as {example.update}, published at"
-            f" {example.publication.at:.3f}; the accounts know of {told + accounts.conflated}"
+            f" {example.publication.at:.3f}, and {waiting} of them were to wait; the accounts know of"
+            f" {told + accounts.conflated}, of which {told} may have waited"
         )
         yield Finding(Offence.SILENT_LOSS, text, example.update.topic, example.publication.at)
 
@@ -256,6 +293,7 @@ def _brought_and_not_seen(testimony: Testimony, topic: Topic, readings: Readings
         settled = reading.publication.at + UNDER_WAY
         if (
             reading.number not in numbers
+            and not reading.dated_back
             and any(since < reading.publication.at and settled <= until for since, until in testimony.spans(topic))
             and testimony.was_to_see(reading, readings)
             and testimony.sure_life(reading.publication, settled) is not None

@@ -98,10 +98,18 @@ class Desk:
             reply = rest.refusal(error, faults.retry_after)
         else:
             request = rest.Request(where.market, where.path, where.query, now, fault.stale)
+            self._note_book(request)
             reply = rest.answer(self._premises.model, request)
             if fault.damage is not None:
                 reply = rest.damaged(reply, fault.damage)
         return attrs.evolve(reply, delay=fault.delay)
+
+    def _note_book(self, request: rest.Request) -> None:
+        truth, symbol = self._premises.truth, request.query.get("symbol", "")
+        model = None if truth is None else self._premises.model.find(request.market, symbol)
+        if truth is not None and model is not None:
+            time_ns = request.time_ns if request.market == "futures" else request.time_ns // 1_000_000 * 1_000_000
+            truth.books.setdefault(symbol, set()).add((model.moment(request.changes_ago).sequence, time_ns))
 
     def _issue_token(self, method: str, where: Where, now: float, *, secure: bool) -> rest.Reply:
         if method != "POST":

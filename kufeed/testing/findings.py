@@ -24,6 +24,8 @@ class Offence(StrEnum):
     """Something was seen after what came later."""
     FALSE_BOOK = "false book"
     """A book was never like that at its sequence."""
+    FALSE_TIME = "false time"
+    """An update says that it was received when it cannot have been, or a book has not the time of its sequence."""
     LEAK = "leak"
     """A task or a connection outlived its feed."""
     BROKEN_LIMIT = "broken limit"

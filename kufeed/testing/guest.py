@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from kufeed.testing.chances import fixed_chances
+from kufeed.testing.leaks import living_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,6 +37,8 @@ class GuestRun:
 
     def __init__(self, *, seed: int = 0, patience: float = 600.0) -> None:
         self.clock = MockClock(autojump_threshold=0)
+        self.left = 0
+        """How many tasks of the run outlived its nursery, once it is over."""
         self._patience = patience
         self._due: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._nursery: trio.Nursery | None = None
@@ -103,8 +106,11 @@ class GuestRun:
         self._pump(lambda: self.is_over, most=_PASSES_TO_END)
 
     async def _main(self) -> None:
+        before = living_tasks()
         async with trio.open_nursery() as self._nursery:
-            await trio.sleep_forever()
+            await trio.Event().wait()  # until it is cancelled
+        await wait_all_tasks_blocked()
+        self.left = living_tasks() - before
 
     def _done(self, outcome: Outcome[None]) -> None:
         self._outcome = outcome

@@ -12,6 +12,7 @@ from kufeed.testing.conduct import judge_accounts, judge_detection, judge_limits
 from kufeed.testing.exchangefaults import SkewClock
 from kufeed.testing.findings import Finding, Offence
 from kufeed.testing.readings import wire_of
+from kufeed.testing.times import judge_times
 from kufeed.testing.verdicts import judge_updates
 
 if TYPE_CHECKING:
@@ -52,17 +53,15 @@ def check_delivery(
         raise ValueError("this exchange knows nothing of what it sent: make it with ledger=True")
     if notice_within is None:
         notice_within = exchange.ping_interval + exchange.ping_timeout + _SLACK
+    watched = [(witness, {wire_of(topic) for topic in witness.spans}) for witness in witnesses]
     case = Case(
         truth,
         end=_last_moment(truth, witnesses) if end is None else end,
         notice_within=notice_within,
         live_within=live_within,
         calm_since=_calm(truth) if calm_since is None else calm_since,
-        apart=[
-            (witness.links, {wire_of(topic) for topic in witness.spans})
-            for witness in witnesses
-            if Overflow.BLOCK in witness.policies.values()
-        ],
+        apart=[(one.links, wires) for one, wires in watched if Overflow.BLOCK in one.policies.values()],
+        watched=[(one.links, wires) for one, wires in watched],
     )
     found = [*judge_limits(case), *(one for witness in witnesses for one in _judge(exchange, Testimony(witness, case)))]
     return tuple(sorted(found, key=lambda one: math.inf if one.at is None else one.at))
@@ -71,6 +70,7 @@ def check_delivery(
 def _judge(exchange: Exchange, testimony: Testimony) -> Iterator[Finding]:
     yield from judge_updates(testimony)
     yield from judge_books(testimony, exchange.model)
+    yield from judge_times(testimony)
     yield from judge_detection(testimony)
     yield from judge_recovery(testimony)
     yield from judge_accounts(testimony)

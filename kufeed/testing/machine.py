@@ -28,8 +28,9 @@ from kufeed.testing import strategies
 from kufeed.testing.exchange import Exchange
 from kufeed.testing.guest import GuestRun
 from kufeed.testing.judge import Finding, check_delivery
+from kufeed.testing.leaks import CountedNetwork, leaks
 from kufeed.testing.market import DEFAULT_FUTURES, DEFAULT_SPOT
-from kufeed.testing.network import MemoryNetwork
+from kufeed.testing.network import EPOCH_NS, MemoryNetwork
 from kufeed.testing.observer import FeedObserver
 from kufeed.testing.plans import FaultPlan
 from kufeed.testing.services import open_services
@@ -110,8 +111,8 @@ class FeedMachine(RuleBasedStateMachine):
     all tasks are blocked. The clock is virtual, and the same steps go the same way in every process.
 
     When the steps are done the faults end, consumers read what is left, the feed is closed, and what every subscription
-    was handed is judged, that of your own rules too: `AssertionError` names each finding. The run has always ended
-    then, also when a rule has raised.
+    was handed is judged, that of your own rules too, and whether the feed has left connections or tasks:
+    `AssertionError` names each finding. The run has always ended then, also when a rule has raised.
 
     Override `make_exchange()` and `make_config()` for others, `topics()` and `faults()` for what the rules draw, and
     `received()` to be told what consumers are handed.
@@ -130,7 +131,7 @@ class FeedMachine(RuleBasedStateMachine):
         self._guest: GuestRun | None = None
         self._exchange: Exchange | None = None
         self._feed: Feed | None = None
-        self._observer = FeedObserver()
+        self._observer = FeedObserver(epoch_ns=EPOCH_NS)
         self._over = trio.Event()
         self._gone = trio.Event()
         self._faults: trio.Nursery | None = None
@@ -304,6 +305,8 @@ class FeedMachine(RuleBasedStateMachine):
                     raise
                 failed.add_note(f"ending the run raised {error!r}")
         findings, self._findings = self._findings, ()
+        if failed is None:
+            findings = (*findings, *leaks(guest.left, "tasks run"))
         if findings:
             raise AssertionError("\n".join(map(str, findings)))
 
@@ -324,15 +327,17 @@ class FeedMachine(RuleBasedStateMachine):
     async def _live(self, opened: trio.Event) -> None:
         exchange = self.exchange
         async with MemoryNetwork(exchange) as network:
-            CONDITIONS.set(Conditions(network=network, rng=random.Random("feed"), observer=self._observer))
+            counted = CountedNetwork(network)
+            CONDITIONS.set(Conditions(network=counted, rng=random.Random("feed"), observer=self._observer))
             async with open_feed(self.make_config()) as self._feed:
                 async with open_services() as self._faults:
                     opened.set()
                     await self._over.wait()
                 await self._see_out()
             ended = trio.current_time()
+            left = leaks(counted.open_connections, "connections are open")
             await trio.sleep(_LAST_WORDS)
-            self._findings = (*self._judged(exchange, ended), *self._observer.findings)
+            self._findings = (*self._judged(exchange, ended), *left, *self._observer.findings)
         self._gone.set()
 
     async def _see_out(self) -> None:

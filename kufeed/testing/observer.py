@@ -20,9 +20,10 @@ _IN_TIME = 0.001
 
 
 class FeedObserver:
-    """For `Conditions.observer`: keeps what it sees."""
+    """For `Conditions.observer`: keeps what it sees. *epoch_ns* is that of all witnesses, see `Witness.epoch_ns`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, epoch_ns: int | None) -> None:
+        self._epoch_ns = epoch_ns
         self.witnesses: list[Witness] = []
         """Of each subscription, in the order in which they were made."""
         self.findings: list[Finding] = []
@@ -38,6 +39,7 @@ class FeedObserver:
     ) -> Witness:
         name = f"subscription {len(self.witnesses) + 1}"
         witness = Witness(name, policies=policies, changes_only=changes_only, depth=depth)
+        witness.epoch_ns = self._epoch_ns
         witness.links = self._links.setdefault(feed, set())
         self.witnesses.append(witness)
         return witness

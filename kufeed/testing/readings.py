@@ -32,6 +32,8 @@ class Reading:
     update: Any
     backward: bool
     """Whether its number or time is not above all before it: numbered anew, a clock set back, or said again."""
+    dated_back: bool
+    """Whether its time is before that of one before it: on another connection it may be of an old numbering."""
     number: int
     """Its place among the readings of its topic."""
 
@@ -66,12 +68,13 @@ class Readings:
         if not backward and order is not None:
             self._highest = order
         time = update.exchange_time_ns or 0
+        dated_back = 0 < time < self._latest_ns
         # Numbers go on from where they were set; who looks at the time waits until it is where it was.
         went_back = backward and (by_time or order <= self.all[-1].update.sequence)
         if went_back or time < self._latest_ns:
             self.unsteady_until = len(self.all)
         self._latest_ns = max(time, self._latest_ns)
-        reading = Reading(publication, update, backward, len(self.all))
+        reading = Reading(publication, update, backward, dated_back, len(self.all))
         self.all.append(reading)
         self._by_key.setdefault((update.sequence, update.exchange_time_ns), []).append(reading)
 
@@ -80,10 +83,6 @@ class Readings:
         return order == self._highest and not any(
             said(one.update) == said(update) for one in self._by_key.get((update.sequence, update.exchange_time_ns), ())
         )
-
-    def is_news(self, reading: Reading) -> bool:
-        """Whether it says anything else than the one before it, but for number and time."""
-        return not reading.number or _content(self.all[reading.number - 1].update) != _content(reading.update)
 
     def find(self, update: Update, after: int) -> Reading | None:
         """The publication that *update* is: of several that say the same, the first one behind number *after*."""
@@ -124,8 +123,8 @@ def said(update: Update) -> object:
     return type(update), _fields(type(update), timed=True)(update)  # type: ignore[arg-type]  # mypy looks at the hash of its instances
 
 
-def _content(update: Update) -> object:
-    """The same, without its number and time."""
+def content(update: Update) -> object:
+    """The same, without its number and time: what `changes_only` compares."""
     return _fields(type(update), timed=False)(update)  # type: ignore[arg-type]  # as above
 
 

@@ -17,15 +17,14 @@ from kufeed._observing import CONDITIONS, Conditions
 from kufeed.testing.chances import fixed_chances
 from kufeed.testing.exchange import Exchange
 from kufeed.testing.judge import Finding, Offence, check_delivery
-from kufeed.testing.network import LoopbackNetwork, MemoryNetwork
+from kufeed.testing.leaks import CountedNetwork, leaks, living_tasks
+from kufeed.testing.network import EPOCH_NS, LoopbackNetwork, MemoryNetwork
 from kufeed.testing.observer import FeedObserver
 from kufeed.testing.plans import FaultPlan
 from kufeed.testing.services import open_services
-from kufeed.testing.streams import PipeStream
 from kufeed.testing.stuck import Stuck, break_off
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Awaitable, Callable
 
     from kufeed.testing.witness import Witness
@@ -131,13 +130,11 @@ def run(
     """
 
     async def alone() -> Report[T]:
-        before = _tasks()
+        before = living_tasks()
         report = await judged(app, *args, plan=plan, seed=seed, exchange=exchange, settle=settle, calm=calm)
         await trio.testing.wait_all_tasks_blocked()
-        if not (left := _tasks() - before):
-            return report
-        leak = Finding(Offence.LEAK, f"{left} tasks run after the program has ended")
-        return attrs.evolve(report, findings=(*report.findings, leak))
+        left = leaks(living_tasks() - before, "tasks run")
+        return attrs.evolve(report, findings=(*report.findings, *left))
 
     with fixed_chances(seed):
         return trio.run(alone, clock=trio.testing.MockClock(autojump_threshold=0))
@@ -178,11 +175,11 @@ async def judged(
     call += [] if in_memory else [f"network={_name(network)}"]
     world = Exchange(seed=seed, ledger=True) if exchange is None else exchange()
     chosen.check(world)
-    observer = FeedObserver()
+    observer = FeedObserver(epoch_ns=EPOCH_NS if in_memory else None)  # the clock of the machine may be set
     result: T | None = None
     error: Exception | None = None
     async with network(world) as opened:
-        counted = _CountedNetwork(opened)
+        counted = CountedNetwork(opened)
         rng = random.Random(f"{seed}:feed")
         began = trio.current_time()
         last = began + max((fault.until if fault.until < math.inf else fault.at for fault in chosen), default=0.0)
@@ -209,14 +206,12 @@ async def judged(
             finally:
                 CONDITIONS.reset(token)
         ended = trio.current_time()
-        left = counted.open_connections
+        left = leaks(counted.open_connections, "connections are open")
         await trio.sleep(_LAST_WORDS)
         findings = check_delivery(world, *observer.witnesses, end=ended, live_within=settle / 2)
     if stuck:
         text = f"{_PATIENCE:.0f} s after it was cancelled the program had not ended, but waited in {', '.join(stuck)}"
         findings = (*findings, Finding(Offence.SLOW_CLOSE, text, at=ended))
-    if left:
-        findings = (*findings, Finding(Offence.LEAK, f"{left} connections are open after the program has ended"))
     return Report(
         plan=chosen,
         seed=seed,
@@ -225,7 +220,7 @@ async def judged(
         error=error,
         ended=not time_over.cancelled_caught,
         seconds=ended - began,
-        findings=(*findings, *observer.findings),
+        findings=(*findings, *left, *observer.findings),
         witnesses=tuple(observer.witnesses),
         exchange=world,
     )
@@ -236,10 +231,6 @@ def _name(thing: object) -> str:
     name = getattr(thing, "__name__", None)
     owner = getattr(thing, "__self__", None)
     return repr(thing) if name is None else f"{owner!r}.{name}" if owner is not None else str(name)
-
-
-def _tasks() -> int:
-    return trio.lowlevel.current_statistics().tasks_living
 
 
 async def _end_when_stuck(at: float, task: trio.lowlevel.Task, names: list[str]) -> None:
@@ -276,29 +267,3 @@ def _all_live(observer: FeedObserver, exchange: Exchange, since: float) -> bool:
         if witness.left_at is None
     ]
     return bool(subscribed) and all(topics and witness.has_seen(topics, since) for witness, topics in subscribed)
-
-
-class _CountedNetwork:
-    """A network that knows which of its connections are still open."""
-
-    def __init__(self, network: MemoryNetwork | LoopbackNetwork) -> None:
-        self._network = network
-        self._streams: list[trio.abc.Stream] = []
-        self.ssl_context = network.ssl_context
-        self.time_ns = network.time_ns
-        self.perf_counter = network.perf_counter
-
-    async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> trio.abc.Stream:
-        stream = await self._network.open_stream(host, port, tls)
-        self._streams.append(stream)
-        return stream
-
-    @property
-    def open_connections(self) -> int:
-        return sum(not _is_closed(stream) for stream in self._streams)
-
-
-def _is_closed(stream: trio.abc.Stream) -> bool:
-    if isinstance(stream, trio.SocketStream):
-        return stream.socket.fileno() == -1
-    return not isinstance(stream, PipeStream) or stream.closed  # another one is of the program's own network

@@ -131,6 +131,8 @@ class Truth:
         """The faults of plans that were played, and of those noted by hand, in the order in which they struck."""
         self.frozen: list[Held] = []
         """When the whole exchange was silent (`Exchange.freeze`)."""
+        self.books: dict[str, set[tuple[int, int]]] = {}
+        """Numbers of the books that were told on request, by symbol, each with the time that it was told with."""
         self.unheld: dict[str, ActiveTopic] = {}
         """Wire topics that were held once, and are not now."""
         self.connections = 0

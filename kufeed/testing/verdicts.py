@@ -12,6 +12,7 @@ from kufeed.testing.case import KEPT, UNDER_WAY, felt_until
 from kufeed.testing.exchangefaults import Complain, Delist, Halt, IgnoreTopics, MuteTopics, SkewClock, SpoilAcks
 from kufeed.testing.findings import Finding, Offence
 from kufeed.testing.linefaults import Garble
+from kufeed.testing.plainly import misread
 from kufeed.testing.readings import EVENTS, wire_of
 from kufeed.testing.truth import Fate
 
@@ -60,6 +61,8 @@ def _phantoms(
         if match is None:
             if not case.was_garbled(seen.at):
                 yield Finding(Offence.PHANTOM, f"no publication of {topic} says {seen.update}", topic, seen.at)
+        elif (wrong := misread(match.reading.publication, match.reading.update)) is not None:
+            yield Finding(Offence.PHANTOM, f"{seen.update} was read wrongly: {wrong}", topic, seen.at)
         elif testimony.was_none_of_its(match.reading.publication, topic, seen.at):
             text = f"{seen.update}, published at {match.reading.publication.at:.3f}, came though {topic} had been left"
             yield Finding(Offence.PHANTOM, text, topic, seen.at)
@@ -166,11 +169,13 @@ def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator
         yield Finding(Offence.AVOIDABLE_LOSS, text, readings.topic, hole.after.seen.at)
     if not told or hole.before is None:
         return
-    if testimony.policy(readings.topic.kind) is Overflow.BLOCK:
-        return  # what waits for it waits with the exchange, and may be lost there at any time until it is taken
     case, topic = testimony.case, readings.topic
     span = readings.all[hole.before.reading.number : hole.after.reading.number + 1]
     since, until = span[0].publication.at, span[-1].publication.at
+    # What waits for who blocks waits with the exchange, and may be lost there until it is taken. But what came later on
+    # the same connection has not overtaken it.
+    if testimony.policy(topic.kind) is Overflow.BLOCK and not testimony.only_life(topic, since, hole.after.seen.at):
+        return
     if (left := _given_up(testimony, readings, hole)) is not None:
         text = f"{told[0]} was told, for {left} was given up though it was sound and no other was there"
         yield Finding(Offence.AVOIDABLE_LOSS, text, topic, hole.after.seen.at)

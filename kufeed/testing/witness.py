@@ -65,6 +65,9 @@ class Witness:
         """The accounts at the end, where they are known."""
         self.links: Collection[str] | None = None
         """The ids (`Session.connect_id`) of its feed's connections, where they are known: others bring it nothing."""
+        self.epoch_ns: int | None = None
+        """The wall clock of its feed, in ns, when `trio.current_time()` was 0: where it is known and never set, the
+        times at which updates were received are judged by it."""
         self.left_at: float | None = None
         """When the subscription was left."""
         self.waiting: tuple[Update, ...] = ()

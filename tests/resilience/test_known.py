@@ -109,6 +109,51 @@ def test_leaving_takes_no_longer_than_it_may_whoever_does_not_answer(fault: faul
     report.check()
 
 
+async def books_for(seconds: float) -> None:
+    async with kufeed.open_feed(QUICK) as feed:
+        with trio.move_on_after(seconds):
+            async with feed.book("BTC-USDT", "XBTUSDTM") as books:
+                async for _ in books:
+                    pass
+
+
+def test_each_view_of_a_book_has_the_time_of_its_own() -> None:
+    """Also of one that a connection was lost for, so that it begins from another snapshot."""
+    report = run(books_for, 10.0, plan=FaultPlan(faults.Cut(at=5.0)), exchange=MARKET)
+    report.check()
+    assert sum(isinstance(one.what, kufeed.OrderBook) for one in report.witnesses[0].sightings) > 20
+
+
+async def changes_for(seconds: float) -> None:
+    async with kufeed.open_feed(QUICK) as feed:
+        with trio.move_on_after(seconds):
+            async with feed.ticker("BTC-USDT", "ETH-USDT", changes_only=True) as tickers:
+                async for _ in tickers:
+                    pass
+
+
+@pytest.mark.parametrize("plan", [FaultPlan(), FaultPlan(faults.Cut(at=5.0))], ids=["calm", "cut"])
+def test_who_wants_changes_only_gets_every_change(plan: FaultPlan) -> None:
+    report = run(changes_for, 20.0, plan=plan, exchange=MARKET)
+    report.check()
+    assert report.witnesses[0].statistics is not None
+    assert report.witnesses[0].statistics.unchanged > 5, "or it says little"
+
+
+async def tickers_for(seconds: float) -> None:
+    async with kufeed.open_feed(QUICK) as feed:
+        with trio.move_on_after(seconds):
+            async with feed.ticker("BTC-USDT") as tickers:
+                async for _ in tickers:
+                    pass
+
+
+def test_a_ticker_from_before_all_others_may_be_taken_for_an_old_one() -> None:
+    """On another connection, and the exchange's clock was set back: its number could be one of an old numbering."""
+    plan = FaultPlan(faults.Close(at=5.1, code=4000), faults.SkewClock(at=5.4, lasting=0.9, seconds=-30.0))
+    run(tickers_for, 15.0, plan=plan, exchange=MARKET).check()
+
+
 async def trades_asked_for_again() -> None:
     async with kufeed.open_feed(QUICK) as feed, feed.trades("BTC-USDT", "XBTUSDTM") as trades:
         async with trio.open_nursery() as nursery:

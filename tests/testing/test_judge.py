@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import random
 import time
 from contextlib import AsyncExitStack
@@ -17,7 +18,7 @@ from trio.testing import MockClock
 
 import kufeed
 from kufeed import Overflow, UpdateType
-from kufeed.protocol import BookSide, topic
+from kufeed.protocol import BookSide, spot, topic
 from kufeed.protocol.session import Session
 from kufeed.testing import (
     Exchange,
@@ -31,6 +32,7 @@ from kufeed.testing import (
     faults,
     run,
 )
+from kufeed.testing.network import EPOCH_NS
 
 from .witnessed import subscriptions, until_closed, watch, watch_plainly, witnessed
 
@@ -527,6 +529,170 @@ def test_accounts_that_do_not_add_up_are_false(counts: dict[str, int]) -> None:
     assert finding.offence is Offence.FALSE_ACCOUNTS
 
 
+# What messages say
+
+
+def test_a_decoder_that_takes_one_field_for_another_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spot, "_ticker_prices", operator.itemgetter("bestAsk", "bestAskSize", *spot._TICKER_PRICES[2:]))
+    found = judged(lambda feed: feed.ticker("BTC-USDT"), some_seconds)
+    assert offences(found) == {Offence.PHANTOM}
+    assert "was read wrongly: its bid is" in found[0].text
+
+
+# Times
+
+
+def at_another_time(**shift: int) -> Callable[[Witness], None]:
+    """One update has other times, by so many nanoseconds."""
+
+    def spoil(witness: Witness) -> None:
+        place = updates_at(witness)[4]
+        update: Any = witness.sightings[place].what
+        other = attrs.evolve(update, **{name: getattr(update, name) + by for name, by in shift.items()})
+        witness.sightings[place] = attrs.evolve(witness.sightings[place], what=other)
+
+    return spoil
+
+
+@pytest.mark.parametrize("subscribe", [trades, tickers, deltas, lambda feed: feed.book("XBTUSDTM")])
+@pytest.mark.parametrize("by", [-1_000_000, 1_000_000])
+def test_an_update_was_received_after_it_was_published_and_before_it_was_seen(
+    subscribe: Callable[[Feed], Subscription[Any]], by: int
+) -> None:
+    (finding,) = judged(subscribe, some_seconds, spoil=at_another_time(received_time_ns=by))
+    assert finding.offence is Offence.FALSE_TIME
+
+
+def test_where_the_clock_is_not_known_it_proves_nothing() -> None:
+    def forget(witness: Witness) -> None:
+        at_another_time(received_time_ns=-1_000_000)(witness)
+        witness.epoch_ns = None
+
+    assert not judged(trades, some_seconds, spoil=forget)
+
+
+def test_the_time_of_receipt_is_that_of_arrival_however_late_the_consumer_comes() -> None:
+    async def slowly(subscription: Subscription[Any], witness: Witness) -> None:
+        await watch(subscription, witness, 0.7)
+
+    def late(witness: Witness) -> None:
+        for place in updates_at(witness):
+            sighting = witness.sightings[place]
+            update: Any = sighting.what
+            other = attrs.evolve(update, received_time_ns=EPOCH_NS + round(sighting.at * 1e9))
+            witness.sightings[place] = attrs.evolve(sighting, what=other)
+
+    assert not judged(trades, some_seconds, consume=slowly)
+    assert offences(judged(trades, some_seconds, consume=slowly, spoil=late)) == {Offence.FALSE_TIME}
+
+
+@pytest.mark.parametrize("symbol", ["XBTUSDTM", "BTC-USDT"])
+def test_a_book_has_the_time_of_its_sequence(symbol: str) -> None:
+    spoil = at_another_time(exchange_time_ns=-100_000_000)
+    (finding,) = judged(lambda feed: feed.book(symbol), some_seconds, spoil=spoil)
+    assert finding.offence is Offence.FALSE_TIME
+    assert "has the time of another one" in finding.text
+
+
+# What says nothing new
+
+
+def changes(feed: Feed) -> Subscription[Any]:
+    """Of a book whose best prices often stay as they are."""
+    return feed.ticker("BTC-USDT", changes_only=True)
+
+
+def wants_changes(then: Callable[[Witness], object]) -> Callable[[Witness], object]:
+    """Spoil by *then* who has asked for changes only."""
+
+    def spoil(witness: Witness) -> None:
+        witness.changes_only = True
+        then(witness)
+
+    return spoil
+
+
+def move(witness: Witness, count: int, **terms: int) -> None:
+    """Count that many updates less as delivered, and by *terms* as something else."""
+    assert witness.statistics is not None
+    accounts = {name: getattr(witness.statistics, name) + by for name, by in terms.items()}
+    witness.statistics = attrs.evolve(witness.statistics, delivered=witness.statistics.delivered - count, **accounts)
+
+
+def test_a_change_that_is_not_delivered_is_missing_however_many_updates_were_none() -> None:
+    def lose(witness: Witness) -> None:
+        assert witness.statistics is not None
+        assert witness.statistics.unchanged > 5
+        del witness.sightings[updates_at(witness)[3]]
+
+    assert not judged(changes, some_seconds, spoil=wants_changes(lambda _: None))
+    assert Offence.SILENT_LOSS in offences(judged(changes, some_seconds, spoil=wants_changes(lose)))
+
+
+def test_a_change_that_is_counted_as_none_is_false_accounts() -> None:
+    def lose(witness: Witness) -> None:
+        del witness.sightings[updates_at(witness)[3]]
+        move(witness, 1, unchanged=1)
+
+    found = offences(judged(changes, some_seconds, spoil=wants_changes(lose)))
+    assert found == {Offence.SILENT_LOSS, Offence.FALSE_ACCOUNTS}
+
+
+@pytest.mark.parametrize("subscribe", [trades, tickers])
+def test_who_wants_all_has_no_unchanged_updates(subscribe: Callable[[Feed], Subscription[Any]]) -> None:
+    (finding,) = judged(subscribe, some_seconds, spoil=lambda witness: move(witness, 0, received=1, unchanged=1))
+    assert finding.offence is Offence.FALSE_ACCOUNTS
+    assert "said nothing new" in finding.text
+
+
+@pytest.mark.parametrize("only_changes", [False, True])
+def test_what_came_last_of_a_stream_cannot_have_been_conflated(*, only_changes: bool) -> None:
+    def lose(witness: Witness) -> None:
+        assert witness.statistics is not None
+        witness.changes_only = only_changes
+        lost = [place for place in updates_at(witness) if witness.sightings[place].at > 3]
+        del witness.sightings[lost[0] :]
+        unchanged = witness.statistics.unchanged
+        move(witness, len(lost), conflated=len(lost) + unchanged, unchanged=-unchanged)
+
+    (finding,) = judged(changes if only_changes else tickers, some_seconds, spoil=lose)
+    assert finding.offence is Offence.SILENT_LOSS
+    assert "1 of them were to wait" in finding.text
+
+
+@pytest.mark.parametrize("kept_back", [True, False])
+def test_what_says_the_same_as_what_came_before_one_that_was_kept_back_is_none_to_be_seen(*, kept_back: bool) -> None:
+    """Only where the one between them came is the second a change."""
+
+    async def play(exchange: Exchange, feed: Feed) -> None:
+        await trio.sleep(1)
+        number, time = exchange.book("BTC-USDT").sequence, EPOCH_NS // 10**6 + 1000
+        await exchange.play(
+            f'{{"topic":"/market/ticker:BTC-USDT","type":"message","subject":"trade.ticker","data":{{"bestAsk":"{ask}",'
+            f'"bestAskSize":"1","bestBid":"1","bestBidSize":"1","price":"1","sequence":"{number + 1000 + count}",'
+            f'"size":"1","time":{time}}}}}'
+            for count, ask in enumerate((2, 3, 2, 4))
+        )
+        await trio.sleep(0.05)  # before the market says more
+        if kept_back:
+            published = truth_of(exchange).published["/market/ticker:BTC-USDT"]
+            first, between, *_ = (one for one in published if one.played)
+            between.fates = dict.fromkeys(first.fates, Fate.WITHHELD)
+
+    def lose(witness: Witness) -> None:
+        witness.statistics = None
+        first, *_ = (place for place in updates_at(witness) if getattr(witness.sightings[place].what, "bid", 0) == 1)
+        del witness.sightings[first + 1 : first + 3]
+
+    found = judged(
+        lambda feed: feed.ticker("BTC-USDT", changes_only=True, overflow="drop_oldest"),
+        play,
+        policies={UpdateType.TICKER: Overflow.DROP_OLDEST},
+        spoil=wants_changes(lose),
+    )
+    assert offences(found) == (set() if kept_back else {Offence.SILENT_LOSS})
+
+
 async def mute_all(exchange: Exchange, feed: Feed) -> None:
     await trio.sleep(3)
     for session in exchange.sessions:
@@ -555,6 +721,69 @@ def test_a_dead_connection_that_is_noticed_late_is_found(play: Play) -> None:
     assert Offence.LATE not in offences(judged(trades, play))
     assert Offence.LATE in offences(judged(trades, play, config=patient))
     assert Offence.LATE not in offences(judged(trades, play, config=patient, notice_within=70.0))
+
+
+def blocking(feed: Feed) -> Subscription[Any]:
+    return feed.trades("XBTUSDTM", overflow="block", buffer=1)
+
+
+BLOCKING = {UpdateType.TRADE: Overflow.BLOCK}
+
+
+@pytest.mark.parametrize("play", [mute_all, stop_reading_all, freeze])
+@pytest.mark.parametrize("pause", [0.0, 20.0])
+def test_who_blocks_may_hold_the_reader_up_but_not_where_all_has_been_taken(play: Play, pause: float) -> None:
+    async def consume(subscription: Subscription[Any], witness: Witness) -> None:
+        await watch(subscription, witness, pause)
+
+    patient = kufeed.FeedConfig(pong_timeout=50.0, stale_after=1000.0)
+    assert not judged(blocking, play, policies=BLOCKING, consume=consume)
+    found = judged(blocking, play, policies=BLOCKING, consume=consume, config=patient)
+    assert offences(found) == (set() if pause else {Offence.LATE})
+
+
+@pytest.mark.parametrize("kind", ["trades", "ticker"])
+def test_what_came_on_the_connection_of_another_who_blocks_is_not_owed(kind: str) -> None:
+    made: list[Exchange] = []
+
+    def exchange() -> Exchange:
+        made.append(Exchange(ledger=True))
+        return made[-1]
+
+    async def follow(subscription: Subscription[Any]) -> None:
+        async with subscription:
+            async for _ in subscription:
+                pass
+
+    async def cut_the_first() -> None:
+        config = kufeed.FeedConfig(reconnect_delay=3.0, max_reconnect_delay=3.0)
+        async with kufeed.open_feed(config) as feed, trio.open_nursery() as nursery:
+            nursery.start_soon(follow, getattr(feed, kind)("XBTUSDTM"))
+            await trio.sleep(1)
+            nursery.start_soon(follow, getattr(feed, kind)("XBTUSDTM", overflow="block"))
+            await trio.sleep(5)
+            await made[0].sessions[0].disconnect()
+            made[0].faults.refuse_dials = True
+            await trio.sleep(5)
+            nursery.cancel_scope.cancel()
+
+    run(cut_the_first, exchange=exchange).check()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.7])
+def test_a_hole_told_to_who_blocks_is_avoidable_where_its_one_connection_brought_everything(pause: float) -> None:
+    async def consume(subscription: Subscription[Any], witness: Witness) -> None:
+        await watch(subscription, witness, pause)
+
+    def fear(witness: Witness) -> None:
+        place = updates_at(witness)[4]
+        update: Any = witness.sightings[place].what
+        gap = kufeed.Gap(update.topic, kufeed.GapCause.RECONNECT, None, None, None, update.time_ns)
+        witness.sightings.insert(place, attrs.evolve(witness.sightings[place], what=gap))
+
+    (finding,) = judged(blocking, some_seconds, policies=BLOCKING, consume=consume, spoil=fear)
+    assert finding.offence is Offence.AVOIDABLE_LOSS
+    assert not judged(blocking, two_cuts, policies=BLOCKING, consume=consume)
 
 
 def test_a_stream_that_does_not_come_back_is_not_live() -> None:

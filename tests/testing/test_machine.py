@@ -17,6 +17,7 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
 from kufeed import Gap, KufeedError, Overflow, Ticker, Topic, Trade, UsageError, topic
 from kufeed.testing import faults, strategies
+from kufeed.testing.leaks import CountedNetwork
 from kufeed.testing.machine import Consumer, FeedMachine
 
 SMALL = settings(
@@ -189,6 +190,42 @@ def test_after_an_error_nothing_is_left() -> None:
 
 async def _tasks() -> int:
     return trio.lowlevel.current_statistics().tasks_living
+
+
+def test_a_connection_that_outlives_the_feed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[trio.abc.Stream] = []
+    real = CountedNetwork.open_stream
+
+    async def open_two(self: CountedNetwork, *where: Any) -> trio.abc.Stream:
+        """Stands for a feed that opens a connection which it forgets."""
+        kept.append(await real(self, *where))
+        return await real(self, *where)
+
+    monkeypatch.setattr(CountedNetwork, "open_stream", open_two)
+    with pytest.raises(AssertionError, match=r"leak: \d connections are open"), taken_by_hand() as machine:
+        machine.subscribe([TRADES], Overflow.DROP_OLDEST, 1000)
+    assert kept
+
+
+def test_a_task_that_outlives_the_feed_is_found() -> None:
+    class Leaky(FeedMachine):
+        """Stands for a feed that starts a task which nobody owns."""
+
+        @rule()
+        def leak(self) -> None:
+            self.call(self._leak)
+
+        async def _leak(self) -> None:
+            trio.lowlevel.spawn_system_task(trio.sleep_forever)
+            await trio.lowlevel.checkpoint()
+
+    with pytest.raises(AssertionError, match="leak: 1 tasks run"), taken_by_hand(Leaky) as machine:
+        machine.leak()
+
+
+def test_tasks_of_the_users_own_are_no_leak() -> None:
+    with taken_by_hand() as machine:
+        machine.start_soon(trio.sleep_forever)
 
 
 def test_what_a_consumer_raises_comes_out_of_the_step() -> None:

@@ -11,6 +11,7 @@ import trio
 import kufeed
 from kufeed import Overflow
 from kufeed.testing import Witness
+from kufeed.testing.network import EPOCH_NS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -71,6 +72,7 @@ async def witnessed(
 ) -> AsyncIterator[Witness]:
     """Enter *subscription* and have it watched in a task; at the end its accounts are taken."""
     witness = Witness(name, policies=policies, changes_only=changes_only, depth=depth)
+    witness.epoch_ns = EPOCH_NS
     async with trio.open_nursery() as nursery:
         async with subscription:
             witness.subscribed(subscription.topics)
