@@ -313,6 +313,10 @@ class Testimony:
             self._spans[topic] = self._find_spans(topic)
         return self._spans[topic]
 
+    def gaps(self, topic: Topic) -> list[Gap]:
+        """All holes of *topic* that were told."""
+        return [*(gap for seen in self.updates.get(topic, ()) for gap in seen.gaps), *self.gaps_left.get(topic, ())]
+
     def later_gaps(self, topic: Topic, seen: Seen) -> list[Gap]:
         """Holes of *topic* that were told after *seen*."""
         later = [gap for one in self.updates[topic] if one.at >= seen.at and one is not seen for gap in one.gaps]

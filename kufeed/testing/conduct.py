@@ -280,22 +280,23 @@ def _unaccounted(testimony: Testimony, accounts: QueueStatistics) -> Iterator[Fi
 
 def _tells_of_drops_only(testimony: Testimony, topic: Topic) -> bool:
     """Whether it was told of holes in *topic*, all of which it has made itself."""
-    trail = testimony.updates.get(topic, ())
-    gaps = [gap for seen in trail for gap in seen.gaps] + testimony.gaps_left.get(topic, [])
-    return {gap.cause for gap in gaps} == {GapCause.OVERFLOW} and not any(seen.failed for seen in trail)
+    failed = any(seen.failed for seen in testimony.updates.get(topic, ()))
+    return {gap.cause for gap in testimony.gaps(topic)} == {GapCause.OVERFLOW} and not failed
 
 
 def _brought_and_not_seen(testimony: Testimony, topic: Topic, readings: Readings) -> Iterator[tuple[Reading, bool]]:
-    """Each such reading, and whether it is behind the last one that was seen."""
+    """Each such reading that no gap speaks of, and whether it is behind the last one that was seen."""
+    gaps = [gap for gap in testimony.gaps(topic) if gap.cause is not GapCause.OVERFLOW]
     numbers = {match.reading.number for match in testimony.matches(topic) if match is not None}
     last = max(numbers, default=-1)
     for reading in readings.all:
         settled = reading.publication.at + UNDER_WAY
         if (
             reading.number not in numbers
-            and not reading.dated_back
+            and not (reading.dated_back and reading.number > last)  # whatever would tell of it has not come
             and any(since < reading.publication.at and settled <= until for since, until in testimony.spans(topic))
             and testimony.was_to_see(reading, readings)
             and testimony.sure_life(reading.publication, settled) is not None
+            and not any(reading.lies_in(gap) for gap in gaps)
         ):
             yield reading, reading.number > last

@@ -15,7 +15,7 @@ from kufeed.protocol import MergeKey
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kufeed import Topic, Update
+    from kufeed import Gap, Topic, Update
     from kufeed.testing.truth import Publication, Truth
 
 EVENTS = (UpdateType.TRADE, UpdateType.ANNOUNCEMENT)
@@ -36,6 +36,17 @@ class Reading:
     """Whether its time is before that of one before it: on another connection it may be of an old numbering."""
     number: int
     """Its place among the readings of its topic."""
+
+    def lies_in(self, gap: Gap) -> bool:
+        """Whether *gap* says that this may be missing."""
+        update = self.update
+        if gap.first_missing is not None and gap.last_missing is not None:
+            first = getattr(update, "first_sequence", update.sequence)
+            return bool(gap.first_missing <= update.sequence and first <= gap.last_missing)
+        time = update.exchange_time_ns
+        if time is None:
+            return True
+        return (gap.since_ns is None or gap.since_ns <= time) and (gap.until_ns is None or time <= gap.until_ns)
 
 
 class Readings:

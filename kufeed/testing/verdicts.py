@@ -135,7 +135,8 @@ def _silent(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Fi
         told += [gap for gap in testimony.later_gaps(readings.topic, seen) if _reaches_back(gap)]
         steady = hole.before is not None and hole.before.reading.number >= readings.unsteady_until
         steady = steady or not readings.goes_backward
-        missing = [one for one in missing if not any(_covers(gap, one, steady=steady) for gap in told)]
+        # Else the bounds of a gap are of several numberings, or of a clock that jumped, and say nothing.
+        missing = [one for one in missing if not any(one.lies_in(gap) or not steady for gap in told)]
         if missing:
             because = f"the gaps that were told, {seen.gaps}, do not say so" if seen.gaps else "no gap was told"
             text = f"{_count(missing)} missing before {seen.update}, and {because}"
@@ -145,20 +146,6 @@ def _silent(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Fi
 def _reaches_back(gap: Gap) -> bool:
     """Whether it tells of what came too late for its place, when that had been passed."""
     return gap.cause is GapCause.SEQUENCE and gap.since_ns is not None
-
-
-def _covers(gap: Gap, reading: Reading, *, steady: bool) -> bool:
-    """Whether *gap* says that this may be missing."""
-    update = reading.update
-    if not steady:
-        return True  # its bounds are of several numberings, or of a clock that jumped
-    if gap.first_missing is not None and gap.last_missing is not None:
-        first = getattr(update, "first_sequence", update.sequence)
-        return bool(gap.first_missing <= update.sequence and first <= gap.last_missing)
-    time = update.exchange_time_ns
-    if time is None:
-        return True
-    return (gap.since_ns is None or gap.since_ns <= time) and (gap.until_ns is None or time <= gap.until_ns)
 
 
 def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Finding]:

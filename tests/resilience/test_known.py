@@ -148,7 +148,7 @@ async def tickers_for(seconds: float) -> None:
                     pass
 
 
-def test_a_ticker_from_before_all_others_may_be_taken_for_an_old_one() -> None:
+def test_a_ticker_from_before_all_others_may_be_taken_for_an_old_one_and_its_loss_is_told() -> None:
     """On another connection, and the exchange's clock was set back: its number could be one of an old numbering."""
     plan = FaultPlan(faults.Close(at=5.1, code=4000), faults.SkewClock(at=5.4, lasting=0.9, seconds=-30.0))
     run(tickers_for, 15.0, plan=plan, exchange=MARKET).check()
