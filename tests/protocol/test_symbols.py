@@ -350,14 +350,14 @@ def test_no_exponent_is_too_large(exponent: int) -> None:
 @pytest.mark.parametrize("price", [0, -1, Decimal(0), Decimal("-0.1"), 1.5, "1", True, Decimal("NaN"), Decimal("inf")])
 def test_a_price_that_is_none_is_refused_whether_it_is_needed_or_not(price: Any) -> None:
     for info in (LINEAR_INFO, INVERSE_INFO, SPOT_INFO):
-        with pytest.raises(UsageError, match="price"):
+        with pytest.raises(UsageError, match=r"^price must be "):
             info.base_size(1, price)
 
 
 @pytest.mark.parametrize("size", [1.0, "1", None, True, Decimal("NaN"), Decimal("-inf"), [1]])
 def test_a_size_that_is_none_is_refused(size: Any) -> None:
     for info in (LINEAR_INFO, INVERSE_INFO, SPOT_INFO):
-        with pytest.raises(UsageError, match="size"):
+        with pytest.raises(UsageError, match=r"^size must be "):
             info.base_size(size, 1)
 
 
