@@ -119,11 +119,11 @@ class Request:
 
     topics: tuple[Topic, ...]
     subscribe: bool
+    again: bool
+    """Its topics were given up before: no reader need go on for their answer."""
     give_up_at: float = math.inf
     """Set at the first sending: two ack time-outs later."""
     ask_again_at: float = math.inf
-    again: bool = False
-    """Its topics were given up before: no reader need go on for their answer."""
 
 
 class Session:
@@ -196,10 +196,9 @@ class Session:
     def _queue(self, topics: Iterable[Topic], *, subscribe: bool, again: bool = False) -> None:
         topics = list(topics)
         self._withdraw(topics)
-        for batch in messages.batches(topics):
-            request = self._request(batch, subscribe=subscribe)
-            request.again = again
-            self._queued.append(request)
+        self._queued.extend(
+            self._request(batch, subscribe=subscribe, again=again) for batch in messages.batches(topics)
+        )
 
     def _withdraw(self, topics: Iterable[Topic]) -> None:
         """Take *topics* out of requests that were not sent yet: of each topic at most one waits to be sent."""
@@ -211,8 +210,8 @@ class Session:
                 if not request.topics:
                     self._queued.remove(request)
 
-    def _request(self, topics: tuple[Topic, ...], *, subscribe: bool) -> Request:
-        request = Request(topics, subscribe)
+    def _request(self, topics: tuple[Topic, ...], *, subscribe: bool, again: bool = False) -> Request:
+        request = Request(topics, subscribe, again)
         self._newest.update(dict.fromkeys((topic.wire for topic in topics), request))
         return request
 
@@ -310,7 +309,7 @@ class Session:
         return [Unknown(frame)]
 
     def _ask_anew(self, request: Request, *parts: tuple[Topic, ...]) -> None:
-        anew = [self._request(part, subscribe=request.subscribe) for part in parts if part]
+        anew = [self._request(part, subscribe=request.subscribe, again=request.again) for part in parts if part]
         self._queued.extendleft(reversed(anew))
 
     def _fail(self, error: LinkError) -> list[Event]:

@@ -160,7 +160,7 @@ def suggestions(symbol: str) -> list[str]:
             base = word.removesuffix(quote)
             found = [f"{base}-{quote}", f"{'XBT' if base == 'BTC' else base}{quote}M"]
         else:
-            found = [word if _FUTURES_SYMBOL.fullmatch(word) else word.replace("BTC", "XBT", 1)]
+            found = [word if _FUTURES_SYMBOL.fullmatch(word) else word.replace("BTC", "XBT")]
     else:
         found = []
     possible = [one for one in found if spot.SYMBOL.fullmatch(one) or _FUTURES_SYMBOL.fullmatch(one)]

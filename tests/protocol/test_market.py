@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis.vendor.pretty import pretty
 
-from kufeed.protocol import UpdateType, topic
-from kufeed.protocol.market import MergeKey
+from kufeed.protocol import CHANNELS, UpdateType, topic
+from kufeed.protocol.market import Channel, Market, MergeKey, Topic
 from kufeed.protocol.spot import one_of_all
 
 
@@ -37,3 +40,21 @@ def test_a_printed_topic_is_the_call_that_makes_it() -> None:
     assert pretty(topic("ticker", "BTC-USDT")) == "topic('ticker', 'BTC-USDT')"
     assert pretty(topic("depth", "XBTUSDTM", levels=50)) == "topic('depth', 'XBTUSDTM', levels=50)"
     assert pretty(topic("candle", "BTC-USDT", interval="1min")) == "topic('candle', 'BTC-USDT', interval='1min')"
+
+
+def test_what_a_row_does_not_say_it_does_not_have() -> None:
+    market = Market("moon", "https://moon.example", 7)
+    row = Channel(market, UpdateType.TICKER, "/moon/ticker", ("moon",), int, {}, MergeKey.TIME, "ts, ms", "nowhere")
+    assert (row.sizes, row.levels, row.intervals) == (None, None, None)
+    assert (row.pushed_without_symbol, row.symbol_in_subject) == (False, False)
+    assert (str(row), repr(row)) == ("/moon/ticker", "<Channel moon ticker /moon/ticker>")
+
+
+def test_announcements_alone_are_pushed_under_the_bare_path() -> None:
+    assert {channel.path for channel in CHANNELS if channel.pushed_without_symbol} == {"/contract/announcement"}
+
+
+def test_the_wire_topic_is_nobodys_to_choose() -> None:
+    made: Any = Topic
+    with pytest.raises(TypeError):
+        made(topic("ticker", "BTC-USDT").channel, "BTC-USDT", wire="/market/ticker:ETH-USDT")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,9 @@ from kufeed.protocol.rest import (
     is_of_symbol,
     refusal,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EARLY, LATE = "Tue, 15 Nov 2026 08:12:31 GMT", "Tue, 15 Nov 2026 08:13:01 GMT"
 LATE_NS = 1_794_730_381 * 10**9
@@ -77,6 +81,21 @@ def test_one_function_maps_a_reply_to_a_wait(
     status: int, headers: dict[str, str], more: dict[str, Any], wait: float | None
 ) -> None:
     assert retry_after(status, headers, **more) == wait
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nine hours east of Greenwich."""
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "JST-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_a_date_without_a_zone_is_not_of_ours(elsewhere: None) -> None:
+    headers = {"retry-after": LATE.replace("GMT", "-0000"), "date": EARLY}
+    assert retry_after(503, headers) == 30.0
 
 
 @given(

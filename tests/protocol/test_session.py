@@ -172,6 +172,7 @@ def test_pings_go_out_on_a_fixed_schedule_whether_or_not_data_flow(heard: bool) 
         else:
             assert client.receive({"id": ping["id"], "type": "pong"}) == []
     assert times == [100.0 + PING * count for count in range(1, 201)]
+    assert len({ping["id"] for ping in client.frames} - {None}) == 200, "each has an id of its own"
 
 
 def test_a_late_tick_does_not_shift_the_schedule_and_sends_one_ping() -> None:
@@ -231,7 +232,7 @@ def test_it_knows_whether_the_server_answers_pings_at_all() -> None:
 def test_of_probes_that_nobody_answers_the_last_eight_are_remembered() -> None:
     client = Client()
     probes = [client.session.probe() for _ in range(9)]
-    client.flush()
+    assert client.flush() == [{"id": probe, "type": "ping"} for probe in probes]
     told = [client.receive({"id": probe, "type": "pong"}) for probe in probes]
     assert told == [[], *([Ponged(probe)] for probe in probes[1:])]
 
@@ -327,6 +328,18 @@ def test_the_ids_of_two_generations_never_meet() -> None:
     assert all(isinstance(one, str) for one in ids)
 
 
+def test_no_answer_is_due_to_a_request_whose_frame_waits_for_its_turn_at_the_network() -> None:
+    client = Client()
+    client.session.subscribe([A])
+    frame = client.session.next_frame()
+    assert client.session.deadline() == 100 + PING
+    client.now += PING
+    assert client.session.tick(client.now) == []
+    assert frame is not None
+    client.session.sending(frame, client.now)
+    assert client.session.deadline() == client.now + ACK
+
+
 def test_an_ack_twice_is_told_once() -> None:
     client = Client()
     client.session.subscribe([A])
@@ -396,6 +409,7 @@ def test_a_topic_that_is_asked_for_anew_is_given_back_first() -> None:
         ("subscribe", str(A)),
     ]
     assert client.ack(given_back) == []
+    assert client.session.waits_for_answers()
     assert client.ack(anew) == [Acked((A,))]
 
 
@@ -416,7 +430,8 @@ def test_an_unsubscribe_is_answered_silently() -> None:
     assert client.ack(sent) == []
     client.session.unsubscribe([B])
     (sent,) = client.flush()
-    assert [type(event) for event in client.error(sent, 404, "topic is not found")] == [Unknown]
+    refusal = {"id": sent["id"], "type": "error", "code": 404, "data": "topic is not found"}
+    assert client.receive(refusal) == [Unknown(refusal)]
     client.session.unsubscribe([C])
     client.flush()
     assert client.pass_time(20, heard=True) == []
@@ -480,8 +495,27 @@ def test_a_refusal_without_an_id_concerns_the_topic_it_names() -> None:
     (sent,) = client.flush()
     refusal = {"type": "error", "code": 404, "data": "topic /market/ticker:B-USDT is not found"}
     assert client.receive(refusal) == [Rejected(B, 404, "topic /market/ticker:B-USDT is not found")]
-    assert [type(event) for event in client.receive(refusal)] == [Unknown]
+    assert client.receive(refusal) == [Unknown(refusal)]
     assert client.ack(sent) == [Acked((A,))]
+
+
+def test_of_a_request_whose_every_topic_was_refused_by_name_no_answer_is_due() -> None:
+    client = Client()
+    client.session.subscribe([A])
+    (sent,) = client.flush()
+    client.error(None, 404, "topic /market/ticker:A-USDT is not found")
+    assert not client.session.waits_for_answers()
+    assert client.ack(sent) == [Unknown({"id": sent["id"], "type": "ack"})]
+
+
+def test_a_topic_that_is_refused_by_name_after_it_was_given_back_is_nobodys() -> None:
+    client = Client()
+    client.session.subscribe([A, B])
+    sent, *_ = client.flush()
+    client.session.unsubscribe([A])
+    client.flush()
+    assert client.error(None, 404, "topic /market/ticker:A-USDT is not found") == []
+    assert client.ack(sent) == [Acked((B,))]
 
 
 def test_an_unanswered_unsubscribe_is_not_repeated_over_a_newer_subscribe() -> None:
@@ -597,6 +631,18 @@ def test_who_was_not_answered_before_is_not_waited_for() -> None:
     assert not client.session.waits_for_answers()
     client.session.subscribe([B])
     assert client.session.waits_for_answers()
+
+
+@pytest.mark.parametrize(
+    "text", ["exceed max permits per second", "exceed max subscription count limitation of 100 per time"]
+)
+def test_who_is_asked_for_once_more_is_waited_for_as_before(text: str) -> None:
+    for again in (False, True):
+        client = Client()
+        client.session.subscribe([A, B], again=again)
+        (sent,) = client.flush()
+        client.error(sent, 509, text)
+        assert client.session.waits_for_answers() is not again
 
 
 def test_it_counts_how_often_its_reader_was_held() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_UP, Context, Decimal, localcontext
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_UP, Context, Decimal, localcontext
 from fractions import Fraction
 from typing import Any
 
@@ -133,6 +133,13 @@ def test_the_lists_are_asked_for_where_they_are_documented() -> None:
 # -- field by field ---------------------------------------------------------------------------------------------------
 
 
+def test_types_and_statuses_have_the_names_that_users_write() -> None:
+    assert list(SymbolType) == ["spot", "perpetual", "dated"]
+    assert list(SymbolStatus) == [
+        *("open", "init", "cancel_only", "paused", "being_settled", "settled", "closed", "disabled", "unknown")
+    ]
+
+
 def test_a_dated_contract_has_an_expiry() -> None:
     info = read_row(DATED, FUTURES, AT_NS)
     assert (info.type, info.expiry) == (SymbolType.DATED, datetime(2021, 3, 26, 8, tzinfo=UTC))
@@ -232,6 +239,36 @@ def test_a_bad_spot_symbol_is_refused_by_the_fields_name(name: str, values: list
         assert refusal.value.cause == name, value
 
 
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (CONTRACT | {"type": "FFXXXX"}, "type: 'FFXXXX'"),
+        (CONTRACT | {"multiplier": -2}, "multiplier: -2"),
+        (CONTRACT | {"lotSize": 0}, "lotSize: 0"),
+        (CONTRACT | {"tickSize": "0.0"}, "tickSize: '0.0'"),
+        (DATED | {"expireDate": None}, "expireDate: missing"),
+        (CONTRACT | {"expireDate": 7}, "expireDate: not milliseconds: 7"),
+        (
+            CONTRACT | {"fundingRateGranularity": "x"},
+            "fundingRateGranularity: no length of time in milliseconds: 'x'",
+        ),
+        (PAIR | {"priceIncrement": "0.0"}, "priceIncrement: '0.0'"),
+    ],
+)
+def test_a_refusal_says_what_stood_there(row: dict[str, Any], said: str) -> None:
+    with pytest.raises(MessageRefused) as refusal:
+        read_row(row, SPOT if "enableTrading" in row else FUTURES, AT_NS)
+    assert str(refusal.value) == said
+
+
+def test_lengths_of_time_are_from_nothing_to_115_days() -> None:
+    longest = 10**10 - 1
+    for milliseconds in (0, longest):
+        info = contract(fundingRateGranularity=milliseconds, nextFundingRateTime=milliseconds)
+        assert info.funding_interval == milliseconds / 1000
+        assert info.next_funding == AT + timedelta(milliseconds=milliseconds)
+
+
 @pytest.mark.parametrize("row", [None, 7, "XBTUSDTM", [CONTRACT]])
 def test_what_is_no_object_is_refused(row: object) -> None:
     for market in MARKETS:
@@ -302,17 +339,25 @@ def test_the_callers_decimal_context_has_no_say_and_is_left_alone() -> None:
     assert str(inverse) == "0." + "3" * 50
 
 
+@pytest.mark.parametrize("exponent", [-(10**12), 10**12])
+def test_no_exponent_is_too_large(exponent: int) -> None:
+    """What the context of a caller would call an overflow, or round to nothing, is exact."""
+    vast = Decimal(1).scaleb(exponent, Context(Emax=MAX_EMAX, Emin=MIN_EMIN))
+    assert str(attrs.evolve(LINEAR_INFO, multiplier=vast).base_size(2)) == f"2E{exponent:+}"
+    assert str(attrs.evolve(INVERSE_INFO, multiplier=vast).base_size(2, 1)) == f"2E{exponent:+}"
+
+
 @pytest.mark.parametrize("price", [0, -1, Decimal(0), Decimal("-0.1"), 1.5, "1", True, Decimal("NaN"), Decimal("inf")])
 def test_a_price_that_is_none_is_refused_whether_it_is_needed_or_not(price: Any) -> None:
     for info in (LINEAR_INFO, INVERSE_INFO, SPOT_INFO):
-        with pytest.raises(UsageError, match="price"):
+        with pytest.raises(UsageError, match=r"^price must be "):
             info.base_size(1, price)
 
 
 @pytest.mark.parametrize("size", [1.0, "1", None, True, Decimal("NaN"), Decimal("-inf"), [1]])
 def test_a_size_that_is_none_is_refused(size: Any) -> None:
     for info in (LINEAR_INFO, INVERSE_INFO, SPOT_INFO):
-        with pytest.raises(UsageError, match="size"):
+        with pytest.raises(UsageError, match=r"^size must be "):
             info.base_size(size, 1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kufeed.errors import MessageRefused, UsageError
-from kufeed.protocol import CHANNELS, Topic, UpdateType, market_of, parse_topic, topic
+from kufeed.protocol import CHANNELS, MARKETS, Topic, UpdateType, market_of, parse_topic, topic
 from kufeed.protocol.futures import FUTURES
 from kufeed.protocol.spot import SPOT, one_of_all
 from kufeed.protocol.topics import distinct, suggestions, topics
@@ -44,6 +46,11 @@ FUTURES_INTERVALS = [*BOTH_INTERVALS, "1day", "1week", "1month"]
 SPOT_INTERVALS = [*FUTURES_INTERVALS, "6hour"]
 
 
+def test_there_are_two_markets_and_each_row_of_the_table_is_of_one() -> None:
+    assert MARKETS == (SPOT, FUTURES)
+    assert {channel.market.name for channel in CHANNELS} == {"spot", "futures"}
+
+
 @pytest.mark.parametrize("symbol", ["BTC-USDT", "XBTUSDTM"])
 def test_who_wants_a_book_as_a_topic_is_told_where_books_are(symbol: str) -> None:
     with pytest.raises(UsageError, match=rf"no book stream \({symbol}\); feed.book\('{symbol}'\) makes books of its"):
@@ -55,7 +62,8 @@ def test_a_topic_reads_as_it_is_written(kind: UpdateType, symbol: str) -> None:
     """`str()` is the wire topic, `parse_topic()` the way back, and the dash tells the market."""
     options = OPTIONS.get(kind, {})
     if kind in DERIVED | (ONLY_FUTURES if "-" in symbol else ONLY_SPOT):
-        with pytest.raises(UsageError, match=f"the (spot|futures) market has no {kind} stream"):
+        hint = "; feed.book" if kind is UpdateType.BOOK else "$"
+        with pytest.raises(UsageError, match=rf"the (spot|futures) market has no {kind} stream \({symbol}\){hint}"):
             topic(kind, symbol, **options)
         return
     made = topic(kind, symbol, **options)
@@ -80,6 +88,13 @@ def test_every_channel_has_topics(channel: Any) -> None:
     made = topic(channel.kind, symbol, levels=channel.levels, interval=interval)
     assert made == Topic(channel, symbol, interval)
     assert made.wire == f"{channel.path}:{symbol}" + ("_1min" if interval else "")
+
+
+@pytest.mark.parametrize("channel", CHANNELS, ids=repr)
+@pytest.mark.parametrize("again", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy, copy.copy])  # noqa: S301
+def test_a_copy_of_a_row_is_that_row_in_another_process_too(channel: Any, again: Any) -> None:
+    """So that a topic that was sent there is equal to the one that is made there."""
+    assert again(channel) is channel
 
 
 def test_depth_comes_in_two_depths() -> None:
@@ -238,6 +253,25 @@ def test_a_misspelt_symbol_is_told_how_kucoin_spells_it(written: str, meant: lis
         assert one in str(caught.value)
 
 
+@pytest.mark.parametrize("quote", ["USDT", "USDC", "USD", "BTC", "ETH", "KCS", "EUR", "TRY", "BRL"])
+def test_what_is_written_in_one_word_is_split_before_its_quote_currency(quote: str) -> None:
+    assert suggestions(f"LTC{quote}") == [f"LTC-{quote}", f"LTC{quote}M"]
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        ("BTC/USDT", "; did you mean BTC-USDT?"),
+        ("BTCUSDT", "; did you mean BTC-USDT or XBTUSDTM?"),
+        ("-", "; spot is BTC-USDT, futures XBTUSDTM"),
+    ],
+)
+def test_whose_symbol_nobody_can_guess_is_told_what_symbols_look_like(written: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        market_of(written)
+    assert str(caught.value) == f"{written!r} is no KuCoin symbol{hint}"
+
+
 @given(anything_written)
 def test_any_text_gives_a_topic_or_a_usage_error_whose_suggestions_are_valid(written: str) -> None:
     try:
@@ -279,6 +313,23 @@ def test_a_wire_topic_of_no_channel_or_of_the_other_market_is_a_usage_error(wire
         parse_topic(wire)
 
 
+@pytest.mark.parametrize(
+    ("wire", "said"),
+    [
+        (
+            "/market/level9:BTC-USDT",
+            "'/market/level9:BTC-USDT' is not a topic kufeed knows; paths are /market/ticker, ",
+        ),
+        ("/market/ticker:XBTUSDTM", "XBTUSDTM is no symbol of the spot market, which /market/ticker belongs to"),
+        ("/market/ticker:BTC-USDT:X", "'BTC-USDT:X' is no KuCoin symbol"),
+    ],
+)
+def test_the_part_of_a_wire_topic_that_is_wrong_is_named(wire: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_topic(wire)
+    assert str(caught.value).startswith(said)
+
+
 @pytest.mark.parametrize("kind", ["tickers", "", None, 3, ["ticker"], "TICKER"])
 def test_an_unknown_kind_is_a_usage_error_that_lists_the_kinds(kind: Any) -> None:
     with pytest.raises(UsageError, match="ticker, trade"):
@@ -303,6 +354,16 @@ def test_a_usage_error_is_a_value_error_too() -> None:
 def test_several_symbols_of_both_markets_keep_their_order(symbols: list[str]) -> None:
     assert [one.symbol for one in topics("trade", symbols)] == symbols
     assert topics("trade", iter(symbols)) == topics("trade", symbols)
+
+
+def test_several_symbols_have_the_same_levels_or_interval() -> None:
+    depths = topics("depth", ["BTC-USDT", "XBTUSDTM"], levels=5)
+    assert [one.wire for one in depths] == [
+        "/spotMarket/level2Depth5:BTC-USDT",
+        "/contractMarket/level2Depth5:XBTUSDTM",
+    ]
+    candles = topics("candle", ["BTC-USDT", "ETH-USDT"], interval="1min")
+    assert [one.argument for one in candles] == ["BTC-USDT_1min", "ETH-USDT_1min"]
 
 
 def test_a_bare_string_where_symbols_belong_is_a_usage_error() -> None:

@@ -98,8 +98,10 @@ RECORDS = [
     *((record, in_order(record, {**WHERE, **WHEN, **values})) for record, values in MORE.items()),
 ]
 
-UNSET = {
-    record: {field.name: field.default for field in attrs.fields(record) if field.kw_only} for record, _ in RECORDS
+MORE_UNSET: dict[Any, dict[str, Any]] = {Trade: {"backfilled": False}, Candle: {"_latest": None}}
+UNSET: dict[Any, dict[str, Any]] = {
+    record: {"gap_before": None, "late": False, "misdated": False, "raw": None, **MORE_UNSET.get(record, {})}
+    for record, _ in RECORDS
 }
 """What a decoder does not know."""
 
@@ -132,9 +134,10 @@ def test_every_field_counts_in_a_comparison_but_what_others_know_of_it(record: A
     """Not `gap_before`, which is the subscription's, `late` and `misdated`, which are our clock's, and `raw`."""
     made = quick(record, values)
     gap = Gap(made.topic, GapCause.RECONNECT, None, None, 1, 2)
-    assert attrs.evolve(made, gap_before=gap, late=True, misdated=True) == made
-    assert attrs.evolve(made, raw={"data": 1}) == made
-    assert hash(attrs.evolve(made, raw={"data": 1})) == hash(made)
+    known = {"gap_before": gap, "late": True, "misdated": True, "raw": {"data": 1}, "backfilled": True}
+    told = attrs.evolve(made, **{name: value for name, value in known.items() if name in UNSET[record]})
+    assert told == made
+    assert hash(told) == hash(made)
     for field in attrs.fields(record):
         if field.name in UNSET[record]:
             continue
@@ -231,6 +234,11 @@ def test_a_candle_is_final_exactly_where_a_valid_one_with_a_later_start_has_come
     assert [candle.final for candle in candles(*starts)] == [start < max(valid) for start in valid]
 
 
+def test_a_candle_says_when_it_was_received() -> None:
+    (candle,) = candles(1, received_time_ns=10**18 + 5)
+    assert (candle.received_time_ns, candle.time_ns) == (10**18 + 5, WHEN["exchange_time_ns"])
+
+
 def test_a_start_that_is_ahead_of_the_clock_ends_no_candle() -> None:
     """Its message may be as far ahead, so that nothing in it says so; one minute is what clocks may differ by."""
     at_start = (10**9 + 20 + 60 * 5) * 10**9
@@ -241,11 +249,11 @@ def test_a_start_that_is_ahead_of_the_clock_ends_no_candle() -> None:
 
 def test_a_copy_of_a_candle_with_a_gap_before_it_learns_of_later_ones_too() -> None:
     decode = knowing_later(lambda message, *_: quick(Candle, {**dict(RECORDS)[Candle], "start_ns": message["start"]}))
-    made = decode({"start": 1}, CANDLES, 9)
+    made = decode({"start": 0}, CANDLES, 9)
     gap = Gap(made.topic, GapCause.RECONNECT, None, None, 1, 2)
     copies = [attrs.evolve(made, gap_before=gap), copy.copy(made)]
     snapshots = [pickled(made), copy.deepcopy(made)]
-    decode({"start": 2}, CANDLES, 9)
+    decode({"start": 1}, CANDLES, 9)
     assert [one.final for one in copies] == [True, True]
     assert [one.final for one in snapshots] == [False, False], "these know what was known when they were made"
     assert pickled(made).final
@@ -306,6 +314,20 @@ def test_a_datetime_is_right_to_the_microsecond(time_ns: int) -> None:
 def test_a_candle_starts_at_an_aware_time() -> None:
     candle = Candle(**dict(RECORDS)[Candle])
     assert candle.start == datetime(2025, 6, 15, 15, 6, 40, tzinfo=UTC)
+
+
+def test_the_time_of_an_update_is_that_of_its_receipt_where_the_exchange_told_none() -> None:
+    made = quick(Ticker, TICKER)
+    assert made.time_ns == WHEN["exchange_time_ns"]
+    assert attrs.evolve(made, exchange_time_ns=None).time_ns == WHEN["received_time_ns"]
+
+
+def test_funding_is_settled_next_one_interval_after_the_last() -> None:
+    """No time is reckoned of a rate that says no interval, as a predicted one, or none of its own."""
+    settled = FundingRate(**dict(RECORDS)[FundingRate])
+    assert settled.next_time_ns == WHEN["exchange_time_ns"] + 28_800 * 10**9
+    assert attrs.evolve(settled, interval=None).next_time_ns is None
+    assert attrs.evolve(settled, exchange_time_ns=None).next_time_ns is None
 
 
 def test_a_side_is_text() -> None:
@@ -407,6 +429,11 @@ def test_a_log_line_leaves_out_what_was_left_out(record: Any, values: dict[str, 
     assert f"gap_before={gap!r}" in repr(record(**values, gap_before=gap))
     other = record(**{**values, "symbol": "ETH-USDT"})
     assert "symbol='ETH-USDT'" in repr(other), "where the topic does not say it"
+
+
+def test_a_time_that_is_not_known_is_shown_as_none() -> None:
+    shown = repr(Ticker(**{**TICKER, "exchange_time_ns": None}))
+    assert "exchange_time=None, received_time=2025-06-15T15:06:40.012000Z" in shown
 
 
 @given(st.integers(-(2**200), 2**200))
