@@ -7,7 +7,7 @@ import math
 import sys
 from contextlib import suppress
 from pathlib import Path  # noqa: TC003  # cyclopts reads the annotations
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import trio
 from cyclopts import App, CycloptsError, Parameter, validators
@@ -17,13 +17,15 @@ from rich.table import Table
 from .. import FeedConfig, __version__
 from ..errors import UsageError
 from ..protocol import CHANNELS
-from ..testing import Exchange, FaultPlan, Limits
 from ._output import Output, OutputClosed, complain
 from ._running import DONE, MISUSED, NOBODY_READS, CommandFailed, run
 from ._stress import stress_limiter
 from ._symbols import Listing
 from ._views import as_json
 from ._watching import Kind, Watch
+
+if TYPE_CHECKING:
+    from ..testing import FaultPlan
 
 _DEFAULTS = FeedConfig()
 _DEMO_SYMBOLS = ("XBTUSDTM", "ETHUSDTM", "BTC-USDT", "ETH-USDT")
@@ -74,6 +76,8 @@ def demo(*, seconds: Seconds = None, seed: int = 0, verbose: Annotated[bool, Par
     verbose
         Also show the library's log on standard error.
     """
+    from ..testing import Exchange  # who watches the real one need not wait for it
+
     _log_if(verbose)
     output = Output()
     watch: Watch | None = None
@@ -207,6 +211,8 @@ def exchange(
     verbose
         Also show the log on standard error.
     """
+    from ..testing import Exchange, FaultPlan, Limits
+
     _log_if(verbose)
     output = Output()
     faults = FaultPlan() if plan is None else _read_plan(plan)
@@ -230,6 +236,8 @@ def exchange(
 
 
 def _read_plan(path: Path) -> FaultPlan:
+    from ..testing import FaultPlan
+
     try:
         return FaultPlan.from_json(path.read_bytes())
     except OSError as error:
