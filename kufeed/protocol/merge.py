@@ -230,8 +230,7 @@ class _Numbered(_Ordered):
         if self._last is None:
             return self._begin(update, generation, number, NEW)
         before = self._before(generation)
-        goes_on = before is not None and before.key <= self._key < number  # so its numbers are of this epoch
-        if generation != self._generation and not goes_on and self._is_of_old_epoch(update):
+        if generation != self._generation and self._is_of_old_epoch(update):
             # What is higher may be of a numbering before the first that was seen, or the exchange's clock was set back:
             # either way nobody has had it.
             missed = number > self._key and not self._renumbered
