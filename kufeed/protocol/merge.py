@@ -182,15 +182,10 @@ class _Numbered(_Ordered):
         self._recent: deque[Update] | None = deque(maxlen=_WINDOW) if channel.kind in _EVENTS else None
         self._unnumbered: _Timed | None = None
         self._renumbered = False  # there was another epoch before this one
-        self._time = 0  # of what was delivered last
-        self._ahead = 0  # the latest one that was delivered before the exchange's clock went back
 
     def take(self, update: Update, generation: int) -> Verdict:
         number = update.sequence
         if generation == self._generation and number is not None and number > self._key:
-            if (time := update.exchange_time_ns or 0) < self._time:
-                self._note_clock()
-            self._time = time
             self._key = number
             self._last = update
             if self._recent is not None:
@@ -200,20 +195,8 @@ class _Numbered(_Ordered):
 
     def cut(self) -> None:
         super().cut()
-        self._ahead = 0  # nothing lags any more
         if self._unnumbered is not None:
             self._unnumbered.cut()
-
-    def _deliver(self, update: Update, generation: int, key: int) -> None:
-        if (time := update.exchange_time_ns or 0) < self._time:
-            self._note_clock()
-        self._time = time
-        super()._deliver(update, generation, key)
-
-    def _note_clock(self) -> None:
-        """The exchange's clock goes back after what was delivered last."""
-        if self._last is not None and not self._last.misdated:
-            self._ahead = max(self._ahead, self._time)
 
     def _place(self, update: Update) -> object:
         return update.sequence, update.exchange_time_ns
@@ -233,7 +216,7 @@ class _Numbered(_Ordered):
         if generation != self._generation and self._is_of_old_epoch(update):
             # What is higher may be of a numbering before the first that was seen, or the exchange's clock was set back:
             # either way nobody has had it.
-            missed = number > self._key and not self._renumbered
+            missed = number > self._key and self._recent is not None and not self._renumbered
             return self._reject(update, generation, number, before, DISORDERED if missed else DUPLICATE)
         if number > self._key:
             return self._higher(update, generation, number, before)
@@ -285,8 +268,7 @@ class _Numbered(_Ordered):
         if self._was_recent(update, number):  # whatever the times say: the exchange's clock may have been set back
             self.rejoins = before is None
             return self._reject(update, generation, number, before, DUPLICATE)
-        lags = before is not None and not self._is_later(update, _LATE)
-        if self._is_later(update) and (fell or not (lags or update.time_ns <= self._ahead)):
+        if self._is_later(update) and (before is None or fell or self._is_later(update, _LATE)):
             return self._begin(update, generation, number, NEW_EPOCH)
         if generation != self._generation and self._is_in_epoch(number):
             fell = False  # together with the exchange, and after another link
@@ -360,9 +342,6 @@ class _Contiguous(_Numbered):
 
     def take(self, update: Any, generation: int) -> Verdict:
         if update.first_sequence == self._key + 1 and generation == self._generation:
-            if (time := update.exchange_time_ns or 0) < self._time:
-                self._note_clock()
-            self._time = time
             self._key = update.sequence
             self._last = update
             return NEW
