@@ -112,7 +112,7 @@ class Link:
         self.old_at = math.inf
         """When it is to be replaced; set by its owner, who is then told by *on_old*, once."""
         self.standby = None if join is None else Standby()
-        """Keeps what comes, until *join* has returned and all of it was handed out; to the end, where it ends before."""
+        """Keeps what comes, until *join* has returned and all of it was handed out, or to its end."""
         self.data_at = -math.inf
         """When the newest update came, or what may be one."""
         self.is_succeeded = False

@@ -76,8 +76,8 @@ class Stream:
         self._told_lost: set[Sink] = set()
         # Who is to be told that something is missing, and why: what it is is known at the next update.
         self._missing: dict[Sink, GapCause] = {}
-        self._too_late_ns: int | None = None
-        """The earliest time of those that are missing because they came after later ones."""
+        # And since when for them, where that is earlier than what came last: it came after later ones.
+        self._too_late_ns: dict[Sink, int] = {}
         self._jumped = False
         self._numbers: tuple[int, int] | None = None
 
@@ -90,6 +90,7 @@ class Stream:
 
     def remove(self, sink: Sink) -> None:
         self._missing.pop(sink, None)
+        self._too_late_ns.pop(sink, None)
         self._told_lost.discard(sink)
         self._set(tuple(one for one in self.sinks if one is not sink))
 
@@ -100,11 +101,8 @@ class Stream:
 
     def _choose_stagers(self) -> None:
         # That there is a hole costs nothing where there is none: it is another way, not a question on the way.
-        if self._missing:
-            self.stagers = (self._stage_after_hole,)
-        else:
-            self.stagers = tuple(sink.staged.append for sink in self.sinks)
-            self._too_late_ns = None
+        appends = tuple(sink.staged.append for sink in self.sinks)
+        self.stagers = (self._stage_after_hole,) if self._missing else appends
 
     def last(self, topic: Topic) -> Update | None:
         """What came last of *topic*, which is its own or that of a part of it."""
@@ -169,11 +167,12 @@ class Stream:
             if verdict is Verdict.DISORDERED:
                 refusals.disordered += 1
                 if not contiguous:  # by its number it was told already that it is missing
-                    self._too_late_ns = min(update.time_ns, self._too_late_ns or update.time_ns)
+                    for sink in self.sinks:
+                        self._too_late_ns[sink] = min(update.time_ns, self._too_late_ns.get(sink, update.time_ns))
                     self.miss(self.sinks, GapCause.SEQUENCE)
             else:
                 refusals.duplicates += 1
-                if self._merge.rejoins and self._missing and self._too_late_ns is None:
+                if self._merge.rejoins and self._missing:
                     self._forgive()
             return False
         self._jumped = True
@@ -182,8 +181,12 @@ class Stream:
         return True
 
     def _forgive(self) -> None:
-        """A lost connection has cost nothing."""
-        self._missing = {sink: cause for sink, cause in self._missing.items() if cause is not GapCause.RECONNECT}
+        """A lost connection has cost nothing but what came too late."""
+        self._missing = {
+            sink: cause
+            for sink, cause in self._missing.items()
+            if cause is not GapCause.RECONNECT or sink in self._too_late_ns
+        }
         self._choose_stagers()
 
     def restore(self, now: float) -> None:
@@ -203,9 +206,10 @@ class Stream:
     def _stage_after_hole(self, update: Update) -> None:
         if not self._jumped and self.latest is not None and self.topic.channel.merge_key is MergeKey.CONTIGUOUS:
             self._missing.clear()  # its number is the next one
-        since = None if self.latest is None else min(self.latest.time_ns, self._too_late_ns or self.latest.time_ns)
+        latest_ns = None if self.latest is None else self.latest.time_ns
         first, last = self._numbers or (None, None)
         missing, self._missing = self._missing, {}
+        too_late_ns, self._too_late_ns = self._too_late_ns, {}
         self._jumped, self._numbers = False, None
         self._choose_stagers()
         for sink in self.sinks:
@@ -213,6 +217,7 @@ class Stream:
             if cause is None:
                 sink.staged.append(update)
             else:
+                since = None if latest_ns is None else min(latest_ns, too_late_ns.get(sink, latest_ns))
                 sink.stage_after(Gap(self.topic, cause, first, last, since, update.time_ns), update)
 
 

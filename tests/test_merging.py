@@ -257,6 +257,35 @@ def test_what_came_too_late_for_another_is_in_nobodys_gap_who_came_after_it() ->
     assert [one.gap_before for one in other.take_up_to(2)] == [None, gap(TRADES, GapCause.RECONNECT, 4, 9)]
 
 
+def test_a_gap_reaches_no_further_back_than_its_reader() -> None:
+    other = UpdateQueue(dict.fromkeys(UpdateType, Overflow.DROP_OLDEST), 10)
+    desk = Desk(TRADES)
+    desk.bring(1, trade(1), trade(3), trade(2))
+    desk.streams[0].add(other)
+    desk.lose()
+    assert desk.bring(2, trade(9)) == [gap(TRADES, GapCause.SEQUENCE, 2, 9), 9]
+    assert [one.gap_before for one in other.take_up_to(2)] == [gap(TRADES, GapCause.RECONNECT, 3, 9)]
+
+
+def test_a_lost_connection_may_have_cost_nothing_but_what_came_too_late_for_others() -> None:
+    other = UpdateQueue(dict.fromkeys(UpdateType, Overflow.DROP_OLDEST), 10)
+    desk = Desk(TRADES)
+    desk.bring(1, trade(1), trade(3), trade(2))
+    desk.streams[0].add(other)
+    desk.lose()
+    assert desk.bring(2, trade(3), trade(4)) == [gap(TRADES, GapCause.SEQUENCE, 2, 4), 4]
+    assert [one.gap_before for one in other.take_up_to(2)] == [None]
+
+
+def test_a_stream_does_not_wait_for_a_clock_after_an_outage() -> None:
+    """That was ahead when the stream began."""
+    desk = Desk(TICKERS)
+    desk.bring(1, ticker(10, 40_000), ticker(11, 11_000))
+    desk.lose()
+    found = desk.bring(2, ticker(12, 12_000), ticker(13, 13_000))
+    assert found == [gap(TICKERS, GapCause.RECONNECT, 11_000, 12_000), 12, 13]
+
+
 def test_a_stream_that_only_repeats_itself_came_on_its_link_all_the_same() -> None:
     desk = Desk(TICKERS)
     desk.bring(1, ticker(1, 1))

@@ -198,6 +198,11 @@ class _Numbered(_Ordered):
         if self._unnumbered is not None:
             self._unnumbered.cut()
 
+    def _deliver(self, update: Update, generation: int, key: int) -> None:
+        if self._cut:
+            self._epoch = update  # no link is left that lags behind: nothing need wait until a clock is where it was
+        super()._deliver(update, generation, key)
+
     def _place(self, update: Update) -> object:
         return update.sequence, update.exchange_time_ns
 
@@ -224,7 +229,9 @@ class _Numbered(_Ordered):
         return tied or self._lower(update, generation, number, before)
 
     def _is_of_old_epoch(self, update: Update) -> bool:
-        return self._epoch is not None and _comparable(update, self._epoch) and update.time_ns < self._epoch.time_ns
+        if self._epoch is None or self._cut:
+            return False
+        return _comparable(update, self._epoch) and update.time_ns < self._epoch.time_ns
 
     def _is_in_epoch(self, number: int) -> bool:
         return self._epoch is not None and number >= (self._epoch.sequence or 0)

@@ -430,3 +430,17 @@ def test_the_property_sees_all_verdicts() -> None:
     run()
     print(f"\n{ {verdict.value: count for verdict, count in seen.items()} }")
     assert set(seen) == set(Verdict)
+
+
+@pytest.mark.parametrize(
+    "make", [trade, ticker, lambda number, ms: delta(number, None, ms)], ids=["trade", "ticker", "delta"]
+)
+def test_when_all_links_are_lost_nothing_waits_until_a_clock_is_caught_up_with(make: Any) -> None:
+    """It was ahead at the first update of the stream, or of a numbering."""
+    for before in ([], [make(100, 5 * SECOND)]):
+        merge = merge_of(make(1, 1).topic.channel)
+        verdicts(*on(A, *before, make(10, 40 * SECOND), make(11, 11 * SECOND)), merge=merge)
+        merge.cut()
+        assert verdicts(*on(B, make(12, 12 * SECOND), make(13, 13 * SECOND)), merge=merge) == [NEW, NEW]
+        # From here on what is older than where it began anew is of a link that lags.
+        assert verdicts(*on(C, make(200, 11 * SECOND)), merge=merge) != [NEW]
