@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _DIGITS = 50
 """Significant digits of a quotient: more than the size (19 at most) and the price it comes from have together."""
-_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX)
 _ROUNDED = Context(prec=_DIGITS, Emax=MAX_EMAX, Emin=MIN_EMIN)
 _LONGEST_COUNTDOWN = 10**10
 """Milliseconds, 115 days: a time since the epoch, which its name promises, has more digits."""

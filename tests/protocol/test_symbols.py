@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 import ujson
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kufeed import MessageRefused, SymbolInfo, SymbolStatus, SymbolType, UsageError
@@ -308,6 +308,7 @@ def test_sizes_by_hand() -> None:
 
 
 @given(sizes, numbers, numbers)
+@example(2**63 - 1, Decimal(10**15 - 1).scaleb(-12), Decimal(1))  # 34 digits
 def test_a_linear_size_is_exact_and_knows_no_price(size: int, multiplier: Decimal, price: Decimal) -> None:
     info = attrs.evolve(LINEAR_INFO, multiplier=multiplier)
     found = info.base_size(size, price)
