@@ -615,10 +615,12 @@ def test_levels_are_best_first_whatever_their_order_on_the_wire(wire: str) -> No
 
 
 def test_futures_depth_as_one_old_document_shows_it() -> None:
-    """Nanoseconds in `ts`, sizes as text, no sequence."""
+    """Nanoseconds in `ts`, sizes as text, no sequence. Recordings have milliseconds there."""
     data = {"bids": [["9988", "56"]], "asks": [["9989", "8"]], "ts": 1_590_634_672_060_667_000}
     depth = decode("/contractMarket/level2Depth5:ABCDM", data)
     assert (depth.exchange_time_ns, depth.sequence, depth.bids[0].size) == (1_590_634_672_060_667_000, None, 56)
+    assert decode("/contractMarket/level2Depth5:ABCDM", {**data, "ts": MS}).exchange_time_ns == MS_NS
+    assert refused("/contractMarket/level2Depth5:ABCDM", {**data, "ts": MS // 1000}).cause == "ts"
 
 
 def test_a_funding_rate_is_predicted_or_settled_by_its_granularity() -> None:

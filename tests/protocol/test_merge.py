@@ -332,7 +332,7 @@ def test_what_stands_at_one_place_is_forgotten_in_time(make: Any) -> None:
     assert len(merge._tied) <= 32
     for generation in range(100):
         verdicts((make(199), generation), merge=merge)
-    assert len(merge._links) <= 8
+    assert len(merge._links) <= 4
 
 
 # -- a model ----------------------------------------------------------------------------------------------------------
