@@ -44,6 +44,7 @@ from kufeed.protocol import (
     parse_topic,
     topic,
 )
+from kufeed.protocol.fields import shown
 
 NOW = 1_750_000_000_500_000_000
 
@@ -303,9 +304,12 @@ def test_the_table_states_what_delivery_relies_on() -> None:
         assert channel.market in MARKETS
         assert channel.record.kind is channel.kind  # type: ignore[attr-defined]
         assert channel.merge_key is keys.get(channel.kind, MergeKey.TIME)
+        depth = re.search(r"Depth(\d+)$", channel.path) if channel.kind is UpdateType.DEPTH else None
+        assert channel.levels == (int(depth[1]) if depth else None)
         contiguous = channel.merge_key is MergeKey.CONTIGUOUS
         assert channel.merge_key.gap == ("times and numbers" if contiguous else "times")
         assert bool(channel.subjects) is not channel.symbol_in_subject
+        assert channel.pushed_without_symbol is (channel.kind is UpdateType.ANNOUNCEMENT)
         assert channel.source
         assert channel.time
         assert str(channel).startswith(channel.path)
@@ -340,8 +344,9 @@ SUBJECTS = {
 
 
 def test_each_channel_has_the_subjects_of_the_protocol() -> None:
-    said = {f"{one.kind}{':all' * one.symbol_in_subject} {one.market.name}": one.subjects for one in CHANNELS}
-    assert said == SUBJECTS
+    for channel in CHANNELS:
+        name = f"{channel.kind}{':all' * channel.symbol_in_subject} {channel.market.name}"
+        assert channel.subjects == SUBJECTS[name], name
 
 
 @pytest.mark.parametrize("wire", MESSAGES)
@@ -405,6 +410,7 @@ def test_each_market_has_its_host_and_of_limits_the_lower_where_sources_disagree
 def test_a_message_becomes_its_record_value_by_value(wire: str) -> None:
     kind, sequence, time, *values = SAID[wire]
     wanted = topic_of(wire)
+    assert str(wanted) == wire.rpartition(" ")[2]
     expected = kind(wanted, wanted.symbol, sequence, time, NOW, *values)
     if wire == ALL_TICKERS:
         wanted = Topic(wanted.channel, "AB-CD")
@@ -429,7 +435,7 @@ def test_a_spot_ticker_of_all_symbols_is_its_own_symbols() -> None:
     for wrong in ("trade.ticker", "all", "ABCDM", "ab-cd", "", None, 7, ["AB-CD"], "AB-CD ", "A" * 21 + "-B"):
         with pytest.raises(MessageRefused) as caught:
             of_all(every, wrong)
-        assert caught.value.cause == "subject"
+        assert (caught.value.cause, str(caught.value)) == ("subject", f"subject: {shown(wrong)}")
     with pytest.raises(MessageRefused):
         of_all(one.topic, "EF-GH")
 
@@ -621,6 +627,16 @@ def test_futures_depth_as_one_old_document_shows_it() -> None:
     assert (depth.exchange_time_ns, depth.sequence, depth.bids[0].size) == (1_590_634_672_060_667_000, None, 56)
     assert decode("/contractMarket/level2Depth5:ABCDM", {**data, "ts": MS}).exchange_time_ns == MS_NS
     assert refused("/contractMarket/level2Depth5:ABCDM", {**data, "ts": MS // 1000}).cause == "ts"
+
+
+def test_an_announcement_is_named_by_its_subject() -> None:
+    wanted = topic_of("/contract/announcement:ABCDM")
+    message = {"subject": "funding.end", "data": ANNOUNCEMENT}
+    read = wanted.channel.decoders[Decimal]
+    assert read(message, wanted, NOW).event == "funding.end"
+    with pytest.raises(MessageRefused) as caught:
+        read({**message, "subject": 7}, wanted, NOW)
+    assert caught.value.cause == "subject"
 
 
 def test_a_funding_rate_is_predicted_or_settled_by_its_granularity() -> None:
