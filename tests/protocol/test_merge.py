@@ -100,6 +100,12 @@ def test_a_hole_is_known_by_its_numbers_and_told_once() -> None:
     assert verdicts(*on(B, delta(8), delta(11), delta(12)), merge=merge) == [DUPLICATE, DUPLICATE, NEW]
 
 
+def test_one_number_is_a_hole_too() -> None:
+    merge = merge_of(DELTAS.channel)
+    assert verdicts(*on(A, delta(5), delta(7)), merge=merge) == [NEW, AFTER_HOLE]
+    assert merge.missing == (6, 6)
+
+
 def test_before_anything_has_come_nothing_is_missing() -> None:
     merge = merge_of(DELTAS.channel)
     assert (merge.missing, merge.rejoins) == (None, False)
@@ -257,8 +263,8 @@ def test_what_is_of_the_old_numbering_by_the_numbers_of_its_link_is_not_delivere
     if time:
         assert verdicts(*on(B, ticker(9, time + 1)), *on(A, ticker(10, time)), merge=merge) == [NEW, NEW]
     else:
-        begun = on(B, *(ticker(number, time) for number in (1008, 1005, 1009)))
-        assert verdicts(*begun, merge=merge) == [DUPLICATE, DISORDERED, NEW]
+        begun = on(B, *(ticker(number, time) for number in (1007, 1008, 1009)))
+        assert verdicts(*begun, merge=merge) == [DISORDERED, DUPLICATE, NEW]
 
 
 def test_a_renumbering_that_one_link_has_told_too_early_to_be_seen_is_its_own_when_another_tells_it() -> None:
@@ -333,6 +339,7 @@ def test_tickers_without_time_or_number() -> None:
     assert verdicts(*on(A, ticker(7, None), ticker(7, None), ticker(7, None, bid=5))) == [NEW, DUPLICATE, NEW]
     numberless = on(A, ticker(None, 1), ticker(None, 1), ticker(None, 2), ticker(None, 1))
     assert verdicts(*numberless) == [NEW, DUPLICATE, NEW, DISORDERED]
+    assert verdicts(*on(A, ticker(7, 1), ticker(None, 2), ticker(8, 3))) == [NEW, NEW, NEW]
     assert verdicts(*on(A, ticker(None, 5)), *on(B, ticker(None, 4))) == [NEW, DUPLICATE], "of another link"
 
 
@@ -418,7 +425,7 @@ def test_a_wrong_clock_here_changes_nothing(make: Any) -> None:
 
 
 def test_without_a_time_it_is_delivered() -> None:
-    assert verdicts((level1(None), A), (level1(None), A), (level1(5), A), (level1(None), B)) == [NEW] * 4
+    assert verdicts(*on(A, level1(None), level1(None), level1(5), level1(None)), (level1(None), B)) == [NEW] * 5
 
 
 def test_a_clock_that_was_set_back_does_not_end_a_stream() -> None:
@@ -437,9 +444,9 @@ def test_what_lags_behind_a_clock_that_was_set_back() -> None:
     assert verdicts(*on(B, level1(1001), level1(1002)), merge=merge) == [DUPLICATE, DUPLICATE]
     assert verdicts(*on(B, level1(507, 9), level1(509), level1(505)), merge=merge) == [DUPLICATE, DUPLICATE, DISORDERED]
     before = [(level1(1000), A), (level1(1000), B), *on(A, *map(level1, range(500, 508)))]
-    assert verdicts(*before, *on(B, *map(level1, range(1001, 1010))))[9:] == [
+    assert verdicts(*before, *on(B, *map(level1, range(1001, 1009)), level1(1007, 9), level1(1009)))[9:] == [
         *(NEW_EPOCH, *[DUPLICATE] * 7),
-        *(NEW_EPOCH, NEW),
+        *(NEW_EPOCH, DISORDERED, NEW),
     ]
 
 
