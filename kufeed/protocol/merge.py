@@ -115,15 +115,12 @@ class _Ordered(Merge):
             return link
         return _Link(self._key, False, self._last)  # it has delivered since
 
-    def _note(self, generation: int, key: int, before: _Link | None) -> None:
-        """An update of this link was not delivered."""
+    def _refuse(self, verdict: Verdict, generation: int, key: int, before: _Link | None) -> Verdict:
+        """An update of this link is not delivered."""
         fell = before is not None and (before.fell or key < before.key)
-        link = self._links.get(generation)
-        if link is None:
-            self._links[generation] = _Link(key, fell, self._last)
-            self._prune()
-        else:
-            link.key, link.fell, link.since = key, fell, self._last
+        self._links[generation] = _Link(key, fell, self._last)
+        self._prune()
+        return verdict
 
     def _prune(self) -> None:
         if len(self._links) > _MOST_LINKS:
@@ -161,9 +158,7 @@ class _Ordered(Merge):
         return any(_equal(update, one) for one in reversed(self._tied))
 
     def _deliver_tied(self, update: Update, generation: int) -> Verdict:
-        if not self._tied or self._place(update) != self._place(self._tied[0]):
-            self._tied.clear()
-        elif len(self._tied) == _MOST_TIED:
+        if len(self._tied) == _MOST_TIED:
             del self._tied[0]
         self._tied.append(update)
         self._deliver(update, generation, self._key)
@@ -222,7 +217,7 @@ class _Numbered(_Ordered):
             # What is higher may be of a numbering before the first that was seen, or the exchange's clock was set back:
             # either way nobody has had it.
             missed = number > self._key and self._recent is not None and not self._renumbered
-            return self._reject(update, generation, number, before, DISORDERED if missed else DUPLICATE)
+            return self._refuse(DISORDERED if missed else DUPLICATE, generation, number, before)
         if number > self._key:
             return self._higher(update, generation, number, before)
         tied = self._tie(update, generation, before) if number == self._key else None
@@ -249,8 +244,9 @@ class _Numbered(_Ordered):
         if before is not None and before.key > self._key and not self._is_later(update):
             # Its link was beyond what was delivered last already, so it still goes by an old numbering.
             assert self._last is not None
-            timed = _comparable(update, self._last)
-            return self._reject(update, generation, number, before, DUPLICATE, counts=not timed)
+            if _comparable(update, self._last) or not self._loses_patience():
+                return self._refuse(DUPLICATE, generation, number, before)
+            return self._begin(update, generation, number, NEW_EPOCH)
         return self._join(update, generation, number)
 
     def _join(self, update: Update, generation: int, number: int) -> Verdict:
@@ -264,8 +260,7 @@ class _Numbered(_Ordered):
         assert self._last is not None
         if self._was_delivered(update):
             self.rejoins = before is None
-            self._note(generation, self._key, before)
-            return DUPLICATE
+            return self._refuse(DUPLICATE, generation, self._key, before)
         if _comparable(update, self._last) and update.time_ns < self._last.time_ns:
             return None
         return self._deliver_tied(update, generation)
@@ -274,7 +269,7 @@ class _Numbered(_Ordered):
         fell = self._fell(generation, number, before)
         if self._was_recent(update, number):  # whatever the times say: the exchange's clock may have been set back
             self.rejoins = before is None
-            return self._reject(update, generation, number, before, DUPLICATE)
+            return self._refuse(DUPLICATE, generation, number, before)
         if self._is_later(update) and (before is None or fell or self._is_later(update, _LATE)):
             return self._begin(update, generation, number, NEW_EPOCH)
         if generation != self._generation and self._is_in_epoch(number):
@@ -283,27 +278,12 @@ class _Numbered(_Ordered):
         timed = _comparable(update, self._last)
         if self._is_known(number, timed=timed):
             self.rejoins = before is None
-            return self._reject(update, generation, number, before, DUPLICATE)
-        if not timed and before is None and self._cut:
-            return self._begin(update, generation, number, NEW_EPOCH)  # and no message of a link that lags
-        missed = fell or self._is_missed(number)
-        verdict = DISORDERED if missed else DUPLICATE
-        return self._reject(update, generation, number, before, verdict, counts=not timed)
-
-    def _reject(
-        self,
-        update: Update,
-        generation: int,
-        number: int,
-        before: _Link | None,
-        verdict: Verdict,
-        *,
-        counts: bool = False,
-    ) -> Verdict:
-        if counts and self._loses_patience():
+            return self._refuse(DUPLICATE, generation, number, before)
+        # After an outage it is no message of a link that lags.
+        if not timed and ((before is None and self._cut) or self._loses_patience()):
             return self._begin(update, generation, number, NEW_EPOCH)
-        self._note(generation, number, before)
-        return verdict
+        missed = fell or self._is_missed(number)
+        return self._refuse(DISORDERED if missed else DUPLICATE, generation, number, before)
 
     def _is_known(self, number: int, *, timed: bool) -> bool:
         """Whether the update with this number, which is lower than the last, is known to have been delivered."""
@@ -319,8 +299,8 @@ class _Numbered(_Ordered):
         recent = self._recent
         if not recent:
             return None
-        place = bisect_left(recent, number, key=_sequence)
-        return recent[place] if place < len(recent) and recent[place].sequence == number else None
+        found = recent[bisect_left(recent, number, key=_sequence)]  # at most the last one, which has the highest
+        return found if found.sequence == number else None
 
     def _is_missed(self, number: int) -> bool:
         """Whether another link has missed what has this number and is not known to have been delivered."""
@@ -357,7 +337,6 @@ class _Contiguous(_Numbered):
     def _begin(self, update: Any, generation: int, number: int, verdict: Verdict) -> Verdict:
         if verdict is not AFTER_HOLE:
             self._epoch = update
-            self._renumbered = verdict is NEW_EPOCH
         self._first = update.first_sequence
         self._deliver(update, generation, number)
         return verdict
@@ -428,8 +407,7 @@ class _Timed(_Ordered):
         if time == self._key:
             if self._was_delivered(update):
                 self.rejoins = before is None
-                self._note(generation, time, before)
-                return DUPLICATE
+                return self._refuse(DUPLICATE, generation, time, before)
             if self._recent is not None:
                 self._recent.append(update)
             return self._deliver_tied(update, generation)
@@ -448,8 +426,7 @@ class _Timed(_Ordered):
             verdict, counts = (DISORDERED if missed else DUPLICATE), fell
         if counts and self._loses_patience():
             return self._begin(update, generation, time, NEW_EPOCH)
-        self._note(generation, time, before)
-        return verdict
+        return self._refuse(verdict, generation, time, before)
 
     def _begin(self, update: Update, generation: int, time: int, verdict: Verdict) -> Verdict:
         if verdict is NEW_EPOCH:
@@ -466,10 +443,9 @@ class _Rates(Merge):
 
     def __init__(self, channel: Channel) -> None:
         self._series = {True: _Timed(channel), False: _Timed(channel)}
-        self._taken = self._series[True]
 
     def take(self, update: Any, generation: int) -> Verdict:
-        series = self._taken = self._series[update.predicted]
+        series = self._series[update.predicted]
         verdict = series.take(update, generation)
         self.rejoins = series.rejoins
         return verdict

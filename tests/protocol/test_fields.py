@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from kufeed._json import loads as strict_loads
 from kufeed.errors import MessageRefused
-from kufeed.protocol import Side, fields, topic
-from kufeed.protocol.fields import EXACT, FLOAT, NUMBERS
+from kufeed.protocol import Level, Side, fields, topic
+from kufeed.protocol.fields import EXACT, FLOAT, NUMBERS, Numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,86 @@ def accepted(read: Callable[[Any, str], Any], value: Any) -> bool:
 def short(value: Any) -> str:
     """A parameter as the name of a test may carry it."""
     return "huge" if isinstance(value, int) and abs(value) >= 10**30 else ascii(value)[:20]
+
+
+REFUSALS: list[tuple[Callable[..., Any], Any, str]] = [
+    (EXACT.decimal, "1_0", "'1_0'"),
+    (EXACT.decimal, HUGE, "an integer of more than 30 digits"),
+    (EXACT.decimal, strict_loads(b"-1.5"), "'-1.5'"),
+    (EXACT.optional_decimal, " ", "' '"),
+    (EXACT.signed_decimal, "--1", "'-1'"),
+    (EXACT.signed_decimal, "+1", "'+1'"),
+    (EXACT.signed_decimal, -(10**200), "an integer of more than 30 digits"),
+    (EXACT.signed_decimal, 1e300, "1e+300"),
+    (EXACT.signed_decimal, True, "True"),
+    (EXACT.optional_signed_decimal, "x", "'x'"),
+    (EXACT.decimals, ["1", "x"], "'x'"),
+    *((read, value, type(value).__name__) for read in (fields.mapping, fields.seven) for value in ([1] * 6, [1] * 8)),
+    *((fields.three, value, ascii(value)) for value in ("1,2", "1,2,3,4", "", 1, None)),
+    (fields.three, "1,2," + "3" * 196, ascii("1,2," + "3" * 36)),
+    (fields.candle_start, "x", "'x'"),
+    (fields.candle_start, 60, "not seconds: 60"),
+    (fields.candle_start, 9 * 10**9, "not seconds: 9000000000"),
+    (fields.candle_start, 10**9, "not a whole minute: 1000000000"),
+    (fields.candle_start, "1749999961", "not a whole minute: '1749999961'"),
+    (fields.candle_start, "1750000080", "begins after its message: '1750000080'"),
+    (fields.contracts, 0.5, "0.5"),
+    (fields.many_contracts, [1, "x"], "'x'"),
+    (fields.optional_contracts, "x", "'x'"),
+    (fields.sequence, 2**63, "9223372036854775808"),
+    (fields.optional_sequence, "", "''"),
+    (fields.milliseconds, "x", "'x'"),
+    *((fields.milliseconds, value, f"not milliseconds: {value}") for value in (-1, 7, 10**12 - 1, 9 * 10**12)),
+    (fields.nanoseconds, "x", "'x'"),
+    (fields.nanoseconds, "7", "not nanoseconds: '7'"),
+    *((fields.nanoseconds, value, f"not nanoseconds: {value}") for value in (-1, 10**18 - 1, 9 * 10**18)),
+    (fields.funding_interval, "x", "'x'"),
+    (fields.funding_interval, 7, "not an interval of funding: 7"),
+    (fields.side, "Buy", "'Buy'"),
+    (fields.text, 7, "7"),
+    (fields.word, "a b", "'a b'"),
+    (fields.flag, 1, "1"),
+    (EXACT.levels, {}, "dict"),
+    (EXACT.levels, [["1", "1"]] * 1001, "1001 levels, of which there are 1000 at most"),
+    *((EXACT.levels, [["1", "1"], row], "not pairs of price and size") for row in (["1"], ["1", "1", "1"], "11", None)),
+    (EXACT.levels, [["x", "1"]], "'x'"),
+    (EXACT.levels, [["1", "y"]], "'y'"),
+]
+MORE: dict[Callable[..., Any], dict[str, Any]] = {
+    fields.candle_start: {"time_ns": 1_750_000_000 * 10**9},
+    EXACT.levels: {"sizes": EXACT.decimals, "descending": True},
+}
+"""What these are given besides the value and the name of its field."""
+
+
+@pytest.mark.parametrize(("read", "value", "detail"), REFUSALS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_refusal_names_the_field_and_shows_the_value(read: Callable[..., Any], value: Any, detail: str) -> None:
+    with pytest.raises(MessageRefused) as caught:
+        read(value, field="some field", **MORE.get(read, {}))
+    assert (caught.value.cause, str(caught.value)) == ("some field", f"some field: {detail}")
+
+
+def test_what_stands_inside_is_given_back_as_it_is() -> None:
+    inside, row = {"a": 1}, [1, None, "3", 4, 5, 6, 7]
+    assert fields.mapping(inside, "data") is inside
+    assert fields.seven(row, "candles") is row
+    assert (fields.text("any text", "subject"), fields.word("word", "tradeId")) == ("any text", "word")
+    assert (fields.flag(True, "flag"), fields.flag(False, "flag")) == (True, False)
+    assert (fields.optional_sequence(7), fields.optional_sequence("8")) == (7, 8)
+    assert fields.many_contracts([1, "2"], "asks") == [1, 2]
+
+
+def test_a_book_change_has_three_parts_and_is_no_longer_than_a_number_may_be() -> None:
+    longest = ["1", "buy", "3" * 193]
+    assert fields.three(",".join(longest), "change") == longest
+    assert not accepted(fields.three, ",".join(longest) + "3")
+
+
+def test_fields_that_have_one_name_everywhere_need_not_be_named() -> None:
+    for read, name in ((fields.sequence, "sequence"), (fields.optional_sequence, "sequence"), (fields.side, "side")):
+        with pytest.raises(MessageRefused) as caught:
+            read("x")
+        assert caught.value.cause == name
 
 
 # -- prices and amounts -----------------------------------------------------------------------------------------------
@@ -221,6 +301,7 @@ price_like = st.from_regex(r"[0-9]{1,9}(\.[0-9]{1,9})?", fullmatch=True, alphabe
 
 @given(st.lists(price_like | price_like | number_like | json_values, min_size=1, max_size=6))
 @example([".5", "1"])
+@example(["5", "1."])
 @example(["1.", "5"])
 @example(["1", "1.2.3"])
 @example(["1", "", "2"])
@@ -244,6 +325,7 @@ def test_many_prices_at_once_are_each_taken_or_refused_as_if_alone(values: list[
 
 @given(st.lists(price_like | price_like | number_like | json_values, max_size=6))
 @example([".5", "1"])
+@example(["5", "1."])
 @example(["1.", "5"])
 @example(["1", "1.2.3"])
 @example(["1", "", "2"])
@@ -255,6 +337,43 @@ def test_the_prices_of_a_side_are_each_taken_or_refused_as_if_alone(values: list
         together = outcome(numbers.decimals, values, "bids")
         alone = outcome(lambda given, field, read=numbers.decimal: [read(one, field) for one in given], values, "bids")
         assert list(map(str, together)) == list(map(str, alone))
+
+
+class Together(Numbers):
+    """Reads nothing by itself."""
+
+    def decimal(self, value: object, field: str) -> Decimal:
+        raise AssertionError(f"{value!r} was read by itself")
+
+
+def test_what_is_plain_is_recognised_all_together() -> None:
+    """At half the price: none of them is looked at by itself. As many digits as one number may have, at least."""
+    numbers = Together(Decimal, Decimal.copy_negate)
+    for values in (["1.5", "20", "0.25"], ["7"], ["1" * 198, "5"], ["1" * 200]):
+        read = [Decimal(value) for value in values]
+        assert numbers.optional_decimals(values, values) == numbers.decimals(values, "bids") == read
+    assert numbers.decimals(["1" * 200] * 2, "bids") == [Decimal("1" * 200)] * 2
+
+
+def test_many_fields_are_as_many_as_their_names() -> None:
+    with pytest.raises(ValueError, match="longer"):
+        EXACT.optional_decimals([None, "1"], ["bestBid", "bestBidSize", "bestAsk"])
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        *(("-0.25", "-0.25"), ("0.25", "0.25"), ("-0", "-0"), (strict_loads(b"-0.10"), "-0.10")),
+        *((-5, "-5"), (5, "5"), (0, "0"), (1, "1"), (-0.5, "-0.5"), (0.5, "0.5"), (0.0, "0.0")),
+        *((-(10**200) + 1, str(-(10**200) + 1)), ("-1e-8", "-1E-8")),
+    ],
+    ids=short,
+)
+def test_a_signed_number_is_exact_and_keeps_its_sign(value: Any, number: str) -> None:
+    for read in (EXACT.signed_decimal, EXACT.optional_signed_decimal):
+        assert str(read(value, "priceChg")) == number
+    for nothing in (None, ""):
+        assert EXACT.optional_signed_decimal(nothing, "priceChg") is None
 
 
 # -- the same as floats -----------------------------------------------------------------------------------------------
@@ -318,6 +437,26 @@ def test_the_levels_of_a_book_are_of_one_type_of_number() -> None:
             assert {type(level.size) for level in levels} == {sizes}
 
 
+@pytest.mark.parametrize("descending", [True, False])
+def test_levels_are_sorted_by_their_prices_alone(descending: bool) -> None:
+    rows = [["1", "9"], ["3", "1"], ["2", "5"], ["1", "2"]]
+    levels = EXACT.levels(rows, "bids", EXACT.decimals, descending=descending)
+    prices = [3, 2, 1, 1] if descending else [1, 1, 2, 3]
+    assert [level.price for level in levels] == prices
+    assert [level.size for level in levels if level.price == 1] == [9, 2], "of one price in the order on the wire"
+    assert {type(level) for level in levels} == {Level}
+    assert EXACT.levels([], "bids", EXACT.decimals, descending=descending) == ()
+
+
+def test_there_are_so_many_levels_and_changes_at_most() -> None:
+    assert len(EXACT.levels([["1", "1"]] * 1000, "bids", EXACT.decimals, descending=True)) == 1000
+    assert len(EXACT.levels([["1", "1"]] * 3, "bids", EXACT.decimals, descending=True, most=3)) == 3
+    assert not accepted(
+        lambda value, field: EXACT.levels(value, field, EXACT.decimals, descending=True, most=3), [0] * 4
+    )
+    assert fields.MAX_CHANGES == 100_000
+
+
 def outcome(read: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
     """What *read* says: a value and None, or None and the text of its refusal."""
     try:
@@ -341,7 +480,23 @@ def test_a_sequence_is_the_same_number_as_text_and_as_a_number(number: int) -> N
     "value",
     [
         *(-1, 2**63, 2**64, HUGE, -HUGE, 1.0, 1e18, math.nan, math.inf),
-        *("", "-1", "+1", " 1", "1 ", "1.0", "1e3", "1_0", "١", "²", str(2**63), "9" * 20, "1" * 4_000_000, "\ud800"),
+        *(
+            "",
+            "-1",
+            "+1",
+            " 1",
+            "1 ",
+            "1.0",
+            "1e3",
+            "1_0",
+            "١",
+            "²",
+            str(2**63),
+            "9" * 20,
+            f"{1:020}",
+            "1" * 4_000_000,
+            "\ud800",
+        ),
     ],
     ids=short,
 )
@@ -404,6 +559,8 @@ def test_a_candle_starts_at_a_whole_minute_of_its_seconds(number: int, as_text: 
 
 
 @given(st.integers(-(10**12), 10**12))
+@example(60 * 10**9)
+@example(60 * 10**9 + 1)
 def test_a_candle_starts_at_most_a_minute_after_its_message(ahead: int) -> None:
     start = 1_749_999_960
     taken = accepted(lambda value, field: fields.candle_start(value, start * 10**9 - ahead, field), str(start))
@@ -424,7 +581,7 @@ def test_rates_are_funded_every_minute_to_every_week(number: int) -> None:
 )
 def test_a_word_is_short_and_visible(value: Any) -> None:
     assert not accepted(fields.word, value)
-    for right in ("x" * 64, "11067996711960577", "60844d2ab6b8d80007dc6c2d", "~!"):
+    for right in ("x", "x" * 64, "11067996711960577", "60844d2ab6b8d80007dc6c2d", "~!"):
         assert fields.word(right, "tradeId") == right
 
 
@@ -444,7 +601,7 @@ def test_a_message_about_another_symbol_than_its_topic_is_nobodys() -> None:
     for value in ("ETHUSDTM", "", None, 1, ["XBTUSDTM"], HUGE, "\ud800" * 100):
         with pytest.raises(MessageRefused) as caught:
             fields.check_symbol({"symbol": value}, wanted)
-        assert caught.value.cause == "symbol"
+        assert (caught.value.cause, str(caught.value)) == ("symbol", f"symbol: {fields.shown(value)}")
 
 
 @given(json_values | st.binary() | st.sampled_from([HUGE, -HUGE, "x" * 10**6, b"x" * 10**6, [[]] * 10**5]))
@@ -453,6 +610,21 @@ def test_an_error_text_shows_a_value_shortly_and_printably(value: Any) -> None:
     assert len(shown) <= 60
     assert shown.isascii()
     assert shown.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((None, "None"), (1.5, "1.5"), ({"a": 1}, "dict"), ([1], "list"), ("a'b", '"a\'b"'), (True, "True")),
+        *((10**30 - 1, "9" * 30), (1 - 10**30, f"-{'9' * 30}")),
+        *((sign * 10**30, "an integer of more than 30 digits") for sign in (1, -1)),
+        *((kind("x" * 41), ascii(kind("x" * 40))) for kind in (str, str.encode)),
+        *(("\xe9" * 14 + "ab", ascii("\xe9" * 14 + "ab")), ("\xe9" * 14 + "abc", ascii("\xe9" * 14)[:-1] + "...")),
+    ],
+    ids=short,
+)
+def test_a_value_is_shown_as_python_writes_it_where_that_is_short(value: Any, text: str) -> None:
+    assert fields.shown(value) == text
 
 
 # -- what a JSON decoder may do to us ---------------------------------------------------------------------------------

@@ -235,6 +235,7 @@ ILLEGAL_BODIES: dict[str, tuple[int, bytes, bytes]] = {
     "a wrong byte in a fragment": (1007, frame(TEXT, b"\xe2", final=False), frame(CONTINUATION, b"x", final=False)),
     "a close of one byte": (1002, b"", frame(CLOSE, b"\x03")),
     "a close whose reason is not UTF-8": (1007, b"", frame(CLOSE, b"\x03\xe8\xce\xba\xff")),
+    "a close whose reason begins in the middle of a character": (1007, b"", frame(CLOSE, b"\x03\xe8\xba")),
     "a close inside a fragmented text with a reserved code": (1002, OPEN_TEXT, frame(CLOSE, b"\x03\xed")),
     **{
         f"close code {code}": (1002, b"", frame(CLOSE, code.to_bytes(2, "big") + b"reason"))
@@ -260,7 +261,7 @@ def test_what_is_illegal_is_refused_with_its_close_code_and_ends_all_delivery(na
         except Violation as violation:
             raised += 1
             assert violation.code == code  # noqa: PT017  # every piece is tried; that exactly one raises is asserted below
-            assert str(violation)  # noqa: PT017
+            assert " " in str(violation), "it says what is wrong"  # noqa: PT017
     assert raised == 1
     assert parser.messages[0] == b"before"
     assert set(parser.messages) <= {b"before", b"ok", b"ab"}
@@ -351,9 +352,18 @@ def test_nothing_is_taken_or_passed_after_the_peers_close_frame(before: bytes, s
     assert parser.messages == [b"last"]
     assert not parser.pings
     assert parser.close_frame == close
+    assert parser.closed is True
 
 
-@pytest.mark.parametrize("code", [None, 1000, 1001, 1003, 1007, 1011, 1012, 1013, 3000, 4999])
+@pytest.mark.parametrize("data", [b"", frame(TEXT, b"x"), OPEN_TEXT, frame(PING), frame(CONTINUATION)])
+def test_it_is_not_closed_before_the_peer_has_said_so(data: bytes) -> None:
+    """Not even where it has broken the protocol."""
+    parser = FrameParser(LIMIT)
+    feed(parser, [data])
+    assert (parser.close_frame, parser.closed) == (b"", False)
+
+
+@pytest.mark.parametrize("code", [None, *range(1000, 1004), *range(1007, 1014), 3000, 4999])
 def test_a_close_frame_may_say_any_of_these(code: int | None) -> None:
     close = frame(CLOSE, b"" if code is None else code.to_bytes(2, "big") + "bis später".encode())
     parser = FrameParser(LIMIT)

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from kufeed.errors import BookNotReady
 from kufeed.protocol import BookChange, BookDelta, Level, Side, topic
-from kufeed.protocol.orderbook import SPARE_LEVELS, TRANSITIONS, BookEvent, BookSnapshot, BookState, BookSync
+from kufeed.protocol.orderbook import (
+    MOST_BUFFERED,
+    SPARE_LEVELS,
+    TRANSITIONS,
+    BookEvent,
+    BookSnapshot,
+    BookState,
+    BookSync,
+)
 from kufeed.testing.histories import ReferenceBook
 
 if TYPE_CHECKING:
@@ -248,6 +256,16 @@ def test_removing_what_is_not_there_is_nothing() -> None:
     assert len(book.bids) == 3
 
 
+@pytest.mark.parametrize("ahead", [11, 12])
+def test_a_snapshot_that_has_all_that_is_buffered_is_taken_as_it_is(ahead: int) -> None:
+    book = BookSync(SPOT)
+    for number in (10, 11):
+        book.receive(delta(number, (Side.BUY, "100", "7"), time=5))
+    assert book.seed(book.ask(), snapshot(ahead)) is BookEvent.JOINED
+    view = book.view(1)
+    assert (view.sequence, view.exchange_time_ns, view.bids) == (ahead, 10**18, ((100, 1),))
+
+
 def test_one_price_written_in_two_ways_is_one_level() -> None:
     book = seeded()
     book.receive(delta(11, (Side.BUY, "100.00000000", "5")))
@@ -369,7 +387,7 @@ def test_a_seed_ahead_of_a_readable_book_joins_when_the_changes_have_come_so_far
     assert (book.seeds, book.held_in_vain) == (1, 0)
     assert book.receive(delta(12, (Side.BUY, "100", "1"))) is BookEvent.APPLIED
     assert (book.sequence, len(book.bids)) == (12, levels)
-    assert (book.seeds, book.held_in_vain) == (2, 0)
+    assert (book.seeds, book.held_in_vain, book._buffer) == (2, 0, None)
     assert book.receive(delta(13, (Side.BUY, "100", "2"))) is BookEvent.APPLIED
     assert book.view(1).bids == ((100, 2),)
 
@@ -414,22 +432,44 @@ def test_a_seed_that_the_changes_do_not_come_to_is_given_up(dated: bool) -> None
     assert (book.held_in_vain, book.given_up) == (1, 0)
 
 
-def test_a_change_that_a_seed_has_already_is_not_later_than_it() -> None:
-    """With its very number, but later by more than clocks may differ: the seed is of another numbering."""
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_change_that_a_seed_has_already_is_not_later_than_it(dated: bool) -> None:
+    """With its very number, but later by more than clocks may differ: the seed is of another numbering.
+
+    Without its time nobody can tell, however late the change: at last it has come so far.
+    """
     book = seeded(10, limit=3, depth=2)
-    assert book.seed(book.ask(), snapshot(11)) is None
-    assert book.receive(delta(11, (Side.BUY, "99", "0"), time=40 * 10**9)) is BookEvent.APPLIED
-    assert (book.wants_snapshot(), book.held_in_vain) == (True, 1)
+    assert book.seed(book.ask(), snapshot(11) if dated else attrs.evolve(snapshot(11), exchange_time_ns=None)) is None
+    assert book.receive(delta(11, (Side.BUY, "100", "1"), time=90 * 10**9)) is BookEvent.APPLIED
+    assert (book.wants_snapshot(), book.seeds, book.held_in_vain) == ((True, 1, 1) if dated else (False, 2, 0))
 
 
-def test_a_seed_of_a_live_book_has_to_say_what_that_knows() -> None:
+def test_seeds_given_up_are_counted_in_a_row() -> None:
+    """Until one joins, or the book begins anew."""
+    book = seeded(10, limit=3, depth=2)
+    for number in (11, 12, 13):
+        time = 2 * 10**9 * number
+        assert book.seed(book.ask(), attrs.evolve(snapshot(1000), exchange_time_ns=10**18 + time)) is None
+        book.receive(delta(number, (Side.BUY, "100", "9"), time=time + 10**9 + 1))
+        assert (book.given_up, book.held_in_vain) == (number - 10, number - 10)
+    book.lost()
+    assert (book.given_up, book.held_in_vain) == (0, 3)
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("side", ["bids", "asks"])
+def test_a_seed_of_a_live_book_has_to_say_what_that_knows(side: str, later: bool) -> None:
     """At the same number one of two that differ is wrong: nothing is shown until another has come."""
     book = seeded(10, limit=3, depth=2)
+    ticket = book.ask()
+    if later:  # than the seed, which is compared where that leads to
+        book.receive(delta(11))
     other = snapshot(10)
-    other = attrs.evolve(other, bids=(Level(Decimal(100), Decimal(7)), *other.bids[1:]))
-    assert book.seed(book.ask(), other) is BookEvent.DIFFERS
+    best, *rest = getattr(other, side)
+    other = attrs.evolve(other, **{side: (Level(best.price, Decimal(7)), *rest)})
+    assert book.seed(ticket, other) is BookEvent.DIFFERS
     assert not book.is_readable(1)
-    assert book.seed(book.ask(), snapshot(10)) is BookEvent.JOINED
+    assert book.seed(book.ask(), snapshot(11)) is BookEvent.JOINED
 
 
 @pytest.mark.parametrize("asked_before", [True, False])
@@ -472,6 +512,39 @@ def test_numbers_that_start_anew_nearby_are_noticed_at_once() -> None:
     assert book.receive(delta(999, (Side.BUY, "100", "5"), time=2)) is BookEvent.RENUMBERED
 
 
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_lower_number_after_a_seed_alone_is_of_a_new_numbering_when_it_is_later_by_more_than_a_second(
+    late: int,
+) -> None:
+    """By up to a second it may be one that was under way when the snapshot was made."""
+    book = seeded(1000)
+    event = book.receive(delta(7, (Side.BUY, "100", "9"), time=10**9 + late))
+    assert event is (BookEvent.RENUMBERED if late else None)
+
+
+@pytest.mark.parametrize("number", [11, 12, 13])
+def test_once_changes_have_come_a_lower_number_is_of_a_new_numbering_when_it_is_later_at_all(number: int) -> None:
+    """Also where they were buffered when the snapshot came, and for the number of the last of them."""
+    book = BookSync(SPOT)
+    for buffered in (11, 12, 13):
+        book.receive(delta(buffered, (Side.BUY, "100", "9")))
+    assert book.seed(book.ask(), snapshot(10)) is BookEvent.JOINED
+    assert book.receive(delta(number, (Side.BUY, "100", "8"))) is None
+    assert book.receive(delta(number, (Side.BUY, "100", "8"), time=1)) is BookEvent.RENUMBERED
+
+
+def test_a_number_that_comes_again_later_is_of_a_new_numbering_while_it_is_buffered_too() -> None:
+    book = BookSync(SPOT)
+    book.receive(delta(11, (Side.BUY, "100", "2")))
+    ticket = book.ask()
+    book.receive(delta(11, (Side.BUY, "100", "3")))
+    assert list(book._buffer or ()) == [delta(11, (Side.BUY, "100", "2"))], "the same message"
+    book.receive(delta(11, (Side.BUY, "100", "4"), time=1))
+    assert book.seed(ticket, snapshot(11)) is None
+    assert book.seed(book.ask(), snapshot(10)) is BookEvent.JOINED
+    assert book.view(1).bids == ((100, 4),)
+
+
 def test_a_snapshot_of_the_old_numbering_is_unfit() -> None:
     book = BookSync(SPOT)
     book.receive(delta(5, (Side.BUY, "100", "2"), time=60 * 10**9))
@@ -493,10 +566,11 @@ def test_an_audit_compares_at_the_same_number(ahead: bool) -> None:
     assert book.audits == 1
 
 
+@pytest.mark.parametrize("side", ["bids", "asks"])
 @pytest.mark.parametrize("ahead", [False, True])
-def test_an_audit_finds_a_book_that_went_wrong(ahead: bool) -> None:
+def test_an_audit_finds_a_book_that_went_wrong(ahead: bool, side: str) -> None:
     book = seeded(9)
-    book.bids.set(Decimal(99), Decimal(5))  # a bit that tipped over
+    getattr(book, side).set(getattr(book, side)[1].price, Decimal(5))  # a bit that tipped over
     ticket = book.ask()
     if ahead:
         assert book.audit(ticket, snapshot(10)) is None
@@ -512,6 +586,15 @@ def test_an_audit_that_cannot_be_compared_changes_nothing() -> None:
     book.receive(delta(10, (Side.BUY, "0", "0")))
     assert book.audit(book.ask(), snapshot(9)) is BookEvent.UNFIT
     assert (book.state, book.audits, book.audits_missed) == (BookState.LIVE, 0, 1)
+
+
+def test_each_audit_is_counted_by_what_became_of_it() -> None:
+    book = seeded(9)
+    for rounds in (1, 2):
+        assert book.audit(book.ask(), snapshot(9)) is None
+        assert book.audit(book.ask(), None) is None
+        assert book.audit(book.ask(), snapshot(8)) is BookEvent.UNFIT
+        assert (book.audits, book.audits_missed) == (rounds, 2 * rounds)
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -533,6 +616,9 @@ def test_changes_are_kept_only_as_long_as_something_is_to_come() -> None:
     levels = 2 + SPARE_LEVELS
     book = BookSync(SPOT, depth=2)
     book.subscribed()
+    book.ask()
+    book.lost()  # what was asked for before does not count
+    book.subscribed()
     assert book.seed(book.ask(), snapshot(9, levels, levels)) is BookEvent.JOINED
     assert not kept()
     seed, audit = book.ask(), book.ask()
@@ -552,7 +638,7 @@ def test_changes_are_kept_only_as_long_as_something_is_to_come() -> None:
     assert (book.audits, book.audits_missed) == (1, 0)
 
 
-@pytest.mark.parametrize("how", ["none came", "lost", "begun anew", "another", "a seed"])
+@pytest.mark.parametrize("how", ["none came", "lost", "live again", "not live", "begun anew", "another", "a seed"])
 def test_an_audit_that_comes_to_nothing_is_counted_as_missed(how: str) -> None:
     book = seeded(9, limit=3)
     ticket = book.ask()
@@ -562,6 +648,14 @@ def test_an_audit_that_comes_to_nothing_is_counted_as_missed(how: str) -> None:
         case "lost":  # before its snapshot was there
             book.lost()
             assert book.audit(ticket, snapshot(9)) is None
+        case "live again":  # what was asked for on another connection says nothing of this one
+            book.lost()
+            book.subscribed()
+            assert book.seed(book.ask(), snapshot(9)) is BookEvent.JOINED
+            assert book.audit(ticket, snapshot(9)) is None
+        case "not live":
+            book.receive(delta(12))
+            assert book.audit(book.ask(), snapshot(9)) is None
         case "begun anew":  # while its snapshot waits for the changes
             assert book.audit(ticket, snapshot(11)) is None
             assert book.receive(delta(12, (Side.BUY, "100", "1"))) is BookEvent.GAP
@@ -618,12 +712,16 @@ def test_a_hole_in_the_buffer_is_not_bridged() -> None:
 
 
 def test_a_snapshot_asked_for_on_another_connection_is_not_used() -> None:
+    """Whichever one it was."""
     book = BookSync(SPOT)
-    book.receive(delta(11, (Side.BUY, "100", "2")))
-    ticket = book.ask()
-    book.lost()
+    tickets = []
+    for _ in range(3):
+        book.receive(delta(11, (Side.BUY, "100", "2")))
+        tickets.append(book.ask())
+        book.lost()
     book.subscribed()
-    assert book.seed(ticket, snapshot(10)) is None
+    for ticket in tickets:
+        assert book.seed(ticket, snapshot(10)) is None
     assert book.seed(book.ask(), snapshot(10)) is BookEvent.JOINED
     assert book.sequence == 10, "what was buffered on the other connection is gone"
 
@@ -641,3 +739,159 @@ def test_what_was_missing_once_is_not_told_again() -> None:
     assert book.seed(book.ask(), snapshot(12)) is BookEvent.JOINED
     assert book.receive(delta(13, (Side.BUY, "101", "1"))) is BookEvent.CROSSED
     assert book.missing is None
+
+
+# -- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def test_states_and_events_have_the_words_that_errors_and_documents_show() -> None:
+    assert [state.value for state in BookState] == ["waiting", "syncing", "live", "broken"]
+    assert {event.name: event.value for event in BookEvent} == {
+        "SUBSCRIBED": "subscribed",
+        "LOST": "connection lost",
+        "JOINED": "snapshot joins the buffer",
+        "UNFIT": "snapshot too old, or contradicts itself",
+        "APPLIED": "change applied",
+        "GAP": "number missing",
+        "RENUMBERED": "numbers start anew",
+        "CROSSED": "best bid not below best ask",
+        "DIFFERS": "audit: differs from a snapshot",
+        "RESTART": "resync begins",
+    }
+
+
+@pytest.mark.parametrize(
+    ("bids", "asks", "problem"),
+    [
+        ([(3, 1), (2, 9)], [(4, 1), (5, 9)], None),
+        ([(3, 1)], [], None),
+        ([], [(3, 1)], None),
+        ([], [], None),
+        ([(3, 1), (2, 0)], [(4, 1)], "a level with price or size 0"),
+        ([(3, 1), (0, 1)], [(4, 1)], "a level with price or size 0"),
+        ([(3, 1)], [(4, 0)], "a level with price or size 0"),
+        ([(3, 1)], [(4, 1), (4, 2)], "a price stands twice"),
+        ([(3, 1), (3, 1)], [], "a price stands twice"),
+        ([(2, 1), (4, 1)], [(5, 1), (4, 9)], "best bid not below best ask"),
+        ([(4, 1)], [(3, 9)], "best bid not below best ask"),
+    ],
+)
+def test_what_cannot_be_a_book(bids: list[tuple[int, int]], asks: list[tuple[int, int]], problem: str | None) -> None:
+    sides = [tuple(Level(Decimal(price), Decimal(size)) for price, size in side) for side in (bids, asks)]
+    assert BookSnapshot(1, None, 0, *sides, None).problem() == problem
+
+
+def test_a_new_book_has_counted_nothing_and_knows_nothing() -> None:
+    book = BookSync(SPOT)
+    assert (book.topic, book.depth, book.state, book.wants_snapshot()) == (SPOT, 1, BookState.WAITING, False)
+    assert (book.sequence, book.exchange_time_ns, book.received_time_ns, book.missing) == (0, None, 0, None)
+    assert (book.audits, book.audits_missed, book.seeds, book.held_in_vain, book.given_up) == (0, 0, 0, 0, 0)
+    assert (tuple(book.bids), tuple(book.asks)) == ((), ())
+    for word in ("waiting", "syncing"):
+        with pytest.raises(BookNotReady) as caught:
+            book.check_readable()
+        assert (caught.value.symbol, caught.value.reason) == ("BTC-USDT", word)
+        book.subscribed()
+
+
+def test_a_view_is_dated_as_the_last_that_it_is_made_of() -> None:
+    book = BookSync(SPOT, depth=4)
+    book.receive(attrs.evolve(delta(10), exchange_time_ns=10**18 + 1, received_time_ns=10**18 + 2, late=True))
+
+    def seed(sequence: int) -> None:
+        made = attrs.evolve(snapshot(sequence, limit=3), exchange_time_ns=10**18 + 3, received_time_ns=10**18 + 4)
+        assert book.seed(book.ask(), made) is BookEvent.JOINED
+
+    def dates() -> tuple[object, ...]:
+        view = book.view(1)
+        assert (view.topic, view.symbol, view.sequence, view.gap_before) == (SPOT, "BTC-USDT", book.sequence, None)
+        times = (view.exchange_time_ns or 0) - 10**18, view.received_time_ns - 10**18
+        return (view.sequence, *times, view.late, view.misdated)
+
+    seed(9)
+    assert dates() == (10, 1, 2, True, False), "the change that was buffered"
+    seed(11)
+    assert dates() == (11, 3, 4, False, False), "the snapshot, whatever came before it"
+    for late, misdated in ((True, False), (False, True), (False, False)):
+        number = book.sequence + 1
+        made = delta(number, (Side.BUY, "100", str(number)), time=number)
+        book.receive(attrs.evolve(made, late=late, misdated=misdated))
+        assert dates() == (number, number, number, late, misdated)
+
+
+def test_all_that_is_known_of_a_book_can_be_read_where_its_best_prices_are() -> None:
+    book = BookSync(SPOT)
+    with pytest.raises(BookNotReady, match="waiting"):
+        book.view(None)
+    book.subscribed()
+    assert book.seed(book.ask(), snapshot(10, limit=1, levels=1)) is BookEvent.JOINED
+    book.check_readable()
+    assert (book.view(None).bids, book.view(None).asks) == (((100, 1),), ((101, 1),))
+    with pytest.raises(BookNotReady, match="fewer than 2 levels are known"):
+        book.view(2)
+    book.receive(delta(11, (Side.SELL, "101", "0")))
+    with pytest.raises(BookNotReady, match="fewer than 1 levels are known"):
+        book.view(None)
+    book = seeded()
+    assert (book.view(2).bids, book.view(2).asks) == (((100, 1), (99, 1)), ((101, 1), (102, 1)))
+    assert (book.view(None).bids, book.view(None).asks) == (tuple(book.bids), tuple(book.asks))
+
+
+@pytest.mark.parametrize(("limit", "known"), [(None, True), (4, True), (3, False)])
+def test_a_side_with_as_many_levels_as_a_snapshot_may_have_may_have_more(limit: int | None, known: bool) -> None:
+    book = seeded(limit=limit)
+    assert [side.covers(4) for side in (book.bids, book.asks)] == [known, known]
+
+
+# -- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_bounds_are_those_that_the_documents_state() -> None:
+    """How many changes wait for a snapshot, and how few levels beyond those that are read are too few."""
+    assert (MOST_BUFFERED, SPARE_LEVELS) == (2000, 20)
+    book = BookSync(SPOT)
+    for number in range(1, 2003):
+        book.receive(delta(number))
+    assert book.seed(book.ask(), snapshot(1)) is BookEvent.UNFIT, "2 is not here any more"
+    assert book.seed(book.ask(), snapshot(2)) is BookEvent.JOINED
+
+
+@pytest.mark.parametrize("how", ["subscribed", "asked for", "another asked for", "crossed", "a hole"])
+def test_however_a_buffer_begins_it_keeps_no_more_than_it_may(how: str) -> None:
+    book = BookSync(SPOT, most_buffered=3)
+    book.subscribed()
+    if how != "subscribed":
+        tickets = [book.ask(), book.ask()]
+        assert book.seed(tickets[0], snapshot(10)) is BookEvent.JOINED
+        if how != "another asked for":
+            book.forgo(tickets[1])
+    match how:
+        case "asked for":
+            book.ask()
+        case "crossed":
+            assert book.receive(delta(11, (Side.BUY, "101", "1"))) is BookEvent.CROSSED
+        case "a hole":
+            assert book.receive(delta(12)) is BookEvent.GAP
+    for number in range(book.sequence + 1, book.sequence + 6):
+        book.receive(delta(number + (how == "a hole")))
+    assert book._buffer is not None
+    assert len(book._buffer) == 3
+
+
+def test_a_snapshot_asked_for_beside_a_seed_is_compared_though_it_is_older_than_the_changes() -> None:
+    book = BookSync(SPOT)
+    book.subscribed()
+    seed, audit = book.ask(), book.ask()
+    assert book.seed(seed, snapshot(10)) is BookEvent.JOINED
+    for number in (11, 12):
+        assert book.receive(delta(number, (Side.BUY, "100", str(number)))) is BookEvent.APPLIED
+    assert book.audit(audit, snapshot(10)) is None
+    assert (book.audits, book.audits_missed) == (1, 0)
+
+
+def test_changes_that_come_before_the_acknowledgement_are_kept() -> None:
+    book = BookSync(SPOT)
+    book.receive(delta(11, (Side.BUY, "100", "2")))
+    book.subscribed()
+    assert book.seed(book.ask(), snapshot(10)) is BookEvent.JOINED
+    assert (book.sequence, book.view(1).bids) == (11, ((100, 2),))
