@@ -109,7 +109,7 @@ class Case:
         frozen = any(
             one.since <= publication.at + UNDER_WAY and publication.at <= one.until for one in self.truth.frozen
         )
-        return fate is Fate.SENT and lived and whole and not frozen and not life.session.lag
+        return fate is Fate.SENT and lived and whole and not frozen and not life.session.has_lagged
 
 
 def felt_until(strike: Strike) -> float:
@@ -252,7 +252,7 @@ class Testimony:
             if life.held_throughout(first.wire, first.at, max(until, last.at + UNDER_WAY))
             and not life.was_tampered_with(first.at, last.at)
             and not self.case.truth.was_disturbed(life, last.at)
-            and not life.session.lag
+            and not life.session.has_lagged
             and all(one.publication.fates.get(life) is Fate.SENT for one in span)
         ]
 
@@ -383,15 +383,15 @@ class Testimony:
     def _find_unchanged(self, topic: Topic) -> Iterator[int]:
         numbers = {match.reading.number for match in self.matches(topic) if match is not None}
         conflates = self.policy(topic.kind) is Overflow.LATEST
-        known: list[object] = []
+        known: set[object] = set()
         for reading in self.case.readings_of(topic).all:
             says = content(reading.update)
             if reading.number in numbers:
-                known = [says]
+                known = {says}
             elif says in known:
                 yield reading.number
             elif not conflates:
-                known.append(says)
+                known.add(says)
 
     def is_book(self, topic: Topic) -> bool:
         """Whether it reads *topic* as views of a book, and not as changes."""

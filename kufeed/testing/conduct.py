@@ -68,20 +68,24 @@ def judge_detection(testimony: Testimony) -> Iterator[Finding]:
 def _dead(case: Case, life: Life) -> Iterator[tuple[float, float]]:
     """From and until when nothing reached the client on *life*, or no pong did."""
     session = life.session
-    for at in (session.muted_at, session.stopped_reading_at):
-        if at is not None:
-            yield at, math.inf
+    if session.muted_at is not None:
+        yield session.muted_at, math.inf
+    if (stopped := session.stopped_reading_at) is not None:
+        yield from _between_messages(life, stopped, math.inf)
     for strike in case.truth.strikes:
         if life.opened_at <= strike.at < life.ended_at:
             if isinstance(strike.fault, Silence):
                 yield strike.at, math.inf
             elif isinstance(strike.fault, SpoilPongs) and strike.fault.how in ("missing", "wrong"):
-                # Whatever comes proves as much as a pong: it is silent only between two messages.
-                came = (at for at in life.sent_at if strike.at < at < strike.until)
-                yield from pairwise((strike.at, *came, strike.until))
+                yield from _between_messages(life, strike.at, strike.until)
     for frozen in case.truth.frozen:
         if life.opened_at <= frozen.since < life.ended_at:
             yield frozen.since, frozen.until
+
+
+def _between_messages(life: Life, since: float, until: float) -> Iterator[tuple[float, float]]:
+    """Without pongs: whatever comes proves as much, so it is silent only between two messages."""
+    return pairwise((since, *(at for at in life.sent_at if since < at < until), until))
 
 
 def _depends(testimony: Testimony, topic: Topic, life: Life, since: float, deadline: float) -> bool:

@@ -118,16 +118,18 @@ def misread(publication: Publication, update: Update) -> str | None:
         read = getattr(update, field)
         if not _is_same(read, said):
             return f"its {field} is {read}, where {said} was published"
-    if isinstance(update, BookDelta) and sorted(update.changes) != sorted(_changes(data)):
+    if isinstance(update, BookDelta) and not _is_same(sorted(update.changes), sorted(_changes(data))):
         return f"its changes are {update.changes}, where {data} was published"
     return None
 
 
 def _is_same(read: Any, said: Any) -> bool:
-    if isinstance(said, list):
-        return [tuple(level) for level in read] == [tuple(map(_number, row)) for row in said]
+    if isinstance(said, list | tuple):
+        return len(read) == len(said) and all(map(_is_same, read, said))
     if isinstance(read, str):
         return bool(read == said)
+    if isinstance(read, float):  # of a feed with `numbers=float`
+        return read == float(_number(said))
     return read is not None and bool(read == _number(said))
 
 

@@ -97,11 +97,15 @@ class Readings:
 
     def find(self, update: Update, after: int) -> Reading | None:
         """The publication that *update* is: of several that say the same, the first one behind number *after*."""
+        same = self.alike(update)
+        return next((one for one in same if one.number > after), same[0] if same else None)
+
+    def alike(self, update: Update) -> list[Reading]:
+        """Every publication that *update* may be."""
         candidates = self._by_key.get((update.sequence, update.exchange_time_ns), ())
         same = [one for one in candidates if said(one.update) == said(update)]
-        if not same:  # perhaps of a feed with `numbers=float`
-            same = [one for one in candidates if _as_floats(one) == said(update)]
-        return next((one for one in same if one.number > after), same[0] if same else None)
+        # Perhaps it is of a feed with `numbers=float`.
+        return same or [one for one in candidates if _as_floats(one) == said(update)]
 
 
 def read_all(truth: Truth, topic: Topic) -> dict[Topic, Readings]:

@@ -34,7 +34,7 @@ class Session:
 
     `market` and `server`, the number of its instance server from 0, tell where it is; `muted_at`,
     `stopped_reading_at` and `disconnected_at` when it was told to (`trio.current_time()`), or None; `left_at` when the
-    client has ended it of its own accord.
+    client has ended it of its own accord; `has_lagged`, whether its `lag` was ever more than 0.
 
     Outgoing pushes wait in a bounded buffer and leave in as few sends as possible. A client that reads too slowly loses
     pushes (counted in `dropped`) and holds up nobody else, as KuCoin's staff describe it (PROTOCOL section 3).
@@ -79,6 +79,7 @@ class Session:
         self._ends_at = ends_at
         self._received: deque[str] = deque(maxlen=_RECEIVED_KEPT)
         self._lag = 0.0
+        self.has_lagged = False
         self.lag = lag
         self._outbox: deque[bytes] = deque()
         self._delayed: deque[tuple[float, bytes]] = deque()  # when each one leaves; all of them after the outbox
@@ -129,6 +130,7 @@ class Session:
         if not 0 <= seconds < math.inf:
             raise ValueError(f"lag must be zero or more, not {seconds!r}")
         self._lag = seconds
+        self.has_lagged |= seconds > 0
 
     @property
     def pending(self) -> int:

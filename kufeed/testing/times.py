@@ -34,12 +34,13 @@ def judge_times(testimony: Testimony) -> Iterator[Finding]:
 def _received(testimony: Testimony, topic: Topic, match: Match) -> Iterator[Finding]:
     """One that says it was received before it was published, after it was seen, or long after it had come."""
     update, publication = match.seen.update, match.reading.publication
-    first = testimony.case.readings_of(topic).find(update, -1)
-    since = publication.at if first is None else first.publication.at  # of several that say the same
+    alike = testimony.case.readings_of(topic).alike(update)
+    since = alike[0].publication.at
     until = match.seen.at
     fetched = isinstance(update, Trade) and update.backfilled
     if (
-        not fetched
+        len(alike) == 1
+        and not fetched
         and testimony.policy(topic.kind) is not Overflow.BLOCK  # what waits for it waits with the exchange
         and testimony.sure_life(publication, publication.at + UNDER_WAY) is not None
     ):

@@ -61,7 +61,7 @@ def _phantoms(
         if match is None:
             if not case.was_garbled(seen.at):
                 yield Finding(Offence.PHANTOM, f"no publication of {topic} says {seen.update}", topic, seen.at)
-        elif (wrong := misread(match.reading.publication, match.reading.update)) is not None:
+        elif (wrong := misread(match.reading.publication, seen.update)) is not None:
             yield Finding(Offence.PHANTOM, f"{seen.update} was read wrongly: {wrong}", topic, seen.at)
         elif testimony.was_none_of_its(match.reading.publication, topic, seen.at):
             text = f"{seen.update}, published at {match.reading.publication.at:.3f}, came though {topic} had been left"
@@ -130,7 +130,7 @@ def _silent(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Fi
         missing = [one for one in missing if not testimony.was_kept_back(one, readings)]
     if testimony.policy(readings.topic.kind) is Overflow.LATEST:
         missing = [one for one in missing if Fate.SENT not in testimony.fates(one.publication)]
-    if not seen.failed:
+    if missing and not seen.failed:
         told = [gap for gap in seen.gaps if gap.filled is not GapFill.FILLED]
         told += [gap for gap in testimony.later_gaps(readings.topic, seen) if _reaches_back(gap)]
         steady = hole.before is not None and hole.before.reading.number >= readings.unsteady_until
@@ -151,6 +151,7 @@ def _reaches_back(gap: Gap) -> bool:
 def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Finding]:
     """A hole that was told, though one connection has brought everything there was."""
     told = [gap for gap in hole.after.seen.gaps if gap.cause not in _NOT_OURS and gap.filled is not GapFill.FILLED]
+    told = [gap for gap in told if not _reaches_back(gap)]  # what that is about is before this hole
     if strange := [gap for gap in hole.after.seen.gaps if gap.cause is GapCause.BOOK]:
         text = f"{strange[0]} was told, which only views of books have"
         yield Finding(Offence.AVOIDABLE_LOSS, text, readings.topic, hole.after.seen.at)
@@ -193,7 +194,7 @@ def _given_up(testimony: Testimony, readings: Readings, hole: Hole) -> Session |
         return None
     (life,) = lives
     left = life.session.left_at
-    if left is None or not since <= left <= until or life.tampered_at or life.session.lag:
+    if left is None or not since <= left <= until or life.tampered_at or life.session.has_lagged:
         return None
     if case.truth.was_disturbed(life, left) or case.truth.frozen:
         return None
