@@ -68,24 +68,20 @@ def judge_detection(testimony: Testimony) -> Iterator[Finding]:
 def _dead(case: Case, life: Life) -> Iterator[tuple[float, float]]:
     """From and until when nothing reached the client on *life*, or no pong did."""
     session = life.session
-    if session.muted_at is not None:
-        yield session.muted_at, math.inf
-    if (stopped := session.stopped_reading_at) is not None:
-        yield from _between_messages(life, stopped, math.inf)
+    for at in (session.muted_at, session.stopped_reading_at):
+        if at is not None:
+            yield at, math.inf
     for strike in case.truth.strikes:
         if life.opened_at <= strike.at < life.ended_at:
             if isinstance(strike.fault, Silence):
                 yield strike.at, math.inf
             elif isinstance(strike.fault, SpoilPongs) and strike.fault.how in ("missing", "wrong"):
-                yield from _between_messages(life, strike.at, strike.until)
+                # Whatever comes proves as much as a pong: it is silent only between two messages.
+                came = (at for at in life.sent_at if strike.at < at < strike.until)
+                yield from pairwise((strike.at, *came, strike.until))
     for frozen in case.truth.frozen:
         if life.opened_at <= frozen.since < life.ended_at:
             yield frozen.since, frozen.until
-
-
-def _between_messages(life: Life, since: float, until: float) -> Iterator[tuple[float, float]]:
-    """Without pongs: whatever comes proves as much, so it is silent only between two messages."""
-    return pairwise((since, *(at for at in life.sent_at if since < at < until), until))
 
 
 def _depends(testimony: Testimony, topic: Topic, life: Life, since: float, deadline: float) -> bool:
@@ -104,6 +100,7 @@ def _lets_go(testimony: Testimony, life: Life, since: float, deadline: float) ->
         testimony.only_life(topic, since, deadline) is life
         and not testimony.is_book(topic)
         and testimony.has_taken_all(topic, life, since)
+        and testimony.has_taken_all(topic, life, deadline)  # who reads nothing any more may yet have sent
         for topic in mine
     )
 

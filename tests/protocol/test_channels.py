@@ -585,8 +585,15 @@ def test_a_candle_of_another_shape_is_refused(wire: str, row: list[str]) -> None
 
 def test_the_changes_of_a_spot_book_delta_are_within_its_numbers() -> None:
     wire = "/market/level2:AB-CD"
-    for first, last in ((77, 75), (76, 77), (75, 76)):  # the first as one worked example prints it, by mistake
-        assert refused(wire, {**SPOT_DELTA, "sequenceStart": first, "sequenceEnd": last}).cause == "sequence"
+    for first, last, problem in (
+        (77, 75, "77 to 75"),  # as one worked example prints it, by mistake
+        (76, 77, "75 in 76 to 77"),
+        (75, 76, "77 in 75 to 76"),
+    ):
+        refusal = refused(wire, {**SPOT_DELTA, "sequenceStart": first, "sequenceEnd": last})
+        assert str(refusal) == f"sequence: {problem}"
+    one = {"bids": [["101.4", "0", "75"]], "asks": []}
+    assert decode(wire, {**SPOT_DELTA, "changes": one, "sequenceEnd": 75}).first_sequence == 75
     wider = decode(wire, {**SPOT_DELTA, "sequenceStart": 74, "sequenceEnd": 78})
     assert wider.changes == decode(wire, SPOT_DELTA).changes
 
@@ -595,7 +602,7 @@ def test_a_side_of_a_book_has_no_more_changes_or_levels_than_a_message_may_have(
     """Told by how they are refused: for their number, or for what the first of them is."""
     for rows, reason in ((100_001, "list"), (100_000, "not price, size and sequence")):
         changes = {"bids": [["1", "1"]] * rows, "asks": []}
-        assert reason in str(refused("/market/level2:AB-CD", {**SPOT_DELTA, "changes": changes}))
+        assert str(refused("/market/level2:AB-CD", {**SPOT_DELTA, "changes": changes})) == f"bids: {reason}"
     for wire in MESSAGES:
         if "epth" in wire:
             assert len(decode(wire, {**MESSAGES[wire], "bids": [["1", "1"]] * 1000}).bids) == 1000
@@ -608,6 +615,8 @@ def test_a_side_of_the_best_prices_may_be_empty(nothing: Any) -> None:
     no_bids, no_asks = (decode(wire, {**LEVEL1, side: nothing}) for side in ("bids", "asks"))
     assert (no_bids.bid, no_bids.bid_size, no_bids.ask) == (None, None, Decimal("101.6"))
     assert (no_asks.ask, no_asks.ask_size, no_asks.bid) == (None, None, Decimal("101.4"))
+    assert str(refused(wire, {**LEVEL1, "asks": ["101.6"]})) == "asks: list"
+    assert str(refused(wire, {**LEVEL1, "asks": "101.6"})) == "asks: '101.6'"
 
 
 @pytest.mark.parametrize("wire", [wire for wire in MESSAGES if "epth" in wire])
@@ -655,6 +664,7 @@ def test_the_statistics_of_a_symbol_may_come_as_a_list_of_one() -> None:
     assert decode(wire, {**SPOT_STATS, "data": [SPOT_STATS_INNER]}) == decode(wire, SPOT_STATS)
     for wrong in ([], [SPOT_STATS_INNER] * 2, [None], [[]]):
         assert refused(wire, {**SPOT_STATS, "data": wrong}).cause == "data"
+    assert str(refused(wire, {**SPOT_STATS, "data": []})) == "data: not one symbol"
 
 
 @given(st.dictionaries(st.sampled_from(sorted({name for _, name in FIELDS})), st.none() | st.text() | st.integers()))

@@ -715,6 +715,18 @@ async def freeze(exchange: Exchange, feed: Feed) -> None:
     await trio.sleep(20)
 
 
+async def lag_for_a_while(exchange: Exchange, feed: Feed) -> None:
+    await trio.sleep(3)
+    for seconds in (3.0, 0.0):
+        for session in exchange.sessions:
+            session.lag = seconds
+        await trio.sleep(5)
+
+
+def test_what_came_by_a_connection_that_lagged_once_may_have_come_late() -> None:
+    assert not offences(judged(trades, lag_for_a_while))
+
+
 @pytest.mark.parametrize("play", [mute_all, stop_reading_all, freeze])
 def test_a_dead_connection_that_is_noticed_late_is_found(play: Play) -> None:
     patient = kufeed.FeedConfig(pong_timeout=50.0, stale_after=1000.0)

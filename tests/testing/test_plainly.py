@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -73,3 +74,16 @@ def test_what_is_read_is_compared_with_what_was_published_field_by_field(
             (first, *others) = update.changes
             for wrong in (others, (first._replace(side="sell" if first.side == "buy" else "buy"), *others)):
                 assert misread(publication, attrs.evolve(update, changes=tuple(wrong))) is not None
+
+
+@pytest.mark.parametrize("key", KINDS, ids="-".join)
+def test_what_is_read_as_floats_is_compared_too(
+    published: dict[tuple[str, str], list[tuple[Publication, Any]]], key: tuple[str, str]
+) -> None:
+    for publication, update in published[key]:
+        of = update.topic
+        read: Any = of.channel.decoders[float](json.loads(publication.text), of, 0)
+        assert misread(publication, read) is None
+        for field in FIELDS[key[0], UpdateType(key[1])]:
+            if isinstance(value := getattr(read, field), float):
+                assert misread(publication, attrs.evolve(read, **{field: value + 1.0})) is not None
