@@ -22,7 +22,7 @@ def living_tasks() -> int:
 
 def leaks(count: int, what: str) -> tuple[Finding, ...]:
     """What is to be said of so many that are left: nothing of none."""
-    return (Finding(Offence.LEAK, f"{count} {what} after the program has ended"),) if count else ()
+    return (Finding(Offence.LEAK, f"{count} {what} after their owner has ended"),) if count else ()
 
 
 class CountedNetwork:
