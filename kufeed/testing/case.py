@@ -325,13 +325,12 @@ class Testimony:
     def begun(self, topic: Topic, at: float) -> float:
         """When it subscribed to *topic* for the last time before *at*: what came before that it has left.
 
-        What came before the acknowledgement counts from when it left the topic before.
+        What came before an acknowledgement, also one that never came, counts from when it left the topic before.
         """
         spans = self.spans(topic)
         begun = [since for since, _ in spans if since <= at]
-        if any(since > at for since, _ in spans):
-            begun += [until for _, until in spans if until <= at]
-        return max(begun, default=-math.inf)
+        left = [until for _, until in spans if until < at]
+        return max(*begun, *left, -math.inf)
 
     def was_none_of_its(self, publication: Publication, topic: Topic, seen_at: float) -> bool:
         """Whether it had left *topic* when this was published, and has not asked for it anew before it was seen."""

@@ -175,6 +175,30 @@ def test_what_comes_of_a_topic_that_is_asked_for_again_before_its_ack_is_its_own
     run(trades_asked_for_again, plan=FaultPlan(faults.StopReading(at=5.0, lasting=4.0)), exchange=MARKET).check()
 
 
+async def trades_asked_for_in_vain() -> None:
+    async with kufeed.open_feed(QUICK) as feed, feed.trades("BTC-USDT", "XBTUSDTM") as trades:
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                async for _ in trades:
+                    pass
+
+            nursery.start_soon(read)
+            await trio.sleep(6.0)
+            trades.remove("BTC-USDT")
+            await trio.sleep(2.0)
+            with trio.move_on_after(2.0):
+                await trades.add("BTC-USDT")
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_leaves_a_topic_as_something_comes_has_left_it_though_it_is_never_acknowledged_again(seed: int) -> None:
+    bursts = [faults.Burst(at=at, symbol="BTC-USDT", trades=5) for at in (6.0, 9.0)]
+    plan = FaultPlan(faults.SpoilAcks(at=7.0, lasting=20.0, how="wrong"), *bursts)
+    run(trades_asked_for_in_vain, plan=plan, seed=seed, exchange=MARKET).check()
+
+
 async def held(kind: str) -> None:
     """On two links for each market: their readers wait for a consumer that takes one update a second."""
     async with kufeed.open_feed(attrs.evolve(QUICK, redundancy=2)) as feed:
