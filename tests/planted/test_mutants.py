@@ -37,8 +37,15 @@ def test_each_module_has_tests() -> None:
         assert all((mutants.ROOT / file).exists() for file in mutants.tests_of(module)), module
 
 
-@pytest.mark.long
 def test_what_is_explained_is_there() -> None:
+    known = mutants.explanations()
+    assert mutants.gone(known) == []
+    other = ("_breaker", "", "no such line", "another")
+    assert mutants.gone({**known, other: ""}) == [other]
+
+
+@pytest.mark.long
+def test_what_is_explained_is_still_made() -> None:
     assert mutants.outdated(mutants.explanations()) == []
     assert set(mutants.settled()) <= set(mutants.modules())
     assert mutants.settled(), "CI draws of these"
