@@ -233,7 +233,7 @@ def outdated(known: dict[tuple[str, str, str, str], str]) -> list[tuple[str, str
 
 
 def gone(known: dict[tuple[str, str, str, str], str]) -> list[tuple[str, str, str, str]]:
-    """Explanations of lines that are not there any more. That takes a moment; `outdated()` is exact, and takes minutes."""
+    """Explanations of lines that are not there any more, in a moment; `outdated()` is exact, and takes minutes."""
     sources = {module: " ".join(map(str.strip, _source(module).splitlines())) for module, *_ in known}
     return sorted(one for one in known if one[2] not in sources[one[0]])
 
