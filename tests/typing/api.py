@@ -762,6 +762,7 @@ async def play(exchange: testing.Exchange) -> None:
 
 def judging(exchange: testing.Exchange, updates: Sequence[kufeed.Trade], book: kufeed.OrderBook) -> None:
     witness = testing.Witness("mine", policies={kufeed.UpdateType.TRADE: kufeed.Overflow.DROP_OLDEST}, depth=20)
+    witness.epoch_ns = 1_750_000_000_000_000_000
     witness.subscribed([kufeed.topic("trade", "XBTUSDTM")])
     for update in updates:
         witness.saw(update)
