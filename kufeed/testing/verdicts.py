@@ -151,7 +151,8 @@ def _reaches_back(gap: Gap) -> bool:
 def _avoidable(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Finding]:
     """A hole that was told, though one connection has brought everything there was."""
     told = [gap for gap in hole.after.seen.gaps if gap.cause not in _NOT_OURS and gap.filled is not GapFill.FILLED]
-    told = [gap for gap in told if not _reaches_back(gap)]  # what that is about is before this hole
+    # Without numbers it may be about what is before this hole.
+    told = [gap for gap in told if gap.first_missing is not None or not _reaches_back(gap)]
     if strange := [gap for gap in hole.after.seen.gaps if gap.cause is GapCause.BOOK]:
         text = f"{strange[0]} was told, which only views of books have"
         yield Finding(Offence.AVOIDABLE_LOSS, text, readings.topic, hole.after.seen.at)
