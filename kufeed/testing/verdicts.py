@@ -130,7 +130,7 @@ def _silent(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Fi
         missing = [one for one in missing if not testimony.was_kept_back(one, readings)]
     if testimony.policy(readings.topic.kind) is Overflow.LATEST:
         missing = [one for one in missing if Fate.SENT not in testimony.fates(one.publication)]
-    if missing and not seen.failed:
+    if missing and not seen.failed and not _goes_on(readings, hole):
         told = [gap for gap in seen.gaps if gap.filled is not GapFill.FILLED]
         told += [gap for gap in testimony.later_gaps(readings.topic, seen) if _reaches_back(gap)]
         steady = hole.before is not None and hole.before.reading.number >= readings.unsteady_until
@@ -141,6 +141,13 @@ def _silent(testimony: Testimony, readings: Readings, hole: Hole) -> Iterator[Fi
             because = f"the gaps that were told, {seen.gaps}, do not say so" if seen.gaps else "no gap was told"
             text = f"{_count(missing)} missing before {seen.update}, and {because}"
             yield Finding(Offence.SILENT_LOSS, text, readings.topic, seen.at)
+
+
+def _goes_on(readings: Readings, hole: Hole) -> bool:
+    """Whether the numbers say that nothing is missing: a new numbering may have come to where the old one was."""
+    if hole.before is None or not readings.is_contiguous:
+        return False
+    return bool(hole.after.reading.update.first_sequence == hole.before.reading.update.sequence + 1)
 
 
 def _reaches_back(gap: Gap) -> bool:

@@ -12,6 +12,8 @@ import kufeed
 from kufeed import FeedConfig
 from kufeed.testing import Exchange, FaultPlan, faults, run
 
+from .test_plans import told
+
 QUICK = FeedConfig(reconnect_delay=0.2, max_reconnect_delay=1.0, max_reconnect_attempts=None)
 MARKET = partial(Exchange, ledger=True, update_interval=0.5, ping_interval=4.0, ping_timeout=2.0)
 
@@ -214,3 +216,9 @@ def test_a_link_that_is_cut_before_it_has_caught_up_does_not_skip_what_it_kept(a
     """What its reader has read since waits behind that, and is of no use without it."""
     market = partial(MARKET, update_interval=0.1)
     run(held, kind, plan=FaultPlan(faults.Cut(at=at, how="reset")), exchange=market).check()
+
+
+@pytest.mark.parametrize("seed", [600182, 810368, 1002130, 2101142])
+def test_plans_that_the_judge_was_wrong_about(seed: int) -> None:
+    """A wrong clock, a hole told late, a topic left as something came, and a numbering that met the one before it."""
+    assert not list(told(seed))
