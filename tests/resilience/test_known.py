@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import attrs
 import pytest
@@ -156,49 +159,48 @@ def test_a_ticker_from_before_all_others_may_be_taken_for_an_old_one_and_its_los
     run(tickers_for, 15.0, plan=plan, exchange=MARKET).check()
 
 
-async def trades_asked_for_again() -> None:
+@asynccontextmanager
+async def trades_read() -> AsyncIterator[kufeed.Subscription[Any]]:
+    """A subscription to trades, that somebody reads all the time."""
+
+    async def read(trades: kufeed.Subscription[Any]) -> None:
+        async for _ in trades:
+            pass
+
     async with kufeed.open_feed(QUICK) as feed, feed.trades("BTC-USDT", "XBTUSDTM") as trades:
         async with trio.open_nursery() as nursery:
-
-            async def read() -> None:
-                async for _ in trades:
-                    pass
-
-            nursery.start_soon(read)
-            await trio.sleep(6.0)
-            trades.remove("BTC-USDT")
-            await trades.add("BTC-USDT")
-            await trio.sleep(20.0)
+            nursery.start_soon(read, trades)
+            yield trades
             nursery.cancel_scope.cancel()
+
+
+async def ask_again() -> None:
+    async with trades_read() as trades:
+        await trio.sleep(6.0)
+        trades.remove("BTC-USDT")
+        await trades.add("BTC-USDT")
+        await trio.sleep(20.0)
 
 
 def test_what_comes_of_a_topic_that_is_asked_for_again_before_its_ack_is_its_own() -> None:
     """Left and asked for in one moment, and the exchange takes its time to hear of either."""
-    run(trades_asked_for_again, plan=FaultPlan(faults.StopReading(at=5.0, lasting=4.0)), exchange=MARKET).check()
+    run(ask_again, plan=FaultPlan(faults.StopReading(at=5.0, lasting=4.0)), exchange=MARKET).check()
 
 
-async def trades_asked_for_in_vain() -> None:
-    async with kufeed.open_feed(QUICK) as feed, feed.trades("BTC-USDT", "XBTUSDTM") as trades:
-        async with trio.open_nursery() as nursery:
-
-            async def read() -> None:
-                async for _ in trades:
-                    pass
-
-            nursery.start_soon(read)
-            await trio.sleep(6.0)
-            trades.remove("BTC-USDT")
-            await trio.sleep(2.0)
-            with trio.move_on_after(2.0):
-                await trades.add("BTC-USDT")
-            nursery.cancel_scope.cancel()
+async def ask_in_vain() -> None:
+    async with trades_read() as trades:
+        await trio.sleep(6.0)
+        trades.remove("BTC-USDT")
+        await trio.sleep(2.0)
+        with trio.move_on_after(2.0):
+            await trades.add("BTC-USDT")
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_who_leaves_a_topic_as_something_comes_has_left_it_though_it_is_never_acknowledged_again(seed: int) -> None:
     bursts = [faults.Burst(at=at, symbol="BTC-USDT", trades=5) for at in (6.0, 9.0)]
     plan = FaultPlan(faults.SpoilAcks(at=7.0, lasting=20.0, how="wrong"), *bursts)
-    run(trades_asked_for_in_vain, plan=plan, seed=seed, exchange=MARKET).check()
+    run(ask_in_vain, plan=plan, seed=seed, exchange=MARKET).check()
 
 
 async def held(kind: str) -> None:
