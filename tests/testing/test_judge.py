@@ -1187,4 +1187,6 @@ def test_a_consumer_is_judged_in_a_moment() -> None:
     count = sum(map(len, truth_of(exchange).published.values()))
     began = time.process_time()
     assert check_delivery(exchange, *witnesses) == ()
-    assert (time.process_time() - began) / count < 0.001
+    each = (time.process_time() - began) / count
+    print(f"judged in {each * 1e6:.0f} microseconds of CPU for each of {count} messages")
+    assert each < 0.001
